@@ -1,0 +1,1 @@
+"""Engagement Scoring: events about people become one exact number per person."""

@@ -1,0 +1,1 @@
+"""Floor 1: metrics, logs and the HTTP endpoints that show them."""

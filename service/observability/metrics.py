@@ -1,0 +1,254 @@
+"""The catalogue: every metric this service has, and the only place where one is made.
+
+Rules: names start with `scoring_`, base units, `_total` for counters. Labels come from closed sets or are
+bounded here; no user, endpoint or e-mail address is ever a label. One `Metrics` per process, made by the
+wiring and handed down; tests make their own.
+"""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+)
+
+LATENCY_BUCKETS = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
+CALL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+COUNT_BUCKETS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
+
+MAX_EVENT_TYPES = 100
+"""Event types told apart in labels; the ones met later are counted as `other`."""
+
+SCORE_BANDS = (0, 10, 50, 100, 250, 500, 1000)
+"""Lower bounds of the score bands; below 0 is the band `negative`."""
+
+
+class Metrics:
+    """All metrics of one process.
+
+    Args:
+        registry: Where they are registered; a new one unless given.
+        max_shards: Shards told apart in labels; with more in hand, the label is `all` (and `set_lag` keeps
+            the worst).
+        process: Whether to add CPU, memory, file and garbage collector metrics of this process.
+    """
+
+    def __init__(
+        self, registry: CollectorRegistry | None = None, *, max_shards: int = 200, process: bool = False
+    ) -> None:
+        self.registry = registry or CollectorRegistry()
+        self.max_shards = max_shards
+        if process:
+            ProcessCollector(registry=self.registry)
+            PlatformCollector(registry=self.registry)
+            GCCollector(registry=self.registry)
+        self._event_types: set[str] = set()
+        self._shards: set[tuple[str, str]] = set()
+        self._reading()
+        self._scoring()
+        self._publishing()
+        self._leasing()
+        self._running()
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"scoring_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"scoring_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(f"scoring_{name}", text, labels, registry=self.registry, buckets=buckets)
+
+    def _reading(self) -> None:
+        self.records_read = self._counter("records_read", "Records fetched from the stream.", "pipeline", "shard")
+        self.bytes_read = self._counter("read_bytes", "Bytes of records fetched.", "pipeline")
+        self.lag = self._gauge(
+            "lag_seconds",
+            "Age of the oldest record not yet durably dealt with; 0 at the tip.",
+            "pipeline",
+            "shard",
+        )
+        self.batch_records = self._histogram("batch_records", "Records per batch.", COUNT_BUCKETS, "pipeline")
+        self.stage_seconds = self._histogram(
+            "stage_seconds",
+            "Time a batch spends in a stage: fetch, decode, identify, load, commit, dead_letter, learn, "
+            "checkpoint, publish.",
+            CALL_BUCKETS,
+            "pipeline",
+            "stage",
+        )
+        self.buffered_bytes = self._gauge("buffered_bytes", "Bytes of records read and not yet dealt with.", "pipeline")
+        self.records_trimmed = self._counter(
+            "records_trimmed", "Times a position had left the stream's retention: data loss.", "pipeline"
+        )
+        self.retention = self._gauge("retention_seconds", "How long the stream keeps records.", "pipeline")
+
+    def _scoring(self) -> None:
+        self.records = self._counter(
+            "records",
+            "Records by outcome: scored, replayed (in the score already), ignored (no definition), anonymous, "
+            "skipped (probe), foreign (another project), dead_lettered.",
+            "outcome",
+        )
+        self.events = self._counter("events", "Events scored, by type.", "event_type")
+        self.points_given = self._counter("points_given", "Points added to scores, by event type.", "event_type")
+        self.points_taken = self._counter("points_taken", "Points taken off scores, by event type.", "event_type")
+        self.band_entered = self._counter("band_entered", "Users whose score moved into the band.", "band")
+        self.band_left = self._counter("band_left", "Users whose score moved out of the band.", "band")
+        self.batch_users = self._histogram("batch_users", "Different users per batch.", COUNT_BUCKETS)
+        self.commits = self._counter(
+            "commits", "Conditional writes by outcome: written, conflict, throttled, refused.", "outcome"
+        )
+        self.write_units = self._counter("write_units", "Write units the score table charged.")
+        self.commit_concurrency = self._gauge(
+            "commit_concurrency", "Commit calls allowed in flight at once; falls under throttling."
+        )
+        self.state_cache = self._counter("state_cache", "Look-ups of a user's state in memory: hit, miss.", "result")
+        self.event_to_score = self._histogram(
+            "event_to_score_seconds",
+            "From the record's arrival on the stream to its durable score.",
+            LATENCY_BUCKETS,
+        )
+        self.identities = self._counter(
+            "identities",
+            "Users found for endpoints by source: event, cache, table, lookup; or none.",
+            "source",
+        )
+        self.identities_learned = self._counter("identities_learned", "Endpoints whose user was written down.")
+        self.identity_lookups = self._counter(
+            "identity_lookups", "Calls of the identity fallback by outcome: found, unknown, error.", "outcome"
+        )
+        self.dead_letters = self._counter("dead_letters", "Dead letters written.", "stage", "reason")
+        self.definitions = self._gauge("definitions", "Definitions in force.")
+        self.definitions_malformed = self._gauge("definitions_malformed", "Definitions that cannot be used.")
+        self.definitions_refreshed = self._gauge(
+            "definitions_refreshed_timestamp_seconds", "When the definitions were last read."
+        )
+
+    def _publishing(self) -> None:
+        self.sink_updates = self._counter(
+            "sink_updates",
+            "Scores handed to a sink by outcome: published, no_target, rejected.",
+            "sink",
+            "outcome",
+        )
+        self.sink_coalesced = self._counter(
+            "sink_coalesced", "Changes never sent because a newer one of the same user was in hand.", "sink"
+        )
+        self.sink_stale = self._counter(
+            "sink_stale", "Changes never sent because a newer one was published before.", "sink"
+        )
+        self.sink_verified = self._counter(
+            "sink_verified", "Scores read and published again because another worker may have written an older one.",
+            "sink",
+        )  # fmt: skip
+        self.sink_seconds = self._histogram("sink_seconds", "Duration of a sink call.", CALL_BUCKETS, "sink")
+        self.sink_errors = self._counter(
+            "sink_errors", "Sink calls that failed for now: throttled, transient.", "sink", "kind"
+        )
+        self.sink_wait_seconds = self._counter(
+            "sink_wait_seconds", "Time spent waiting for a rate limit.", "sink", "limit"
+        )
+        self.sink_pending = self._gauge("sink_pending", "Users whose newest score is not published yet.", "sink")
+        self.event_to_sink = self._histogram(
+            "event_to_sink_seconds",
+            "From the newest event's arrival at its sender to the published score.",
+            LATENCY_BUCKETS,
+            "sink",
+        )
+
+    def _leasing(self) -> None:
+        self.leases_owned = self._gauge("leases_owned", "Shards this worker reads.", "pipeline")
+        self.leases = self._gauge(
+            "leases",
+            "Shards as the leader sees them: owned, unowned, waiting (for parents), finished. Leader only.",
+            "pipeline",
+            "state",
+        )
+        self.members = self._gauge("members", "Workers alive, as the leader sees them. Leader only.", "pipeline")
+        self.leading = self._gauge("leading", "1 where this worker plans for all.", "pipeline")
+        self.lease_events = self._counter(
+            "lease_events",
+            "Transitions: taken, seized (from a dead worker), released, handed_over, lost, finished.",
+            "pipeline",
+            "event",
+        )
+        self.checkpoints = self._counter("checkpoints", "Checkpoints written.", "pipeline")
+        self.checkpoint_time = self._gauge(
+            "checkpoint_timestamp_seconds", "When the shard was last checkpointed.", "pipeline", "shard"
+        )
+
+    def _running(self) -> None:
+        self.aws_requests = self._counter(
+            "aws_requests", "HTTP requests sent to AWS, retries included: ok, throttled, error.",
+            "service", "operation", "outcome",
+        )  # fmt: skip
+        self.aws_seconds = self._histogram(
+            "aws_request_seconds",
+            "Duration of an AWS call, retries included.",
+            CALL_BUCKETS,
+            "service",
+            "operation",
+        )
+        self.aws_retries = self._counter("aws_retries", "Requests sent again.", "service", "operation")
+        self.loop_lag = self._histogram("event_loop_lag_seconds", "How late the event loop woke a timer.", CALL_BUCKETS)
+        self.heartbeat = self._gauge(
+            "heartbeat_timestamp_seconds", "When the worker last told the others that it lives.", "pipeline"
+        )
+        build = Info("scoring_build", "What is running.", registry=self.registry)
+        build.info({"version": service_version(), "python": platform.python_version()})
+
+    def event_type_label(self, event_type: str) -> str:
+        """Return a label for an event type: itself for the first `MAX_EVENT_TYPES` met, then `other`."""
+        if event_type in self._event_types:
+            return event_type
+        if len(self._event_types) >= MAX_EVENT_TYPES:
+            return "other"
+        self._event_types.add(event_type)
+        return event_type
+
+    def shard_label(self, pipeline: str, shard_id: str) -> str:
+        """Return a label for a shard: itself, or `all` above `max_shards` shards in hand."""
+        key = (pipeline, shard_id)
+        if key in self._shards:
+            return shard_id
+        if len(self._shards) >= self.max_shards:
+            return "all"
+        self._shards.add(key)
+        return shard_id
+
+    def forget_shard(self, pipeline: str, shard_id: str) -> None:
+        """Remove the series of a shard that is no longer this worker's: a stale lag is a lie."""
+        if (pipeline, shard_id) not in self._shards:
+            return
+        self._shards.discard((pipeline, shard_id))
+        for metric in (self.lag, self.records_read, self.checkpoint_time):
+            metric.remove_by_labels({"pipeline": pipeline, "shard": shard_id})
+
+
+def score_band(score: float) -> str:
+    """Return the band of a score: `negative`, `0-10`, ..., `1000+`."""
+    if score < 0:
+        return "negative"
+    for low, high in pairwise(SCORE_BANDS):
+        if score < high:
+            return f"{low}-{high}"
+    return f"{SCORE_BANDS[-1]}+"
+
+
+def service_version() -> str:
+    """Return the installed version; `0` where the package is not installed."""
+    try:
+        return version("engagement-scoring")
+    except PackageNotFoundError:
+        return "0"

@@ -1,0 +1,1 @@
+"""Floor 2: records to committed scores (`ingest`), changed scores to sinks (`publish`)."""

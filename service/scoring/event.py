@@ -1,0 +1,97 @@
+"""The event as scoring sees it, and why a record may be no event.
+
+Nothing here knows which system sent the record: `formats/` has one decoder per event format, and all
+of them answer with one of the three types below.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+MAX_ID_BYTES = 2000
+"""Longest user id, endpoint id or event type accepted, in UTF-8 bytes.
+
+A DynamoDB partition key holds 2,048
+(https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html), and the identity
+table puts a short prefix before the id.
+"""
+
+MAX_PROJECT_BYTES = 1024
+"""Longest project id accepted, in UTF-8 bytes: project ids are sort keys (same page)."""
+
+
+class Reason(StrEnum):
+    """Why something was dead-lettered: a closed set, because it is a metric label."""
+
+    NOT_UTF8 = "not_utf8"
+    NOT_JSON = "not_json"
+    NOT_AN_OBJECT = "not_an_object"
+    NO_EVENT_TYPE = "no_event_type"
+    WRONG_TYPE = "wrong_type"
+    TOO_DEEP = "too_deep"
+    TOO_LARGE = "too_large"
+    BAD_ID = "bad_id"
+    UNRESOLVED_USER = "unresolved_user"
+    BAD_SCORE_ITEM = "bad_score_item"
+    SCORE_REFUSED = "score_refused"
+    SINK_REJECTED = "sink_rejected"
+
+
+class Rejected(msgspec.Struct, frozen=True):
+    """A record, or the work that came of it, that no retry can help: it goes to the dead letters.
+
+    Attributes:
+        reason: The class of fault.
+        detail: One sentence for a person, free of payload (payloads hold e-mail addresses).
+    """
+
+    reason: Reason
+    detail: str
+
+
+class Skipped(msgspec.Struct, frozen=True):
+    """A well-formed record that scoring has no use for, such as the probe a new event stream sends."""
+
+    event_type: str
+
+
+class Event(msgspec.Struct, frozen=True, gc=False):
+    """One thing that one person did.
+
+    Attributes:
+        event_type: As its sender names it, for example `_email.open`.
+        project_id: The project whose definitions and users apply; empty when the record names none.
+        endpoint_id: The address or device it happened on; empty when the record names none.
+        user_id: The person, where the record says it; empty otherwise.
+        arrival_ms: When the sending system received it, epoch milliseconds (0: not said).
+        attributed: Whether a campaign or journey caused it. An attributed event has a user to be found;
+            one without is transactional, and its random endpoint id belongs to nobody.
+    """
+
+    event_type: str
+    project_id: str
+    endpoint_id: str
+    user_id: str
+    arrival_ms: int
+    attributed: bool
+
+
+Decoded = Event | Skipped | Rejected
+
+
+def id_fault(name: str, value: str, limit: int = MAX_ID_BYTES) -> Rejected | None:
+    r"""Return why `value` cannot be part of a DynamoDB key of `limit` bytes, or None when it can.
+
+    Lone surrogates (legal in JSON as `\ud800`) have no UTF-8 form; over-long ids have no key.
+    """
+    if len(value) <= limit and value.isascii():
+        return None
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        return Rejected(Reason.BAD_ID, f"{name} holds a lone surrogate, which UTF-8 cannot carry")
+    if size > limit:
+        return Rejected(Reason.BAD_ID, f"{name} has {size} bytes; at most {limit} fit a table key")
+    return None

@@ -1,0 +1,131 @@
+"""The rule of the score: `fold` a user's events of one shard into the user's state.
+
+Everything scoring will ever learn (caps, decay, tiers) is a change to this file and nowhere else.
+
+Why it counts exactly once. A state remembers, for every shard, the sequence number up to which that
+shard's events are in the score. Sequence numbers of one shard only grow, and a shard is committed in
+order; so an event at or below the mark is in the score already, and one above it is not. A state is
+only ever written where the stored one is still the one that was folded on (compare-and-set on
+`revision`), so a mark and the points it stands for can neither part nor be overtaken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from decimal import Context, Decimal
+from enum import Enum
+
+import msgspec
+
+SEQUENCE_BYTES = 24
+"""Width of a sequence number in `Applied`: 56 decimal digits need 187 bits, and DynamoDB's numbers hold
+only 38 digits; fixed-width big-endian bytes compare as the numbers do."""
+
+_EXACT = Context(prec=38)
+
+
+class UserKey(msgspec.Struct, frozen=True, gc=False, order=True):
+    """Whose score: a user of a project. Neither part is ever empty."""
+
+    user_id: str
+    project_id: str
+
+
+class Origin(Enum):
+    """What the table holds for a user, which decides how the next state is written."""
+
+    ABSENT = "absent"
+    """No item: the next state is inserted."""
+    FOREIGN = "foreign"
+    """An item without `Revision`, written by something else: the next state adopts it."""
+    OURS = "ours"
+    """An item with `Revision`."""
+
+
+class ScoreState(msgspec.Struct, frozen=True):
+    """A user's score as stored.
+
+    Attributes:
+        origin: Whether there is an item, and whose.
+        score: Running total; None where a foreign item has no `Score` yet.
+        revision: Grows by 1 with every committed change; 0 before the first.
+        applied: Shard tag to the last sequence number of that shard in the score (24 bytes, big-endian).
+        updated_ms: The newest `arrival_ms` in the score, epoch milliseconds.
+    """
+
+    origin: Origin
+    score: Decimal | None
+    revision: int
+    applied: Mapping[str, bytes]
+    updated_ms: int
+
+
+ABSENT = ScoreState(Origin.ABSENT, None, 0, {}, 0)
+
+
+class Scorable(msgspec.Struct, frozen=True, gc=False):
+    """One event of one user, worth points.
+
+    Attributes:
+        sequence: Its sequence number as `SEQUENCE_BYTES` big-endian bytes.
+        points: What its definition gives it.
+        arrival_ms: When it arrived, epoch milliseconds.
+    """
+
+    sequence: bytes
+    points: Decimal
+    arrival_ms: int
+
+
+class Folded(msgspec.Struct, frozen=True):
+    """The outcome of a fold that has something to write.
+
+    Attributes:
+        before: The state folded on; the write must find it unchanged.
+        after: The state to write.
+        points: `after.score` less `before.score`: what is added, so that foreign increments survive.
+        counted: How many events the points come from; the others were in the score already.
+    """
+
+    before: ScoreState
+    after: ScoreState
+    points: Decimal
+    counted: int
+
+
+def sequence_bytes(sequence: str) -> bytes:
+    """Return a decimal sequence number in the form that `Applied` keeps.
+
+    Raises:
+        OverflowError: More than 24 bytes; no AWS service sends such a number.
+        ValueError: Not a decimal number.
+    """
+    return int(sequence).to_bytes(SEQUENCE_BYTES, "big")
+
+
+def fold(state: ScoreState, shard_tag: str, events: Sequence[Scorable], retired: Collection[str] = ()) -> Folded | None:
+    """Add to `state` those of `events` that are not in it yet.
+
+    Args:
+        state: The user's stored state.
+        shard_tag: The one shard all the events come from.
+        events: The user's events, in the shard's order.
+        retired: Tags of shards that can never be read again; their marks are dropped in passing.
+
+    Returns:
+        What to write, or None when every event is in the score already.
+    """
+    mark = state.applied.get(shard_tag, b"")
+    fresh = [event for event in events if event.sequence > mark]
+    if not fresh:
+        return None
+    points = Decimal(0)
+    updated_ms = state.updated_ms
+    for event in fresh:
+        points = _EXACT.add(points, event.points)
+        updated_ms = max(updated_ms, event.arrival_ms)
+    applied = {tag: mark for tag, mark in state.applied.items() if tag not in retired}
+    applied[shard_tag] = fresh[-1].sequence
+    score = points if state.score is None else _EXACT.add(state.score, points)
+    after = ScoreState(Origin.OURS, score, state.revision + 1, applied, updated_ms)
+    return Folded(state, after, points, len(fresh))

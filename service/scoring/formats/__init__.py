@@ -1,0 +1,1 @@
+"""Bytes to `Event`, one module per event format."""

@@ -1,0 +1,202 @@
+"""Amazon Pinpoint's event stream: one JSON object per Kinesis record.
+
+Shapes: https://docs.aws.amazon.com/pinpoint/latest/developerguide/event-streams-data.html (app,
+campaign, journey, e-mail, SMS) and the records in `tests/samples/pinpoint-events.jsonl`. Two places
+can name the user: `endpoint.User.UserId` (events an SDK sends) and the same path inside
+`client_context.custom.endpoint`, which is JSON in a *string* (campaign and journey sends). All other
+e-mail and SMS events name only the endpoint, as `client.client_id`.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from service.scoring.event import (
+    MAX_PROJECT_BYTES,
+    Decoded,
+    Event,
+    Reason,
+    Rejected,
+    Skipped,
+    id_fault,
+)
+
+MAX_RECORD_BYTES = 10 * 1024 * 1024
+"""Largest record decoded: Kinesis takes records of up to 10 MiB
+(https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html)."""
+
+MAX_DEPTH = 64
+"""Deepest nesting of arrays and objects accepted; documented Pinpoint events nest 7 deep."""
+
+PROBE_TYPE = "_test.event_stream"
+"""Pinpoint sends one of these when an event stream is switched on."""
+
+
+class _User(msgspec.Struct, gc=False):
+    user_id: str | None = msgspec.field(name="UserId", default=None)
+
+
+class _Endpoint(msgspec.Struct, gc=False):
+    user: _User | None = msgspec.field(name="User", default=None)
+
+
+class _Custom(msgspec.Struct, gc=False):
+    # A string by the documentation; an object is what a sender who skips the quoting means.
+    endpoint: str | _Endpoint | None = None
+
+
+class _ClientContext(msgspec.Struct, gc=False):
+    custom: _Custom | None = None
+
+
+class _Client(msgspec.Struct, gc=False):
+    client_id: str | None = None
+
+
+class _Application(msgspec.Struct, gc=False):
+    app_id: str | None = None
+
+
+class _Attributes(msgspec.Struct, gc=False):
+    # Values are not read, only whether they are there: a strange one must not reject the event.
+    campaign_id: msgspec.Raw = msgspec.Raw()
+    journey_id: msgspec.Raw = msgspec.Raw()
+
+
+class _Record(msgspec.Struct, gc=False):
+    event_type: str | None = None
+    arrival_timestamp: int | float | None = None
+    application: _Application | None = None
+    client: _Client | None = None
+    client_context: _ClientContext | None = None
+    attributes: _Attributes | None = None
+    endpoint: _Endpoint | None = None
+
+
+_record = msgspec.json.Decoder(_Record)
+_endpoint = msgspec.json.Decoder(_Endpoint)
+_anything = msgspec.json.Decoder(msgspec.Raw)
+
+_ATTRIBUTED_BY_TYPE = ("_campaign.", "_journey.")
+_MAX_ARRIVAL_MS = 1 << 53
+
+
+def decode(data: bytes) -> Decoded:
+    """Return the event in one Kinesis record, or why there is none.
+
+    Args:
+        data: The record's payload; a trailing newline is accepted.
+
+    Never raises for any input: what is no event comes back as `Rejected`.
+    """
+    if len(data) > MAX_RECORD_BYTES:
+        return Rejected(Reason.TOO_LARGE, f"{len(data)} bytes; Kinesis carries at most {MAX_RECORD_BYTES}")
+    try:
+        record = _record.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return _why_undecodable(data, error)
+    if (fault := _byte_fault(data)) is not None:
+        return fault
+    event_type = record.event_type
+    if not event_type:
+        return Rejected(Reason.NO_EVENT_TYPE, "the object has no event_type")
+    if event_type == PROBE_TYPE:
+        return Skipped(event_type)
+    project_id = (record.application.app_id if record.application else None) or ""
+    endpoint_id = (record.client.client_id if record.client else None) or ""
+    user_id = _user_id(record)
+    fault = (
+        id_fault("event_type", event_type)
+        or id_fault("application.app_id", project_id, MAX_PROJECT_BYTES)
+        or id_fault("client.client_id", endpoint_id)
+        or id_fault("UserId", user_id)
+    )
+    if fault is not None:
+        return fault
+    arrival_ms = _arrival_ms(record.arrival_timestamp)
+    return Event(event_type, project_id, endpoint_id, user_id, arrival_ms, _attributed(event_type, record))
+
+
+def _user_id(record: _Record) -> str:
+    if record.endpoint is not None and record.endpoint.user is not None and record.endpoint.user.user_id:
+        return record.endpoint.user.user_id
+    context = record.client_context
+    if context is None or context.custom is None or not context.custom.endpoint:
+        return ""
+    endpoint = context.custom.endpoint
+    if isinstance(endpoint, str):
+        try:
+            endpoint = _endpoint.decode(endpoint)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            # The snapshot is a convenience of the sender's; the endpoint id still says who it was.
+            return ""
+    return (endpoint.user.user_id if endpoint.user else None) or ""
+
+
+def _arrival_ms(value: float | None) -> int:
+    if value is None or not 0 <= value <= _MAX_ARRIVAL_MS:
+        return 0
+    return int(value)
+
+
+def _attributed(event_type: str, record: _Record) -> bool:
+    if event_type.startswith(_ATTRIBUTED_BY_TYPE):
+        return True
+    attributes = record.attributes
+    return attributes is not None and (_given(attributes.campaign_id) or _given(attributes.journey_id))
+
+
+def _given(value: msgspec.Raw) -> bool:
+    return bytes(value) not in {b"", b"null", b'""'}
+
+
+_TOO_DEEP = Rejected(Reason.TOO_DEEP, f"arrays and objects nest deeper than {MAX_DEPTH}")
+
+
+def _why_undecodable(data: bytes, error: Exception) -> Rejected:
+    """Name the fault: the typed decoder says only that something was off."""
+    if (fault := _byte_fault(data)) is not None:
+        return fault
+    if isinstance(error, RecursionError):
+        return _TOO_DEEP
+    if not isinstance(error, msgspec.ValidationError):
+        return Rejected(Reason.NOT_JSON, str(error))
+    try:
+        _anything.decode(data)
+    except msgspec.DecodeError as syntax:
+        return Rejected(Reason.NOT_JSON, str(syntax))
+    except RecursionError:
+        return _TOO_DEEP
+    if not data.lstrip().startswith(b"{"):
+        return Rejected(Reason.NOT_AN_OBJECT, "the record is JSON, but no object")
+    return Rejected(Reason.WRONG_TYPE, str(error))
+
+
+def _byte_fault(data: bytes) -> Rejected | None:
+    """Return what is wrong with the bytes that the typed decoder, which skips what it need not read, lets by."""
+    if not data.isascii():
+        try:
+            data.decode()
+        except UnicodeDecodeError as error:
+            return Rejected(Reason.NOT_UTF8, f"invalid UTF-8 at byte {error.start}")
+    # Measuring the depth costs several passes, so only a record with brackets enough is measured.
+    if data.count(b"{") + data.count(b"[") > MAX_DEPTH and _too_deep(data):
+        return _TOO_DEEP
+    return None
+
+
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_NO_BRACKETS = bytes(sorted(set(range(256)) - set(b"{}[]")))
+
+
+def _too_deep(data: bytes) -> bool:
+    """Peel matched brackets off, a level of nesting a pass: all in C, whatever the record's size."""
+    brackets = _STRING.sub(b"", data).translate(None, _NO_BRACKETS)
+    for _ in range(MAX_DEPTH):
+        peeled = brackets.replace(b"{}", b"").replace(b"[]", b"")
+        if len(peeled) == len(brackets):
+            break
+        brackets = peeled
+    return len(brackets) > 0

@@ -1,0 +1,1 @@
+"""Floor 1: reading a sharded stream with many workers. Knows nothing of scores."""

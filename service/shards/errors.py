@@ -1,0 +1,31 @@
+"""Errors by who must act. Anything that is neither of these, nor `Rejected`, is a bug and crashes loudly."""
+
+from __future__ import annotations
+
+
+class TransientError(Exception):
+    """It may work later: throttled, timed out, refused, unavailable. The caller retries with back-off.
+
+    Attributes:
+        throttled: The other side asked for less; callers that adapt their rate listen to this.
+    """
+
+    def __init__(self, message: str, *, throttled: bool = False) -> None:
+        super().__init__(message)
+        self.throttled = throttled
+
+
+class LeaseLostError(Exception):
+    """Another worker holds the lease, or may: work on this shard stops, nothing is written for it."""
+
+
+class IteratorExpiredError(Exception):
+    """The iterator is too old (5 minutes for Kinesis, 15 for DynamoDB streams): ask for a new one."""
+
+
+class RecordsTrimmedError(Exception):
+    """The position is older than what the stream still holds: records were lost, which nothing can undo."""
+
+
+class ShardGoneError(Exception):
+    """The stream no longer knows the shard."""
