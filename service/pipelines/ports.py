@@ -92,6 +92,34 @@ class EndpointLookup(Protocol):
         ...
 
 
+class DirectoryEntry(msgspec.Struct, frozen=True):
+    """Where a user's score is written to, as a sink last found it.
+
+    Attributes:
+        endpoint_id: The one endpoint of the user that is updated; empty: the user has none.
+        endpoint_status: Its status as the owner of the endpoints says it, such as `ACTIVE`; empty with no endpoint.
+        channel: Its channel type, such as `EMAIL`; empty with no endpoint.
+        checked_ms: When that was asked, epoch milliseconds.
+    """
+
+    endpoint_id: str
+    endpoint_status: str
+    channel: str
+    checked_ms: int
+
+
+class EndpointDirectory(Protocol):
+    """What a sink remembers of its targets across workers and restarts: an answer to be asked for again some day."""
+
+    async def get(self, keys: Sequence[UserKey]) -> Mapping[UserKey, DirectoryEntry]:
+        """Return the entries known (any number of keys); what is unknown is absent."""
+        ...
+
+    async def put(self, entries: Mapping[UserKey, DirectoryEntry]) -> None:
+        """Keep the entries (any number), durably; the last one told wins."""
+        ...
+
+
 class DefinitionSource(Protocol):
     """The table of definitions."""
 
