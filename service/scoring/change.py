@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
 
 import msgspec
 
+from service.scoring.event import Reason, Rejected
 from service.scoring.fold import UserKey
+
+Image = Mapping[str, Mapping[str, object]]
+"""An item in DynamoDB's own JSON, such as `{"Score": {"N": "12"}}`
+(https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_AttributeValue.html)."""
 
 
 class ScoreChange(msgspec.Struct, frozen=True):
@@ -38,3 +44,54 @@ def supersedes(newer: ScoreChange, older: ScoreChange) -> bool:
     later for a reason. A removal ends a life; what is read after it begins another, from revision 1.
     """
     return newer.is_removal or older.is_removal or newer.revision >= older.revision
+
+
+def change_of(keys: Image, new: Image | None) -> ScoreChange | Rejected | None:
+    """Read a stream image of the score table.
+
+    Args:
+        keys: The item's key attributes.
+        new: The item after the change; None for a removal.
+
+    Returns:
+        The change; None for an item that holds no `Score` (yet), which is nobody's fault; `Rejected`
+        (`BAD_SCORE_ITEM`) for one that cannot be a score.
+    """
+    user_id, project_id = _text(keys, "UserId"), _text(keys, "PinpointProjectId")
+    if not user_id or not project_id:
+        return Rejected(Reason.BAD_SCORE_ITEM, "UserId and PinpointProjectId are not both non-empty strings")
+    key = UserKey(user_id, project_id)
+    if new is None:
+        return ScoreChange(key, None, 0, 0)
+    if "Score" not in new:
+        return None
+    score = number_of(new["Score"])
+    if score is None:
+        return Rejected(Reason.BAD_SCORE_ITEM, "Score is not a number")
+    revision = whole_of(new["Revision"]) if "Revision" in new else 0
+    if revision is None:
+        return Rejected(Reason.BAD_SCORE_ITEM, "Revision is not a whole number from 0 up")
+    return ScoreChange(key, score, revision, whole_of(new.get("UpdatedAt", {})) or 0)
+
+
+def number_of(value: Mapping[str, object]) -> Decimal | None:
+    """Return the number that an attribute value holds; None for any other type."""
+    text = value.get("N")
+    if not isinstance(text, str):
+        return None
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None
+
+
+def whole_of(value: Mapping[str, object]) -> int | None:
+    """Return the whole number from 0 up that an attribute value holds; None for anything else."""
+    number = number_of(value)
+    return int(number) if number is not None and number >= 0 and number == number.to_integral_value() else None
+
+
+def _text(item: Image, name: str) -> str:
+    text = item.get(name, {}).get("S", "")
+    return text if isinstance(text, str) else ""
