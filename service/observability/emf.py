@@ -1,0 +1,93 @@
+"""CloudWatch metrics without an API call: one log line in the embedded metric format (EMF).
+
+CloudWatch Logs takes the metrics out of a log event that is exactly one JSON object with an `_aws` member
+(https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html),
+so the task needs no permission beyond writing its log. The alarms and the scaling of
+`deploy/cloudformation/service.yml` read these metrics; `METRICS` is what both sides agree on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+import msgspec
+
+NAMESPACE = "EngagementScoring"
+DIMENSION = "Service"
+PERIOD_S = 60.0
+"""Seconds between two lines: the shortest period of a standard-resolution metric."""
+
+METRICS: Mapping[str, str] = MappingProxyType(
+    {
+        "IngestLag": "Seconds",
+        "PublishLag": "Seconds",
+        "DeadLetters": "Count",
+        "RecordsTrimmed": "Count",
+        "UnownedShards": "Count",
+    }
+)
+"""Name to unit of every metric there is."""
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """What a worker knows at one moment. None leaves a metric out: another worker knows it, or nobody.
+
+    Attributes:
+        ingest_lags: Lag of each Kinesis shard in hand, seconds; empty with none in hand.
+        publish_lags: Lag of each shard of the score table's stream in hand, seconds.
+        dead_letters: Dead letters written since the process started.
+        records_trimmed: Times a position had left a stream's retention since the process started.
+        unowned_shards: Shards that wait for a worker, both streams together; only a leader knows.
+    """
+
+    ingest_lags: tuple[float, ...]
+    publish_lags: tuple[float, ...]
+    dead_letters: float
+    records_trimmed: float
+    unowned_shards: float | None
+
+
+def metrics_between(before: Reading | None, now: Reading) -> dict[str, float]:
+    """Return the metrics of the time between two readings; `before` is None for the first line of a process."""
+    metrics = {
+        "DeadLetters": now.dead_letters - (before.dead_letters if before else 0.0),
+        "RecordsTrimmed": now.records_trimmed - (before.records_trimmed if before else 0.0),
+    }
+    if now.ingest_lags:
+        metrics["IngestLag"] = max(now.ingest_lags)
+    if now.publish_lags:
+        metrics["PublishLag"] = max(now.publish_lags)
+    if now.unowned_shards is not None:
+        metrics["UnownedShards"] = now.unowned_shards
+    return metrics
+
+
+def emf_line(
+    namespace: str, dimensions: Mapping[str, str], metrics: Mapping[str, float], now_ms: int
+) -> dict[str, object]:
+    """Return one log event that CloudWatch Logs turns into metrics; the caller writes it as one line of JSON.
+
+    Args:
+        namespace: CloudWatch namespace.
+        dimensions: Dimension set of all metrics; few and bounded, as every combination is a metric of its own.
+        metrics: Name to value; the units are those of `METRICS`.
+        now_ms: Epoch milliseconds the values are of.
+
+    Raises:
+        ValueError: A metric is not in `METRICS`, or has the name of a dimension.
+    """
+    _check(dimensions, metrics)
+    directive = {
+        "Namespace": namespace,
+        "Dimensions": [sorted(dimensions)],
+        "Metrics": [{"Name": name, "Unit": METRICS[name]} for name in metrics],
+    }
+    return {"_aws": {"Timestamp": now_ms, "CloudWatchMetrics": [directive]}, **dimensions, **metrics}
+
+
+def _check(dimensions: Iterable[str], metrics: Iterable[str]) -> None:
+    if unknown := sorted(set(metrics) - set(METRICS)):
+        raise ValueError(f"not in the EMF catalogue: {', '.join(unknown)}")
+    if shared := sorted(set(dimensions) & set(metrics)):
+        raise ValueError(f"a dimension and a metric share the name {', '.join(shared)}")

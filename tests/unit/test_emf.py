@@ -1,0 +1,72 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.observability.emf import METRICS, Reading, emf_line, metrics_between
+
+SECONDS = st.floats(min_value=0, max_value=1e6, allow_nan=False)
+COUNT = st.integers(min_value=0, max_value=10**9).map(float)
+READINGS = st.builds(
+    Reading,
+    ingest_lags=st.lists(SECONDS, max_size=4).map(tuple),
+    publish_lags=st.lists(SECONDS, max_size=4).map(tuple),
+    dead_letters=COUNT,
+    records_trimmed=COUNT,
+    unowned_shards=st.none() | COUNT,
+)
+
+
+def test_the_line_is_what_cloudwatch_logs_extracts_metrics_from():
+    line = emf_line(
+        "EngagementScoring", {"Service": "campaigns"}, {"IngestLag": 1.5, "DeadLetters": 0}, 1_700_000_000_000
+    )
+    assert json.loads(json.dumps(line)) == {
+        "_aws": {
+            "Timestamp": 1_700_000_000_000,
+            "CloudWatchMetrics": [
+                {
+                    "Namespace": "EngagementScoring",
+                    "Dimensions": [["Service"]],
+                    "Metrics": [{"Name": "IngestLag", "Unit": "Seconds"}, {"Name": "DeadLetters", "Unit": "Count"}],
+                }
+            ],
+        },
+        "Service": "campaigns",
+        "IngestLag": 1.5,
+        "DeadLetters": 0,
+    }
+
+
+@given(st.none() | READINGS, READINGS)
+def test_every_metric_named_in_the_directive_is_a_number_at_the_root(before, now):
+    line = emf_line("N", {"Service": "s"}, metrics_between(before, now), 1)
+    directive = line["_aws"]["CloudWatchMetrics"][0]
+    assert {metric["Name"] for metric in directive["Metrics"]} <= set(METRICS)
+    assert all(isinstance(line[metric["Name"]], float) for metric in directive["Metrics"])
+
+
+def test_the_worst_shard_is_the_lag_and_no_shard_is_no_lag():
+    reading = Reading((1.0, 7.0, 3.0), (), 0.0, 0.0, None)
+    metrics = metrics_between(None, reading)
+    assert metrics["IngestLag"] == 7.0
+    assert "PublishLag" not in metrics
+    assert "UnownedShards" not in metrics
+
+
+def test_counts_are_those_since_the_last_line():
+    first = Reading((), (), 3.0, 1.0, 2.0)
+    second = Reading((), (), 5.0, 1.0, 0.0)
+    assert metrics_between(None, first)["DeadLetters"] == 3.0
+    assert metrics_between(first, second) == {"DeadLetters": 2.0, "RecordsTrimmed": 0.0, "UnownedShards": 0.0}
+
+
+def test_a_metric_outside_the_catalogue_is_refused():
+    with pytest.raises(ValueError, match="Latency"):
+        emf_line("N", {"Service": "s"}, {"Latency": 1.0}, 1)
+
+
+def test_a_dimension_cannot_hide_a_metric():
+    with pytest.raises(ValueError, match="IngestLag"):
+        emf_line("N", {"IngestLag": "s"}, {"IngestLag": 1.0}, 1)
