@@ -1,0 +1,131 @@
+"""Many items in few calls: chunks, bounded concurrency, and what a call left undone."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from service.aws.clients import AwsClient
+from service.aws.errors import translated
+from service.shards.backoff import full_jitter
+from service.shards.errors import TransientError
+
+MAX_GETS = 100
+"""Keys per BatchGetItem (https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html)."""
+
+MAX_PUTS = 25
+"""Items per BatchWriteItem
+(https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchWriteItem.html)."""
+
+MAX_CONCURRENT_CALLS = 4
+"""Calls in flight for one request of a caller; callers bound how many requests they make."""
+
+MAX_ROUNDS = 6
+"""Times a call is repeated for what it left undone, before that is the caller's to retry."""
+
+BACKOFF_BASE_S = 0.05
+BACKOFF_CAP_S = 1.0
+
+T = TypeVar("T")
+R = TypeVar("R")
+Item = Mapping[str, Mapping[str, Any]]
+"""An item in DynamoDB's JSON."""
+
+_rng = random.SystemRandom()
+
+
+def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Yield `items` in order, `size` at a time."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+async def pause(attempt: int) -> None:
+    """Wait before attempt number `attempt` + 1."""
+    await asyncio.sleep(full_jitter(attempt, BACKOFF_BASE_S, BACKOFF_CAP_S, _rng))
+
+
+async def each(work: Callable[[T], Awaitable[R]], parts: Sequence[T]) -> list[R]:
+    """Do `work` on each of `parts`, `MAX_CONCURRENT_CALLS` at a time; return the results in order.
+
+    The first failure ends the others, and is raised as it is rather than in a group.
+    """
+    if len(parts) == 1:
+        return [await work(parts[0])]
+    gate = asyncio.Semaphore(MAX_CONCURRENT_CALLS)
+
+    async def one(part: T) -> R:
+        async with gate:
+            return await work(part)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(part)) for part in parts]
+    except ExceptionGroup as failed:
+        raise next((e for e in failed.exceptions if not isinstance(e, TransientError)), failed.exceptions[0]) from None
+    return [task.result() for task in tasks]
+
+
+async def batch_get(
+    client: AwsClient, table: str, keys: Sequence[Item], attributes: Sequence[str]
+) -> list[dict[str, dict[str, Any]]]:
+    """Return the items of `keys` that exist, read consistently, in no order.
+
+    Args:
+        client: DynamoDB.
+        table: Its name.
+        keys: Different keys, any number.
+        attributes: What to return of an item, the keys included.
+
+    Raises:
+        TransientError: Also when keys stay unprocessed for `MAX_ROUNDS`.
+    """
+    names = {f"#{index}": name for index, name in enumerate(attributes)}
+
+    async def get(chunk: Sequence[Item]) -> list[dict[str, dict[str, Any]]]:
+        items: list[dict[str, dict[str, Any]]] = []
+        pending: Sequence[Item] = chunk
+        for attempt in range(1, MAX_ROUNDS + 1):
+            with translated(f"table {table}"):
+                answer = await client.batch_get_item(
+                    RequestItems={
+                        table: {
+                            "Keys": pending,
+                            "ConsistentRead": True,
+                            "ProjectionExpression": ", ".join(names),
+                            "ExpressionAttributeNames": names,
+                        }
+                    }
+                )
+            items += answer["Responses"].get(table, [])
+            pending = answer.get("UnprocessedKeys", {}).get(table, {}).get("Keys", [])
+            if not pending:
+                return items
+            await pause(attempt)
+        raise TransientError(f"table {table}: {len(pending)} keys stay unprocessed", throttled=True)
+
+    found = await each(get, list(chunks(keys, MAX_GETS)))
+    return [item for items in found for item in items]
+
+
+async def batch_put(client: AwsClient, table: str, items: Sequence[Item]) -> None:
+    """Write items of different keys, any number, over what is there.
+
+    Raises:
+        TransientError: Also when items stay unprocessed for `MAX_ROUNDS`.
+    """
+
+    async def put(chunk: Sequence[Item]) -> None:
+        pending: Sequence[Any] = [{"PutRequest": {"Item": item}} for item in chunk]
+        for attempt in range(1, MAX_ROUNDS + 1):
+            with translated(f"table {table}"):
+                answer = await client.batch_write_item(RequestItems={table: pending})
+            pending = answer.get("UnprocessedItems", {}).get(table, [])
+            if not pending:
+                return
+            await pause(attempt)
+        raise TransientError(f"table {table}: {len(pending)} items stay unprocessed", throttled=True)
+
+    await each(put, list(chunks(items, MAX_PUTS)))

@@ -1,0 +1,161 @@
+"""What AWS says went wrong, in our words: the only file that knows botocore's errors and their codes.
+
+Sources: the common errors (https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/CommonErrors.html),
+DynamoDB's (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html), Kinesis's
+(https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html) and those of DynamoDB streams
+(https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_streams_GetRecords.html).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import aiohttp
+from botocore import exceptions as boto
+
+from service.shards.errors import IteratorExpiredError, RecordsTrimmedError, ShardGoneError, TransientError
+
+THROTTLES = frozenset(
+    {
+        "BandwidthLimitExceeded",
+        "KMSThrottlingException",
+        "LimitExceededException",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "SlowDown",
+        "ThrottledException",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+    }
+)
+"""Codes that ask for less, with or without status 429."""
+
+_PASSING = frozenset(
+    {
+        "ExpiredNextTokenException",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InternalFailure",
+        "InternalServerError",
+        "InternalServerErrorException",
+        "ReplicatedWriteConflictException",
+        "RequestExpired",
+        "RequestTimeout",
+        "RequestTimeoutException",
+        "ServiceUnavailable",
+        "TransactionConflictException",
+        "TransactionInProgressException",
+    }
+)
+"""Codes of faults that pass by themselves; credentials that expired are renewed by the next call."""
+
+_DENIED = frozenset({"AccessDenied", "AccessDeniedException", "NotAuthorizedException", "UnauthorizedOperation"})
+
+_UNREACHABLE = (
+    boto.ConnectTimeoutError,
+    boto.ConnectionClosedError,
+    boto.CredentialRetrievalError,
+    boto.EndpointConnectionError,
+    boto.HTTPClientError,
+    boto.IncompleteReadError,
+    boto.MetadataRetrievalError,
+    boto.ReadTimeoutError,
+    boto.ResponseStreamingError,
+    aiohttp.ClientConnectionError,
+    aiohttp.ClientPayloadError,
+    ConnectionError,
+    TimeoutError,
+)
+
+_TOO_MANY_REQUESTS = 429
+_SERVER_ERROR = 500
+
+
+class AwsSetupError(Exception):
+    """Something must be created, allowed or configured by a person; the text says what, and how."""
+
+
+def code_of(error: boto.ClientError) -> str:
+    """Return the error code that a response carries."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def item_of(error: boto.ClientError) -> Mapping[str, Mapping[str, Any]] | None:
+    """Return the item that failed a condition (`ReturnValuesOnConditionCheckFailure`); None: there is none."""
+    item: Mapping[str, Mapping[str, Any]] | None = error.response.get("Item")
+    return item
+
+
+def is_condition_failure(error: boto.ClientError) -> bool:
+    """Return whether a conditional write found something else than it expected."""
+    return code_of(error) == "ConditionalCheckFailedException"
+
+
+def outcome_of(status: int, code: str) -> str:
+    """Return how a request went, as a metric label: `ok`, `throttled` or `error`.
+
+    A condition that did not hold is an answer, not an error.
+    """
+    if not code or code == "ConditionalCheckFailedException":
+        return "ok"
+    return "throttled" if code in THROTTLES or status == _TOO_MANY_REQUESTS else "error"
+
+
+@contextmanager
+def translated(what: str, *, remedy: str = "run `scoring setup`", shard: str = "") -> Iterator[None]:
+    """Turn the errors of the AWS calls inside into ours; may be held around `await`.
+
+    Args:
+        what: The resource called, for people: `table userEngagementScore`.
+        remedy: What to do when it does not exist.
+        shard: The shard asked about: then it is the shard that `ResourceNotFoundException` means.
+
+    Raises:
+        TransientError: Throttled, timed out, refused, cut off, or failed on the other side.
+        IteratorExpiredError: An iterator too old.
+        RecordsTrimmedError: A position older than what the stream still holds.
+        ShardGoneError: `shard` is unknown.
+        AwsSetupError: The resource does not exist, or its use is not allowed.
+    """
+    try:
+        yield
+    except boto.ClientError as error:
+        _raise_ours(error, what, remedy, shard)
+    except boto.SSLError as error:
+        if isinstance(error.kwargs.get("error"), aiohttp.ClientConnectorCertificateError):
+            raise
+        raise TransientError(f"{what}: {error}") from error
+    except (boto.NoCredentialsError, boto.PartialCredentialsError) as error:
+        raise AwsSetupError(
+            f"{what}: {error}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or run with a role"
+        ) from error
+    except _UNREACHABLE as error:
+        raise TransientError(f"{what}: {type(error).__name__}: {error}") from error
+
+
+def _raise_ours(error: boto.ClientError, what: str, remedy: str, shard: str) -> NoReturn:
+    code = code_of(error)
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    text = f"{what}: {error}"
+    if code in THROTTLES or status == _TOO_MANY_REQUESTS:
+        raise TransientError(text, throttled=True) from error
+    if code in _PASSING or status >= _SERVER_ERROR:
+        raise TransientError(text) from error
+    if code == "ExpiredIteratorException":
+        raise IteratorExpiredError(text) from error
+    if code == "TrimmedDataAccessException":
+        raise RecordsTrimmedError(text) from error
+    if code in {"ResourceNotFoundException", "ResourceNotFound"}:
+        if shard:
+            raise ShardGoneError(f"{what}: shard {shard}: {error}") from error
+        raise AwsSetupError(f"{what} does not exist in this account and region: {remedy}") from error
+    if code in _DENIED:
+        raise AwsSetupError(
+            f"{what}: {error}: allow {error.operation_name} in the policy of the role in use"
+        ) from error
+    raise error

@@ -1,0 +1,104 @@
+"""A score's item in DynamoDB's JSON, read and written. Pure.
+
+| attribute | type | meaning |
+|---|---|---|
+| `UserId` (HASH), `PinpointProjectId` (RANGE) | S | whose |
+| `Score` | N | running total |
+| `Revision` | N | +1 per committed change; absent where something else wrote the item |
+| `Applied` | M | shard tag -> last sequence number applied (24 bytes, big-endian, B) |
+| `UpdatedAt` | N | epoch milliseconds of the newest event in the score |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from service.aws.calls import Item
+from service.pipelines.ports import Change
+from service.scoring.change import number_of, whole_of
+from service.scoring.event import Reason, Rejected
+from service.scoring.fold import SEQUENCE_BYTES, Origin, ScoreState, UserKey
+
+ATTRIBUTES = ("UserId", "PinpointProjectId", "Score", "Revision", "Applied", "UpdatedAt")
+
+
+def key_item(key: UserKey) -> dict[str, dict[str, str]]:
+    """Return the item's key."""
+    return {"UserId": {"S": key.user_id}, "PinpointProjectId": {"S": key.project_id}}
+
+
+def key_of(item: Item) -> UserKey:
+    """Return whose score an item of the table is."""
+    return UserKey(item["UserId"]["S"], item["PinpointProjectId"]["S"])
+
+
+def state_of(item: Item) -> ScoreState | Rejected:
+    """Read a stored item; `Rejected` (`BAD_SCORE_ITEM`) where it cannot be a score.
+
+    `UpdatedAt` decides nothing, so one that something else wrote in another form counts as unknown.
+    """
+    score: Decimal | None = None
+    if "Score" in item:
+        score = number_of(item["Score"])
+        if score is None:
+            return Rejected(Reason.BAD_SCORE_ITEM, "Score is not a number")
+    origin, revision = Origin.FOREIGN, 0
+    if "Revision" in item:
+        number = whole_of(item["Revision"])
+        if number is None:
+            return Rejected(Reason.BAD_SCORE_ITEM, "Revision is not a whole number from 0 up")
+        origin, revision = Origin.OURS, number
+    applied = _applied_of(item.get("Applied", {"M": {}}))
+    if applied is None:
+        return Rejected(Reason.BAD_SCORE_ITEM, f"Applied is not a map of {SEQUENCE_BYTES}-byte sequence numbers")
+    return ScoreState(origin, score, revision, applied, whole_of(item.get("UpdatedAt", {})) or 0)
+
+
+def _applied_of(value: Mapping[str, Any]) -> dict[str, bytes] | None:
+    marks = value.get("M")
+    if marks is None:
+        return None
+    applied: dict[str, bytes] = {}
+    for tag, mark in marks.items():
+        sequence = mark.get("B")
+        if not isinstance(sequence, bytes) or len(sequence) != SEQUENCE_BYTES:
+            return None
+        applied[tag] = sequence
+    return applied
+
+
+def statement(table: str, change: Change) -> dict[str, Any]:
+    """Return the conditional PartiQL statement that makes a change.
+
+    A score is added to, never set, so that increments of others survive; it is set where there is none.
+    """
+    before, after = change.folded.before, change.folded.after
+    score, points = after.score, change.folded.points
+    marks = {tag: {"B": mark} for tag, mark in after.applied.items()}
+    new: list[Mapping[str, Any]] = [_number(after.revision), {"M": marks}, _number(after.updated_ms)]
+    keys = [{"S": change.key.user_id}, {"S": change.key.project_id}]
+    if before.origin is Origin.ABSENT:
+        return _statement(
+            f"INSERT INTO \"{table}\" VALUE {{'UserId': ?, 'PinpointProjectId': ?, 'Score': ?, 'Revision': ?, "  # noqa: S608 - the table name is configuration
+            "'Applied': ?, 'UpdatedAt': ?}",
+            [*keys, _number(points if score is None else score), *new],
+        )
+    ours = before.origin is Origin.OURS
+    return _statement(
+        f'UPDATE "{table}" '
+        + ("SET Score = ?" if before.score is None else "SET Score = Score + ?")
+        + " SET Revision = ? SET Applied = ? SET UpdatedAt = ? WHERE UserId = ? AND PinpointProjectId = ?"
+        + (" AND Revision = ?" if ours else " AND Revision IS MISSING")
+        + (" AND Score IS MISSING" if before.score is None else ""),
+        [_number(points), *new, *keys, *([_number(before.revision)] if ours else [])],
+    )
+
+
+def _number(value: Decimal | int) -> dict[str, str]:
+    return {"N": format(value, "f") if isinstance(value, Decimal) else str(value)}
+
+
+def _statement(text: str, parameters: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {"Statement": text, "Parameters": parameters, "ReturnValuesOnConditionCheckFailure": "ALL_OLD"}

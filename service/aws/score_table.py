@@ -1,0 +1,128 @@
+"""The score table: `ScoreStore` by BatchGetItem and conditional PartiQL statements."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+import structlog
+
+from service.aws.calls import batch_get
+from service.aws.clients import AwsClient
+from service.aws.errors import AwsSetupError, translated
+from service.aws.score_item import ATTRIBUTES, key_item, key_of, state_of, statement
+from service.observability.metrics import Metrics
+from service.pipelines.ports import MAX_COMMITS, Change, Committed, Conflict, Outcome, Throttled
+from service.scoring.change import ScoreChange, change_of
+from service.scoring.event import Reason, Rejected
+from service.scoring.fold import ABSENT, ScoreState, UserKey
+
+_LATER = frozenset(
+    {
+        "InternalServerError",
+        "ProvisionedThroughputExceeded",
+        "RequestLimitExceeded",
+        "ThrottlingError",
+        "TransactionConflict",
+    }
+)
+_REFUSED = frozenset({"ItemCollectionSizeLimitExceeded", "ValidationError"})
+
+_log = structlog.get_logger(__name__)
+
+
+class ScoreTable:
+    """`ScoreStore` on DynamoDB.
+
+    A statement's own error comes back inside a successful answer, with one of the codes of
+    https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchStatementError.html.
+
+    Args:
+        client: DynamoDB.
+        table: Its name.
+        metrics: Where the write units charged are counted.
+    """
+
+    def __init__(self, client: AwsClient, table: str, metrics: Metrics) -> None:
+        self._client = client
+        self._table = table
+        self._metrics = metrics
+
+    async def load(self, keys: Sequence[UserKey]) -> Mapping[UserKey, ScoreState | Rejected]:
+        """Return what is stored for each of `keys`; see `ScoreStore.load`."""
+        states: dict[UserKey, ScoreState | Rejected] = dict.fromkeys(keys, ABSENT)
+        if states:
+            wanted = [key_item(key) for key in states]
+            for item in await batch_get(self._client, self._table, wanted, ATTRIBUTES):
+                states[key_of(item)] = state_of(item)
+        return states
+
+    async def commit(self, changes: Sequence[Change]) -> Sequence[Outcome]:
+        """Write changes of different users; see `ScoreStore.commit`.
+
+        Raises:
+            ValueError: More than `MAX_COMMITS` changes, or two of one user: DynamoDB refuses such a call whole.
+            AwsSetupError: The table does not exist, or writing it is not allowed.
+        """
+        if len(changes) > MAX_COMMITS:
+            raise ValueError(f"{len(changes)} changes in one commit; at most {MAX_COMMITS}")
+        if len({change.key for change in changes}) < len(changes):
+            raise ValueError("two changes of one user in one commit")
+        if not changes:
+            return []
+        with translated(f"table {self._table}"):
+            answer = await self._client.batch_execute_statement(
+                Statements=[statement(self._table, change) for change in changes],
+                ReturnConsumedCapacity="TOTAL",
+            )
+        self._metrics.write_units.inc(sum(each.get("CapacityUnits", 0) for each in answer.get("ConsumedCapacity", ())))
+        return [self._outcome(response.get("Error")) for response in answer["Responses"]]
+
+    def _outcome(self, error: Mapping[str, Any] | None) -> Outcome:
+        if error is None:
+            return Committed()
+        code, message = error.get("Code", ""), error.get("Message", "")
+        if code == "ConditionalCheckFailed":
+            item = error.get("Item")
+            state = state_of(item) if item else ABSENT
+            return state if isinstance(state, Rejected) else Conflict(state)
+        if code == "DuplicateItem":
+            return Conflict(None)
+        if code in _LATER:
+            return Throttled()
+        if code in _REFUSED:
+            # The text may quote values: it stays out of the detail, which people read in listings.
+            return Rejected(Reason.SCORE_REFUSED, f"DynamoDB refused the score's item: {code}")
+        if code == "ResourceNotFound":
+            raise AwsSetupError(
+                f"table {self._table} does not exist in this account and region: "
+                "run `scoring setup`, or set SCORING_SCORES_TABLE"
+            )
+        if code == "AccessDenied":
+            raise AwsSetupError(
+                f"table {self._table}: {message}: allow dynamodb:PartiQLInsert and dynamodb:PartiQLUpdate on it"
+            )
+        raise RuntimeError(f"table {self._table}: a statement failed with an unknown code: {code}: {message}")
+
+    async def scan(self) -> AsyncIterator[ScoreChange]:
+        """Yield every score; see `ScoreStore.scan`.
+
+        Reads are eventually consistent, at half the price: a change too new to be seen is still in the stream.
+        Items that are no scores are skipped, and their number is logged.
+        """
+        start: dict[str, Any] = {}
+        unusable = 0
+        while True:
+            with translated(f"table {self._table}"):
+                page = await self._client.scan(TableName=self._table, **start)
+            for item in page["Items"]:
+                change = change_of(item, item)
+                if isinstance(change, ScoreChange):
+                    yield change
+                elif isinstance(change, Rejected):
+                    unusable += 1
+            if not page.get("LastEvaluatedKey"):
+                break
+            start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
+        if unusable:
+            _log.warning("score_items_unusable", table=self._table, count=unusable)
