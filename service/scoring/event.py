@@ -66,8 +66,9 @@ class Event(msgspec.Struct, frozen=True, gc=False):
         endpoint_id: The address or device it happened on; empty when the record names none.
         user_id: The person, where the record says it; empty otherwise.
         arrival_ms: When the sending system received it, epoch milliseconds (0: not said).
-        attributed: Whether a campaign or journey caused it. An attributed event has a user to be found;
-            one without is transactional, and its random endpoint id belongs to nobody.
+        attributed: Whether a campaign or journey caused it: then it has a user, who must be found.
+        transactional: Whether it tells of a single message sent without campaign or journey: its endpoint
+            id is mostly random and belongs to nobody, so asking around for its user is a waste.
     """
 
     event_type: str
@@ -76,6 +77,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     user_id: str
     arrival_ms: int
     attributed: bool
+    transactional: bool
 
 
 Decoded = Event | Skipped | Rejected

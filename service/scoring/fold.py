@@ -69,12 +69,14 @@ class Scorable(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         sequence: Its sequence number as `SEQUENCE_BYTES` big-endian bytes.
         points: What its definition gives it.
-        arrival_ms: When it arrived, epoch milliseconds.
+        arrival_ms: When its sender received it, epoch milliseconds.
+        event_type: What it was; statistics are kept by it.
     """
 
     sequence: bytes
     points: Decimal
     arrival_ms: int
+    event_type: str = ""
 
 
 class Folded(msgspec.Struct, frozen=True):
@@ -84,7 +86,7 @@ class Folded(msgspec.Struct, frozen=True):
         before: The state folded on; the write must find it unchanged.
         after: The state to write.
         points: `after.score` less `before.score`: what is added, so that foreign increments survive.
-        counted: How many events the points come from; the others were in the score already.
+        counted: How many events the points come from: the last ones given; those before were in the score.
     """
 
     before: ScoreState

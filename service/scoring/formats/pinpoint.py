@@ -80,6 +80,7 @@ _endpoint = msgspec.json.Decoder(_Endpoint)
 _anything = msgspec.json.Decoder(msgspec.Raw)
 
 _ATTRIBUTED_BY_TYPE = ("_campaign.", "_journey.")
+_MESSAGE_TYPES = ("_email.", "_SMS.")
 _MAX_ARRIVAL_MS = 1 << 53
 
 
@@ -116,7 +117,9 @@ def decode(data: bytes) -> Decoded:
     if fault is not None:
         return fault
     arrival_ms = _arrival_ms(record.arrival_timestamp)
-    return Event(event_type, project_id, endpoint_id, user_id, arrival_ms, _attributed(event_type, record))
+    attributed = _attributed(event_type, record)
+    transactional = not attributed and event_type.startswith(_MESSAGE_TYPES)
+    return Event(event_type, project_id, endpoint_id, user_id, arrival_ms, attributed, transactional)
 
 
 def _user_id(record: _Record) -> str:

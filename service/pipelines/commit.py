@@ -1,0 +1,248 @@
+"""The commit: a batch's events become durable in the scores, each exactly once, one write per user.
+
+The rules, all of them needed (`tests/simulation` shows what breaks without each):
+
+- A write is made only where the stored state is the one folded on (compare-and-set on `Revision`).
+- Where it is not, the events are folded again on what is stored, and that user alone is tried again.
+- Nobody is skipped: `commit` returns when every user is durable, or refused by the table for good.
+- A lost response needs no care: the retry finds the events in the score, and has nothing to write.
+
+Shards commit side by side. Within a process, two that meet on one user take turns, so that neither
+pays for a write that is bound to fail; between processes, compare-and-set settles it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from decimal import Decimal
+
+import msgspec
+import structlog
+
+from service.observability.metrics import Metrics, score_band
+from service.pipelines.cache import LruCache
+from service.pipelines.concurrency import AdaptiveLimit
+from service.pipelines.marks import ShardMarks
+from service.pipelines.ports import MAX_COMMITS, Change, Committed, Conflict, Outcome, ScoreStore, Throttled
+from service.scoring.event import Rejected
+from service.scoring.fold import Folded, Origin, Scorable, ScoreState, UserKey, fold
+from service.shards.backoff import full_jitter
+from service.shards.errors import TransientError
+from service.shards.ports import Clock
+
+_log = structlog.get_logger()
+
+BACKOFF_BASE_S = 0.05
+BACKOFF_CAP_S = 5.0
+
+Groups = Mapping[UserKey, Sequence[Scorable]]
+"""A batch's events by user, each user's in the shard's order."""
+
+
+class Tally(msgspec.Struct):
+    """What became of a batch's events.
+
+    Attributes:
+        scored: Events added to a score by this commit.
+        replayed: Events that were in their score already.
+        refused: Users whose item the table refuses, or that is no score; none of their events was added.
+    """
+
+    scored: int = 0
+    replayed: int = 0
+    refused: dict[UserKey, Rejected] = msgspec.field(default_factory=dict)
+
+
+class Committer:
+    """Writes the batches of all shards of a process.
+
+    Args:
+        store: The score table.
+        limit: How many calls may be in flight.
+        cache_entries: Users whose last state is kept in memory.
+        rng: Jitter.
+    """
+
+    def __init__(
+        self,
+        store: ScoreStore,
+        clock: Clock,
+        metrics: Metrics,
+        limit: AdaptiveLimit,
+        *,
+        cache_entries: int,
+        rng: random.Random,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._metrics = metrics
+        self._limit = limit
+        self._states: LruCache[UserKey, ScoreState] = LruCache(cache_entries)
+        self._rng = rng
+        self._busy: set[UserKey] = set()
+        self._freed = asyncio.Event()
+
+    async def commit(self, shard_tag: str, groups: Groups, marks: ShardMarks | None = None) -> Tally:
+        """Return once every event of the batch is in its user's score, or its user is refused.
+
+        Args:
+            shard_tag: The one shard all events come from.
+            groups: At least one event for each user.
+            marks: Tells which shards' marks may be dropped in passing; None keeps all.
+
+        Raises:
+            TransientError: The table cannot be read now; what was written stays, and a second call finds it so.
+        """
+        tally = Tally()
+        pending = dict(groups)
+        attempt = 0
+        while pending:
+            mine = {key: events for key, events in pending.items() if key not in self._busy}
+            if not mine:
+                await self._freed.wait()
+                continue
+            settled, throttled = await self._round(shard_tag, mine, marks, tally)
+            for key in settled:
+                del pending[key]
+            if throttled:
+                attempt += 1
+                await self._clock.sleep(full_jitter(attempt, BACKOFF_BASE_S, BACKOFF_CAP_S, self._rng))
+        return tally
+
+    async def _round(
+        self, shard_tag: str, groups: Groups, marks: ShardMarks | None, tally: Tally
+    ) -> tuple[list[UserKey], bool]:
+        """Try each user once; return those that are settled, and whether the table asked for less."""
+        settled: list[UserKey] = []
+        throttled = False
+        held = set(groups)
+        self._busy |= held
+        try:
+            changes: list[Change] = []
+            for key, state in (await self._load(list(groups))).items():
+                if isinstance(state, Rejected):
+                    tally.refused[key] = state
+                    settled.append(key)
+                    continue
+                retired = marks.droppable(state.applied) if marks is not None else ()
+                folded = fold(state, shard_tag, groups[key], retired)
+                if folded is None:
+                    tally.replayed += len(groups[key])
+                    settled.append(key)
+                else:
+                    changes.append(Change(key, folded))
+            self._free(held, settled)
+            async with asyncio.TaskGroup() as calls:
+                tasks = [(chunk, calls.create_task(self._write(chunk, held))) for chunk in _chunks(changes)]
+            for chunk, task in tasks:
+                for change, outcome in zip(chunk, task.result(), strict=True):
+                    match outcome:
+                        case Committed():
+                            events = groups[change.key]
+                            tally.scored += change.folded.counted
+                            tally.replayed += len(events) - change.folded.counted
+                            settled.append(change.key)
+                            self._note(change.folded, events)
+                        case Rejected():
+                            tally.refused[change.key] = outcome
+                            settled.append(change.key)
+                        case Conflict():
+                            pass
+                        case Throttled():
+                            throttled = True
+        finally:
+            self._free(held, list(held))
+        return settled, throttled
+
+    async def _load(self, keys: Sequence[UserKey]) -> dict[UserKey, ScoreState | Rejected]:
+        states: dict[UserKey, ScoreState | Rejected] = {}
+        missing: list[UserKey] = []
+        for key in keys:
+            state = self._states.get(key)
+            if state is None:
+                missing.append(key)
+            else:
+                states[key] = state
+        self._metrics.state_cache.labels("hit").inc(len(states))
+        if missing:
+            self._metrics.state_cache.labels("miss").inc(len(missing))
+            states.update(await self._store.load(missing))
+        return states
+
+    async def _write(self, chunk: Sequence[Change], held: set[UserKey]) -> Sequence[Outcome]:
+        """Send one call; keep in memory what is stored now; free its users for other shards."""
+        async with self._limit.slot():
+            try:
+                outcomes = await self._store.commit(chunk)
+            except TransientError as error:
+                # It may have been written all the same. Trying again finds out: see the rules above.
+                _log.warning("commit.retry", why=str(error), users=len(chunk))
+                outcomes = [Throttled()] * len(chunk)
+                if not error.throttled:
+                    self._metrics.commits.labels("failed").inc(len(chunk))
+                    return outcomes
+        counts = Counter(self._remember(change, outcome) for change, outcome in zip(chunk, outcomes, strict=True))
+        for name, count in counts.items():
+            self._metrics.commits.labels(name).inc(count)
+        if counts["throttled"]:
+            self._limit.throttled()
+        else:
+            self._limit.succeeded()
+        self._metrics.commit_concurrency.set(self._limit.allowed)
+        self._free(held, [change.key for change in chunk])
+        return outcomes
+
+    def _remember(self, change: Change, outcome: Outcome) -> str:
+        """Keep in memory what is stored now, as far as the outcome tells; return the outcome's name."""
+        match outcome:
+            case Committed():
+                self._states.put(change.key, change.folded.after)
+                return "written"
+            case Conflict(current=ScoreState() as current):
+                self._states.put(change.key, current)
+                return "conflict"
+            case Conflict():
+                self._states.drop(change.key)
+                return "conflict"
+            case Throttled():
+                return "throttled"
+            case Rejected():
+                self._states.drop(change.key)
+                return "refused"
+
+    def _free(self, held: set[UserKey], keys: Collection[UserKey]) -> None:
+        """Let other shards have `keys`; only what this round holds still, for a key freed may be theirs by now."""
+        mine = held.intersection(keys)
+        held -= mine
+        self._busy -= mine
+        # Whoever waits looks again; the next to wait needs an event of its own.
+        self._freed.set()
+        self._freed = asyncio.Event()
+
+    def _note(self, folded: Folded, events: Sequence[Scorable]) -> None:
+        """Keep the marketer's statistics of one committed change."""
+        metrics = self._metrics
+        by_type: dict[str, list[Decimal]] = defaultdict(list)
+        for event in events[-folded.counted :]:
+            by_type[event.event_type].append(event.points)
+        for event_type, points in by_type.items():
+            label = metrics.event_type_label(event_type)
+            metrics.events.labels(label).inc(len(points))
+            total = float(sum(points))
+            (metrics.points_given if total >= 0 else metrics.points_taken).labels(label).inc(abs(total))
+        after = score_band(float(folded.after.score or 0))
+        if folded.before.origin is Origin.ABSENT:
+            metrics.band_entered.labels(after).inc()
+            return
+        before = score_band(float(folded.before.score or 0))
+        if before != after:
+            metrics.band_left.labels(before).inc()
+            metrics.band_entered.labels(after).inc()
+
+
+def _chunks(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
+    for start in range(0, len(changes), MAX_COMMITS):
+        yield changes[start : start + MAX_COMMITS]

@@ -1,0 +1,73 @@
+"""How many calls may be in flight: more while they succeed, half as many when the other side throttles.
+
+Additive increase, multiplicative decrease, as TCP does (RFC 5681): the table's capacity is not known and
+changes, and the service that owns it says so only by throttling.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class AdaptiveLimit:
+    """A gate that lets a varying number of calls through at once.
+
+    Args:
+        initial: Calls allowed at the start.
+        maximum: Calls never exceeded.
+    """
+
+    def __init__(self, initial: int = 4, maximum: int = 32) -> None:
+        if not 1 <= initial <= maximum:
+            raise ValueError(f"a limit starts between 1 and its maximum {maximum}, not at {initial}")
+        self._allowed = float(initial)
+        self._maximum = maximum
+        self._in_flight = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._since_decrease = 0
+
+    @property
+    def allowed(self) -> int:
+        """Calls allowed in flight now; at least 1."""
+        return int(self._allowed)
+
+    def succeeded(self) -> None:
+        """Take note of a call that was not throttled: a full round of them allows one more."""
+        self._since_decrease += 1
+        self._allowed = min(self._allowed + 1 / self._allowed, self._maximum)
+
+    def throttled(self) -> None:
+        """Take note of a throttled call. One round of calls in flight halves the limit once, not once a call."""
+        if self._since_decrease >= self.allowed or self._since_decrease == 0:
+            self._allowed = max(self._allowed / 2, 1.0)
+        self._since_decrease = 1
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """Hold one of the slots; waits, first come first served, while none is free."""
+        while self._in_flight >= self.allowed:
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._wake_next()
+                raise
+        self._in_flight += 1
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+            self._wake_next()
+
+    def _wake_next(self) -> None:
+        free = self.allowed - self._in_flight
+        while self._waiting and free > 0:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                free -= 1

@@ -1,0 +1,66 @@
+"""The definitions in force, kept fresh: one read of the table every few seconds, none per event."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import structlog
+
+from service.observability.metrics import Metrics
+from service.pipelines.ports import DefinitionSource
+from service.scoring.definitions import DefinitionBook, Malformed
+from service.shards.errors import TransientError
+from service.shards.ports import Clock
+
+_log = structlog.get_logger()
+
+
+class CurrentDefinitions:
+    """Answers what an event is worth by the last table read.
+
+    Args:
+        refresh_s: Seconds between reads; a change counts for events decoded that long after it.
+    """
+
+    def __init__(self, source: DefinitionSource, clock: Clock, metrics: Metrics, *, refresh_s: float = 5.0) -> None:
+        self._source = source
+        self._clock = clock
+        self._metrics = metrics
+        self._refresh_s = refresh_s
+        self._book = DefinitionBook()
+        self._reported: frozenset[Malformed] = frozenset()
+
+    def points(self, event_type: str, project_id: str) -> Decimal | None:
+        """Return what such an event is worth, or None when no definition covers it."""
+        return self._book.points(event_type, project_id)
+
+    async def refresh(self) -> None:
+        """Read the table once.
+
+        Raises:
+            TransientError: It cannot be read now; the last definitions stay in force.
+        """
+        rows = await self._source.load()
+        self._book = self._book.refreshed(rows)
+        malformed = frozenset(row for row in rows if isinstance(row, Malformed))
+        for row in sorted(malformed - self._reported, key=lambda row: (row.project_id, row.event_type)):
+            _log.error(
+                "definition.malformed",
+                event_type=row.event_type,
+                project=row.project_id,
+                why=row.detail,
+                remedy="correct it with `scoring definitions set`; until then its last good value counts",
+            )
+        self._reported = malformed
+        self._metrics.definitions.set(len(self._book))
+        self._metrics.definitions_malformed.set(len(malformed))
+        self._metrics.definitions_refreshed.set(self._clock.wall_ms() / 1000)
+
+    async def run(self) -> None:
+        """Refresh until cancelled; a failed read is reported and tried again."""
+        while True:
+            await self._clock.sleep(self._refresh_s)
+            try:
+                await self.refresh()
+            except TransientError as error:
+                _log.warning("definitions.stale", why=str(error), remedy="none needed: read again shortly")

@@ -1,0 +1,143 @@
+"""Who is it: from endpoints to users, cheapest source first.
+
+What events themselves say is remembered, in memory and in a table; the system that owns the endpoints is
+asked only about those no event ever named. At its default quota of 10 calls a second it could not keep up
+with more than that (https://docs.aws.amazon.com/pinpoint/latest/developerguide/quotas.html).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping
+
+import msgspec
+
+from service.observability.metrics import Metrics
+from service.pipelines.cache import LruCache
+from service.pipelines.ports import EndpointKey, EndpointLookup, Identities
+from service.shards.ports import Clock
+
+
+class IdentitySettings(msgspec.Struct, frozen=True):
+    """Limits of the resolver.
+
+    Attributes:
+        cache_entries: Endpoints whose user is kept in memory.
+        unknown_entries: Endpoints remembered as having no user.
+        unknown_ttl_s: Seconds until an endpoint without user is asked about again.
+        lookups_at_once: Calls of the fallback in flight.
+    """
+
+    cache_entries: int = 50_000
+    unknown_entries: int = 10_000
+    unknown_ttl_s: float = 300.0
+    lookups_at_once: int = 8
+
+
+class IdentityResolver:
+    """Learns which user an endpoint belongs to, and answers for endpoints.
+
+    Args:
+        table: What was learned, durably.
+        lookup: The fallback; None switches it off.
+    """
+
+    def __init__(
+        self,
+        table: Identities,
+        lookup: EndpointLookup | None,
+        settings: IdentitySettings,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._table = table
+        self._lookup = lookup
+        self._clock = clock
+        self._metrics = metrics
+        self._settings = settings
+        self._known: LruCache[EndpointKey, str] = LruCache(settings.cache_entries)
+        self._unknown: LruCache[EndpointKey, float] = LruCache(settings.unknown_entries)
+        self._asking = asyncio.Semaphore(settings.lookups_at_once)
+
+    async def learn(self, users: Mapping[EndpointKey, str]) -> None:
+        """Keep, durably, which user each endpoint belongs to; costs nothing for what is known already."""
+        news = {key: user for key, user in users.items() if self._known.get(key) != user}
+        if not news:
+            return
+        await self._table.learn(news)
+        self._metrics.identities_learned.inc(len(news))
+        for key, user in news.items():
+            self._known.put(key, user)
+
+    async def resolve(self, keys: Collection[EndpointKey], askable: Collection[EndpointKey]) -> dict[EndpointKey, str]:
+        """Return the user of each endpoint; endpoints of nobody are absent.
+
+        Args:
+            keys: The endpoints, each once.
+            askable: Those of them worth a call of the fallback when nothing else knows them.
+
+        Raises:
+            TransientError: The table or the fallback cannot be asked now.
+        """
+        found: dict[EndpointKey, str] = {}
+        missing: list[EndpointKey] = []
+        for key in keys:
+            user = self._known.get(key)
+            if user is None:
+                missing.append(key)
+            else:
+                found[key] = user
+        self._metrics.identities.labels("cache").inc(len(found))
+        if missing:
+            await self._from_table(missing, askable, found)
+        return found
+
+    async def _from_table(
+        self, keys: list[EndpointKey], askable: Collection[EndpointKey], found: dict[EndpointKey, str]
+    ) -> None:
+        learned = await self._table.find(keys)
+        for key, user in learned.items():
+            self._known.put(key, user)
+            found[key] = user
+        self._metrics.identities.labels("table").inc(len(learned))
+        strangers = [key for key in keys if key not in learned]
+        before = len(found)
+        if self._lookup is not None:
+            await self._ask(self._lookup, [key for key in strangers if key in askable], found)
+        self._metrics.identities.labels("lookup").inc(len(found) - before)
+        self._metrics.identities.labels("none").inc(len(strangers) - (len(found) - before))
+
+    async def _ask(self, lookup: EndpointLookup, keys: list[EndpointKey], found: dict[EndpointKey, str]) -> None:
+        now = self._clock.monotonic()
+        due = [key for key in keys if (self._unknown.get(key) or 0.0) <= now]
+        if not due:
+            return
+        answers: dict[EndpointKey, str] = {}
+
+        async def ask(key: EndpointKey) -> None:
+            async with self._asking:
+                answers[key] = await lookup.user_of(key)
+
+        try:
+            async with asyncio.TaskGroup() as calls:
+                for key in due:
+                    calls.create_task(ask(key))
+        except* Exception as failures:  # noqa: BLE001 - nothing is swallowed: callers handle single errors, not groups
+            raise _first(failures) from None
+        finally:
+            # Answers paid for are kept even when a sibling call failed and the batch is tried again.
+            users = {key: answers[key] for key in due if answers.get(key)}
+            for key in due:
+                if answers.get(key) == "":
+                    self._unknown.put(key, self._clock.monotonic() + self._settings.unknown_ttl_s)
+            for key, user in users.items():
+                self._known.put(key, user)
+        found.update(users)
+        if users:
+            await self._table.learn(users)
+            self._metrics.identities_learned.inc(len(users))
+
+
+def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = failures.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

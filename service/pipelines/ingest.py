@@ -1,0 +1,236 @@
+"""Records to committed scores: decode, identify, match, group by user, commit, set aside what is no event.
+
+`prepare` does what needs no order, while the batch before is still being committed; `commit` runs in the
+shard's order. What a later step needs travels in `Prepared`; nothing reaches back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Collection
+
+import msgspec
+
+from service.observability.metrics import Metrics
+from service.pipelines.commit import Committer, Tally
+from service.pipelines.definition_book import CurrentDefinitions
+from service.pipelines.identity import IdentityResolver
+from service.pipelines.marks import ShardMarks, shard_tag
+from service.pipelines.ports import DeadLetter, DeadLetters, EndpointKey
+from service.scoring.event import Decoded, Event, Reason, Rejected, Skipped
+from service.scoring.fold import Scorable, UserKey, sequence_bytes
+from service.shards.ports import Batch, Clock, Record
+
+PIPELINE = "ingest"
+
+Decode = Callable[[bytes], Decoded]
+
+_UNRESOLVED = Rejected(
+    Reason.UNRESOLVED_USER, "a campaign or journey caused the event, but nothing tells whose endpoint it was"
+)
+
+
+class Prepared(msgspec.Struct):
+    """A batch ready to be committed.
+
+    Attributes:
+        batch: The records.
+        groups: Its scorable events by user.
+        letters: Its records that are set aside.
+        counts: Records by outcome, for those settled already.
+        tally: What the commit came to; kept so that a retry after it does not commit again.
+    """
+
+    batch: Batch[bytes]
+    groups: dict[UserKey, list[Scorable]] = msgspec.field(default_factory=dict)
+    letters: list[DeadLetter] = msgspec.field(default_factory=list)
+    counts: Counter[str] = msgspec.field(default_factory=Counter)
+    tally: Tally | None = None
+
+
+class _Waiting(msgspec.Struct, frozen=True):
+    """A scorable event whose user must still be found."""
+
+    key: EndpointKey
+    record: Record[bytes]
+    event: Event
+    scorable: Scorable
+
+
+class Ingest:
+    """The consumer of the event stream's batches.
+
+    Args:
+        decode: The event format.
+        project_ids: Projects to score; empty for all.
+        marks: Which shards' marks may be dropped.
+    """
+
+    def __init__(
+        self,
+        decode: Decode,
+        definitions: CurrentDefinitions,
+        identities: IdentityResolver,
+        committer: Committer,
+        dead_letters: DeadLetters,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        project_ids: Collection[str] = (),
+        marks: ShardMarks | None = None,
+    ) -> None:
+        self._decode = decode
+        self._definitions = definitions
+        self._identities = identities
+        self._committer = committer
+        self._dead_letters = dead_letters
+        self._clock = clock
+        self._metrics = metrics
+        self._project_ids = frozenset(project_ids)
+        self._marks = marks
+
+    async def prepare(self, batch: Batch[bytes]) -> Prepared:
+        """Decode the records and find whose they are.
+
+        Raises:
+            TransientError: Users cannot be found now; the call can be repeated.
+        """
+        started = self._clock.monotonic()
+        prepared = Prepared(batch)
+        users: dict[EndpointKey, str] = {}
+        waiting: list[_Waiting] = []
+        for record in batch.records:
+            self._sort(record, prepared, users, waiting)
+        started = self._took("decode", started)
+        if users:
+            await self._identities.learn(users)
+            started = self._took("learn", started)
+        if waiting:
+            await self._identify(waiting, users, prepared)
+            self._took("identify", started)
+        return prepared
+
+    async def commit(self, prepared: Prepared) -> None:
+        """Return once every record of the batch is in its user's score or in the dead letters.
+
+        Raises:
+            TransientError: A table cannot be reached now; the call can be repeated.
+        """
+        started = self._clock.monotonic()
+        batch = prepared.batch
+        if prepared.tally is None:
+            prepared.tally = Tally()
+            if prepared.groups:
+                tag = shard_tag(batch.stream, batch.shard_id)
+                prepared.tally = await self._committer.commit(tag, prepared.groups, self._marks)
+            for key, why in prepared.tally.refused.items():
+                self._refuse(prepared, key, why)
+            started = self._took("commit", started)
+        if prepared.letters:
+            await self._dead_letters.put(prepared.letters)
+            self._took("dead_letter", started)
+        self._count(prepared, prepared.tally)
+
+    def _sort(
+        self,
+        record: Record[bytes],
+        prepared: Prepared,
+        users: dict[EndpointKey, str],
+        waiting: list[_Waiting],
+    ) -> None:
+        """Put one record where it belongs."""
+        event = self._decode(record.data)
+        match event:
+            case Rejected():
+                prepared.letters.append(self._letter(prepared.batch, record, "ingest", event))
+                return
+            case Skipped():
+                prepared.counts["skipped"] += 1
+                return
+        if self._project_ids and event.project_id not in self._project_ids:
+            prepared.counts["foreign"] += 1
+            return
+        key = EndpointKey(event.endpoint_id, event.project_id)
+        if event.user_id and event.endpoint_id and event.project_id:
+            users[key] = event.user_id
+        points = self._definitions.points(event.event_type, event.project_id)
+        if points is None:
+            prepared.counts["ignored"] += 1
+            return
+        scorable = Scorable(
+            sequence_bytes(record.sequence), points, event.arrival_ms or record.arrival_ms, event.event_type
+        )
+        # Even an event that names its user waits: a user's events must stay in the shard's order.
+        waiting.append(_Waiting(key, record, event, scorable))
+
+    async def _identify(self, waiting: list[_Waiting], users: dict[EndpointKey, str], prepared: Prepared) -> None:
+        asked: dict[EndpointKey, bool] = {}
+        named = 0
+        for item in waiting:
+            if item.event.user_id or item.key in users:
+                named += 1
+            elif item.event.endpoint_id:
+                asked[item.key] = asked.get(item.key, False) or not item.event.transactional
+        self._metrics.identities.labels("event").inc(named)
+        found = {}
+        if asked:
+            askable = frozenset(key for key, worthwhile in asked.items() if worthwhile)
+            found = await self._identities.resolve(list(asked), askable)
+        for item in waiting:
+            user_id = item.event.user_id or users.get(item.key) or found.get(item.key)
+            if user_id:
+                key = UserKey(user_id, item.event.project_id)
+                prepared.groups.setdefault(key, []).append(item.scorable)
+            elif item.event.attributed:
+                prepared.letters.append(self._letter(prepared.batch, item.record, "ingest", _UNRESOLVED))
+            else:
+                prepared.counts["anonymous"] += 1
+
+    def _refuse(self, prepared: Prepared, key: UserKey, why: Rejected) -> None:
+        """Set the records of a user aside whose item the table refuses."""
+        sequences = {event.sequence for event in prepared.groups[key]}
+        for record in prepared.batch.records:
+            if sequence_bytes(record.sequence) in sequences:
+                prepared.letters.append(self._letter(prepared.batch, record, "commit", why))
+
+    def _letter(self, batch: Batch[bytes], record: Record[bytes], stage: str, why: Rejected) -> DeadLetter:
+        return DeadLetter(
+            letter_id=letter_id(stage, batch.stream.tag, batch.shard_id, record.sequence),
+            stage=stage,
+            reason=why.reason,
+            detail=why.detail,
+            stream=batch.stream.name,
+            shard_id=batch.shard_id,
+            sequence=record.sequence,
+            partition_key=record.partition_key,
+            at_ms=self._clock.wall_ms(),
+            payload=record.data,
+            payload_size=len(record.data),
+        )
+
+    def _took(self, stage: str, started: float) -> float:
+        now = self._clock.monotonic()
+        self._metrics.stage_seconds.labels(PIPELINE, stage).observe(now - started)
+        return now
+
+    def _count(self, prepared: Prepared, tally: Tally) -> None:
+        """Count records and latencies: once a batch, not once a record."""
+        metrics = self._metrics
+        counts = prepared.counts + Counter(
+            scored=tally.scored, replayed=tally.replayed, dead_lettered=len(prepared.letters)
+        )
+        for outcome, count in counts.items():
+            metrics.records.labels(outcome).inc(count)
+        for letter in prepared.letters:
+            metrics.dead_letters.labels(letter.stage, letter.reason.value).inc()
+        if prepared.groups:
+            metrics.batch_users.observe(len(prepared.groups))
+            # The oldest record stands for its batch: what is shown is never better than what was.
+            age_ms = self._clock.wall_ms() - prepared.batch.records[0].arrival_ms
+            metrics.event_to_score.observe(max(age_ms, 0) / 1000)
+
+
+def letter_id(*pointer: str) -> str:
+    """Return the id of a dead letter: the same for the same pointer, whoever writes it and however often."""
+    return hashlib.blake2b("\n".join(pointer).encode(), digest_size=10).hexdigest()

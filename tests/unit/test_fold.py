@@ -1,0 +1,98 @@
+from collections.abc import Sequence
+from decimal import Decimal
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.scoring.fold import ABSENT, Origin, Scorable, ScoreState, fold, sequence_bytes
+
+points = st.decimals(min_value=-(10**6), max_value=10**6, places=3, allow_nan=False, allow_infinity=False)
+
+
+@st.composite
+def shard_events(draw: st.DrawFn) -> list[Scorable]:
+    numbers = draw(st.lists(st.integers(1, 10**55), unique=True, max_size=12).map(sorted))
+    return [Scorable(sequence_bytes(str(n)), draw(points), draw(st.integers(0, 10**6))) for n in numbers]
+
+
+def apply(state: ScoreState, tag: str, events: Sequence[Scorable]) -> ScoreState:
+    folded = fold(state, tag, events)
+    return state if folded is None else folded.after
+
+
+def test_a_new_user_starts_with_the_points_of_the_first_batch():
+    events = [Scorable(sequence_bytes("5"), Decimal(50), 100), Scorable(sequence_bytes("9"), Decimal("-0.5"), 90)]
+    folded = fold(ABSENT, "s-0", events)
+    assert folded is not None
+    assert (folded.points, folded.counted) == (Decimal("49.5"), 2)
+    assert folded.after == ScoreState(Origin.OURS, Decimal("49.5"), 1, {"s-0": sequence_bytes("9")}, 100)
+
+
+def test_a_foreign_item_is_adopted_with_its_score():
+    foreign = ScoreState(Origin.FOREIGN, Decimal(7), 0, {}, 0)
+    folded = fold(foreign, "s-0", [Scorable(sequence_bytes("1"), Decimal(3), 1)])
+    assert folded is not None
+    assert (folded.after.score, folded.after.revision, folded.after.origin) == (Decimal(10), 1, Origin.OURS)
+    no_score = ScoreState(Origin.FOREIGN, None, 0, {}, 0)
+    assert apply(no_score, "s-0", [Scorable(sequence_bytes("1"), Decimal(3), 1)]).score == Decimal(3)
+
+
+def test_marks_of_retired_shards_are_dropped_and_others_kept():
+    state = ScoreState(Origin.OURS, Decimal(1), 4, {"s-0": b"x", "s-1": b"y"}, 0)
+    folded = fold(state, "s-2", [Scorable(sequence_bytes("1"), Decimal(1), 0)], retired={"s-0"})
+    assert folded is not None
+    assert folded.after.applied == {"s-1": b"y", "s-2": sequence_bytes("1")}
+
+
+def test_sums_beyond_28_digits_stay_exact():
+    state = ScoreState(Origin.OURS, Decimal("1" * 30), 1, {}, 0)
+    after = apply(state, "s-0", [Scorable(sequence_bytes("1"), Decimal("0.000001"), 0)])
+    assert after.score == Decimal("1" * 30 + ".000001")
+
+
+def test_sequence_bytes_of_real_numbers_have_one_width_and_keep_their_order():
+    old, new = "49590338271490256608559692538361571095921575989136588898", "4" * 56
+    assert len(sequence_bytes(old)) == len(sequence_bytes(new)) == 24
+    assert (int(old) < int(new)) == (sequence_bytes(old) < sequence_bytes(new))
+    assert sequence_bytes("9") < sequence_bytes("10")
+
+
+@given(shard_events(), st.data())
+def test_any_split_into_batches_with_any_replay_gives_the_sum(events: list[Scorable], data: st.DataObject):
+    state, read = ABSENT, 0
+    while read < len(events):
+        start = data.draw(st.integers(0, read), label="replay from")
+        read = data.draw(st.integers(read + 1, len(events)), label="up to")
+        state = apply(state, "s-0", events[start:read])
+    assert fold(state, "s-0", events) is None
+    assert (state.score or 0) == sum(event.points for event in events)
+
+
+@given(shard_events(), shard_events(), st.data())
+def test_any_interleaving_of_two_shards_with_replays_gives_the_sum(
+    left: list[Scorable], right: list[Scorable], data: st.DataObject
+):
+    state = ABSENT
+    read = {"s-0": 0, "s-1": 0}
+    shards = {"s-0": left, "s-1": right}
+    while any(read[tag] < len(events) for tag, events in shards.items()):
+        tag = data.draw(st.sampled_from([t for t, events in shards.items() if read[t] < len(events)]))
+        start = data.draw(st.integers(0, read[tag]), label="replay from")
+        end = data.draw(st.integers(read[tag] + 1, len(shards[tag])), label="up to")
+        state = apply(state, tag, shards[tag][start:end])
+        read[tag] = end
+    for tag, events in shards.items():  # a full replay of everything changes nothing any more
+        assert fold(state, tag, events) is None
+    assert (state.score or 0) == sum(event.points for event in left + right)
+
+
+@given(shard_events())
+def test_each_fold_that_writes_moves_the_revision_by_one_and_reports_what_it_adds(events: list[Scorable]):
+    state = ABSENT
+    for event in events:
+        folded = fold(state, "s-0", [event])
+        assert folded is not None
+        assert folded.before is state
+        assert folded.after.revision == state.revision + 1
+        assert folded.points == event.points
+        state = folded.after
