@@ -107,7 +107,9 @@ class Metrics:
         self.band_left = self._counter("band_left", "Users whose score moved out of the band.", "band")
         self.batch_users = self._histogram("batch_users", "Different users per batch.", COUNT_BUCKETS)
         self.commits = self._counter(
-            "commits", "Conditional writes by outcome: written, conflict, throttled, refused.", "outcome"
+            "commits",
+            "Conditional writes by outcome: written, conflict, throttled, refused, failed (no answer).",
+            "outcome",
         )
         self.write_units = self._counter("write_units", "Write units the score table charged.")
         self.commit_concurrency = self._gauge(

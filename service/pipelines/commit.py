@@ -29,14 +29,14 @@ from service.pipelines.marks import ShardMarks
 from service.pipelines.ports import MAX_COMMITS, Change, Committed, Conflict, Outcome, ScoreStore, Throttled
 from service.scoring.event import Rejected
 from service.scoring.fold import Folded, Origin, Scorable, ScoreState, UserKey, fold
-from service.shards.backoff import full_jitter
+from service.shards.backoff import Backoff
 from service.shards.errors import TransientError
 from service.shards.ports import Clock
 
 _log = structlog.get_logger()
 
-BACKOFF_BASE_S = 0.05
-BACKOFF_CAP_S = 5.0
+BACKOFF_FIRST_S = 0.05
+BACKOFF_LAST_S = 5.0
 
 Groups = Mapping[UserKey, Sequence[Scorable]]
 """A batch's events by user, each user's in the shard's order."""
@@ -98,7 +98,7 @@ class Committer:
         """
         tally = Tally()
         pending = dict(groups)
-        attempt = 0
+        backoff = Backoff(self._rng, first=BACKOFF_FIRST_S, last=BACKOFF_LAST_S)
         while pending:
             mine = {key: events for key, events in pending.items() if key not in self._busy}
             if not mine:
@@ -108,8 +108,7 @@ class Committer:
             for key in settled:
                 del pending[key]
             if throttled:
-                attempt += 1
-                await self._clock.sleep(full_jitter(attempt, BACKOFF_BASE_S, BACKOFF_CAP_S, self._rng))
+                await self._clock.sleep(backoff.failed())
         return tally
 
     async def _round(
