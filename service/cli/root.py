@@ -1,0 +1,59 @@
+"""The group `scoring`: what commands there are, and how an error ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from service.cli.lazy import LazyGroup
+
+COMMANDS = {
+    "run": ("service.cli.run:run", "Run a worker until it is told to stop."),
+    "setup": ("service.cli.setup:setup", "Create the stream, the tables and the default definitions."),
+    "send": ("service.cli.send:send", "Put events from a file on the stream."),
+    "scores": ("service.cli.scores:scores", "Look scores up."),
+    "definitions": ("service.cli.definitions:definitions", "Show and change what events are worth."),
+    "dead-letters": ("service.cli.dead_letters:dead_letters", "Show what was set aside, and try it again."),
+    "lag": ("service.cli.lag:lag", "Show how far each shard is behind."),
+    "position": ("service.cli.position:position", "Move where reading goes on."),
+    "local": ("service.cli.local:local", "Servers for trying things without AWS."),
+    "demo": ("service.cli.demo:demo", "Play a campaign on an embedded AWS and check every score."),
+}
+
+
+class Root(LazyGroup):
+    """Turns every error into a message and an exit code: 1 failure, 2 usage or configuration."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 # click's signature
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError, SystemExit):
+            raise
+        except Exception as error:
+            from service.cli.errors import explain  # noqa: PLC0415 # knows botocore, which is slow to import
+
+            raise explain(error) from error
+
+
+def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 # click's signature
+    if value and not ctx.resilient_parsing:
+        from importlib.metadata import version  # noqa: PLC0415 # only asked for here
+
+        click.echo(f"scoring {version('engagement-scoring')}")
+        ctx.exit()
+
+
+@click.group(
+    cls=Root,
+    commands_in=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Configuration comes from SCORING_ variables and AWS's own; the README lists them. "
+    "Exit codes: 0 done, 1 failure, 2 usage.",
+)
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version and exit."
+)
+def scoring() -> None:
+    """Turn events about people into one exact score per person."""
