@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 from service.aws.clients import AwsClient
 from service.aws.errors import translated
-from service.shards.backoff import full_jitter
 from service.shards.errors import TransientError
 
 MAX_GETS = 100
@@ -43,8 +42,8 @@ def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 async def pause(attempt: int) -> None:
-    """Wait before attempt number `attempt` + 1."""
-    await asyncio.sleep(full_jitter(attempt, BACKOFF_BASE_S, BACKOFF_CAP_S, _rng))
+    """Wait after attempt number `attempt` (from 1): anything up to a ceiling that doubles each time."""
+    await asyncio.sleep(_rng.uniform(0, min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2 ** (attempt - 1))))
 
 
 async def each(work: Callable[[T], Awaitable[R]], parts: Sequence[T]) -> list[R]:

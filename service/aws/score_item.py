@@ -81,8 +81,8 @@ def statement(table: str, change: Change) -> dict[str, Any]:
     keys = [{"S": change.key.user_id}, {"S": change.key.project_id}]
     if before.origin is Origin.ABSENT:
         return _statement(
-            f"INSERT INTO \"{table}\" VALUE {{'UserId': ?, 'PinpointProjectId': ?, 'Score': ?, 'Revision': ?, "  # noqa: S608 - the table name is configuration
-            "'Applied': ?, 'UpdatedAt': ?}",
+            f'INSERT INTO "{table}" VALUE '
+            + "{'UserId': ?, 'PinpointProjectId': ?, 'Score': ?, 'Revision': ?, 'Applied': ?, 'UpdatedAt': ?}",
             [*keys, _number(points if score is None else score), *new],
         )
     ours = before.origin is Origin.OURS
