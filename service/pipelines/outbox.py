@@ -1,0 +1,251 @@
+"""What one sink still has to be told: the newest change of every user, and who waits for it. Pure.
+
+The rules:
+
+1. Of two changes of one user only the newer (`supersedes`) is kept; whoever waited for the older one now
+   waits for the newer one.
+2. One change per user is in flight at most: two could overtake each other on their way. A newer one waits behind.
+3. A change older than what the sink has already been told is done with at once (stale).
+4. A removal is not told to anyone. It ends the user's life: what was pending is done with, and what was told
+   is forgotten, because the next life counts its revisions from 1 again.
+5. A change that nobody waits for any more, because the leases of all who did are lost, is dropped.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from enum import Enum
+
+from service.pipelines.cache import LruCache
+from service.scoring.change import ScoreChange, supersedes
+from service.scoring.fold import UserKey
+
+Held = Callable[[str], bool]
+"""Whether the lease of a shard is still ours; asked with `Ticket.shard_id`."""
+
+
+class Ticket:
+    """One batch that waits for its changes; open until each is acknowledged by every outbox it was offered to.
+
+    Args:
+        stream: Name of the stream the batch came from; empty for changes that came from no stream.
+        shard_id: Its shard; empty for changes that need no lease.
+        settled: Called once, when nothing is open any more or the lease is lost.
+    """
+
+    __slots__ = ("_open", "_settled", "lost", "shard_id", "stream")
+
+    def __init__(self, stream: str, shard_id: str, settled: Callable[[], None]) -> None:
+        self.stream = stream
+        self.shard_id = shard_id
+        self.lost = False
+        self._settled = settled
+        self._open = 1  # the offering itself, until `offered`
+
+    @property
+    def done(self) -> bool:
+        """Whether every change is acknowledged."""
+        return self._open == 0
+
+    def offered(self) -> None:
+        """Say that every change of the batch has been offered."""
+        self.close()
+
+    def open(self) -> None:
+        """Count one more change to wait for."""
+        self._open += 1
+
+    def close(self) -> None:
+        """Count one change as acknowledged."""
+        self._open -= 1
+        if not self._open and not self.lost:
+            self._settled()
+
+    def cancel(self) -> None:
+        """Give the batch up: its lease is lost."""
+        if not self.lost and self._open:
+            self.lost = True
+            self._settled()
+
+
+class Pending:
+    """A change that the sink has to be told, and the tickets that wait for it.
+
+    Attributes:
+        change: The newest one of its user.
+        tickets: One for each offer it stands for.
+        attempts: Failed attempts so far.
+        not_before: Monotonic seconds before which it is not tried again.
+        removed: Whether the score was removed while this was in flight: its outcome means nothing any more.
+    """
+
+    __slots__ = ("attempts", "change", "not_before", "removed", "tickets")
+
+    def __init__(self, change: ScoreChange, tickets: list[Ticket]) -> None:
+        self.change = change
+        self.tickets = tickets
+        self.attempts = 0
+        self.not_before = 0.0
+        self.removed = False
+
+    def close(self) -> None:
+        """Tell every ticket."""
+        for ticket in self.tickets:
+            ticket.close()
+        self.tickets = []
+
+    def abandoned(self, held: Held) -> bool:
+        """Return whether nobody waits for this any more; cancels the tickets whose lease is lost."""
+        for ticket in self.tickets:
+            if ticket.shard_id and not held(ticket.shard_id):
+                ticket.cancel()
+        return all(ticket.lost for ticket in self.tickets)
+
+    def doubtful(self, held: Held) -> bool:
+        """Return whether the lease of anyone who waits for this was lost: another worker may have told a newer one."""
+        return any(ticket.lost or (ticket.shard_id and not held(ticket.shard_id)) for ticket in self.tickets)
+
+
+class Offered(Enum):
+    """What became of an offer."""
+
+    KEPT = "kept"
+    COALESCED = "coalesced"
+    STALE = "stale"
+    REMOVED = "removed"
+
+
+class Outbox:
+    """The changes one sink has to be told.
+
+    Args:
+        capacity: Most users in hand, in flight ones included; `has_room` says when it is reached.
+        remembered: Users whose last told revision is kept.
+    """
+
+    def __init__(self, capacity: int, remembered: int) -> None:
+        self.capacity = capacity
+        self._ready: OrderedDict[UserKey, Pending] = (
+            OrderedDict()
+        )  # a dict's first key is slow to find once many are gone
+        self._behind: dict[UserKey, Pending] = {}  # a change of the same user is in flight
+        self._delayed: dict[UserKey, Pending] = {}
+        self._flying: dict[UserKey, Pending] = {}
+        self._told: LruCache[UserKey, int] = LruCache(remembered)
+        self._next_due = float("inf")
+
+    def __len__(self) -> int:
+        return len(self._ready) + len(self._behind) + len(self._delayed) + len(self._flying)
+
+    @property
+    def next_due(self) -> float:
+        """Monotonic seconds at which a delayed change may be tried again; infinite when none is delayed."""
+        return self._next_due
+
+    def ready(self, now: float) -> int:
+        """Return how many changes may be taken at `now`, monotonic seconds."""
+        self._promote(now)
+        return len(self._ready)
+
+    def has_room(self, key: UserKey) -> bool:
+        """Return whether a change of `key` may be offered without exceeding the capacity."""
+        return len(self) < self.capacity or self._pending(key) is not None
+
+    def offer(self, change: ScoreChange, ticket: Ticket) -> Offered:
+        """Take `change` in hand; `ticket` waits for it, unless there is nothing to wait for."""
+        key = change.key
+        if change.is_removal:
+            return self._removed(key)
+        pending, flying = self._pending(key), self._flying.get(key)
+        if pending is not None:
+            ticket.open()
+            pending.tickets.append(ticket)
+            if supersedes(change, pending.change):
+                pending.change = change
+            return Offered.COALESCED
+        if flying is not None and not flying.removed:
+            ticket.open()
+            if change == flying.change or not supersedes(change, flying.change):
+                flying.tickets.append(ticket)
+                return Offered.COALESCED
+            self._behind[key] = Pending(change, [ticket])
+            return Offered.KEPT
+        told = self._told.get(key)
+        if told is not None and change.revision < told:
+            return Offered.STALE
+        ticket.open()
+        waiting = self._ready if flying is None else self._behind
+        waiting[key] = Pending(change, [ticket])
+        return Offered.KEPT
+
+    def take(self, limit: int, now: float, held: Held) -> list[Pending]:
+        """Put up to `limit` changes in flight, the ones offered first first, and drop those nobody waits for."""
+        self._promote(now)
+        taken: list[Pending] = []
+        while self._ready and len(taken) < limit:
+            key, pending = self._ready.popitem(last=False)
+            if pending.abandoned(held):
+                continue
+            self._flying[key] = pending
+            taken.append(pending)
+        return taken
+
+    def acknowledge(self, told: Pending) -> None:
+        """The sink has it, or never will: done with."""
+        key = told.change.key
+        del self._flying[key]
+        if not told.removed:
+            self._told.put(key, told.change.revision)
+        told.close()
+        self._release(key)
+
+    def fail(self, failed: Pending, not_before: float) -> None:
+        """It did not go out: to be tried again from `not_before` (monotonic seconds) on, or a newer one instead."""
+        key = failed.change.key
+        del self._flying[key]
+        behind = self._behind.pop(key, None)
+        if failed.removed:
+            failed.close()
+            if behind is not None:
+                self._ready[key] = behind
+            return
+        if behind is not None:
+            failed.tickets += behind.tickets
+            failed.change = behind.change
+        failed.attempts += 1
+        failed.not_before = not_before
+        self._delayed[key] = failed
+        self._next_due = min(self._next_due, not_before)
+
+    def _removed(self, key: UserKey) -> Offered:
+        self._told.drop(key)
+        for waiting in (self._ready, self._behind, self._delayed):
+            pending = waiting.pop(key, None)
+            if pending is not None:
+                pending.close()
+        flying = self._flying.get(key)
+        if flying is not None:
+            flying.removed = True
+        return Offered.REMOVED
+
+    def _pending(self, key: UserKey) -> Pending | None:
+        return self._ready.get(key) or self._behind.get(key) or self._delayed.get(key)
+
+    def _release(self, key: UserKey) -> None:
+        behind = self._behind.pop(key, None)
+        if behind is not None:
+            self._ready[key] = behind
+
+    def _promote(self, now: float) -> None:
+        if now < self._next_due:
+            return
+        due = [key for key, pending in self._delayed.items() if pending.not_before <= now]
+        for key in due:
+            self._ready[key] = self._delayed.pop(key)
+        self._next_due = min((p.not_before for p in self._delayed.values()), default=float("inf"))
+
+
+def users_of(pendings: Iterable[Pending]) -> list[UserKey]:
+    """Return whose changes these are."""
+    return [pending.change.key for pending in pendings]

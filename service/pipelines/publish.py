@@ -1,0 +1,206 @@
+"""Changed scores to sinks: a batch of the score table's stream waits until each sink has its users' newest scores."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections.abc import AsyncIterator, Sequence
+
+import msgspec
+
+from service.observability.metrics import Metrics
+from service.pipelines.outbox import Held, Ticket
+from service.pipelines.ports import DeadLetter, DeadLetters, ScoreStore, Sink
+from service.pipelines.retry import retried
+from service.pipelines.sender import STAGE, Sender, SenderOptions
+from service.pipelines.verify import Verifier
+from service.scoring.change import ScoreChange, change_of
+from service.scoring.event import Rejected
+from service.shards.errors import LeaseLostError
+from service.shards.ports import Batch, Clock, Record, StreamImage
+
+PIPELINE = "publish"
+
+LEASE_CHECK_S = 0.25
+"""How often the leases of waiting batches are looked at. A lease cannot be lost, used by another worker and won back
+within that time, so what was read under the old one is never mistaken for the new one's."""
+
+
+class PublishOptions(msgspec.Struct, frozen=True):
+    """Bounds of publishing.
+
+    Attributes:
+        sender: Those of each sink.
+        call_timeout_s: Longest time a sink call of a dead worker may still take effect; its successor publishes what
+            it took over once more after that.
+        reconcile_per_s: Users a reconciliation publishes per second.
+    """
+
+    sender: SenderOptions = SenderOptions()
+    call_timeout_s: float = 15.0
+    reconcile_per_s: float = 100.0
+
+
+class Prepared(msgspec.Struct, frozen=True, eq=False):
+    """A batch whose changes are in the outboxes.
+
+    Attributes:
+        ticket: Open until they are acknowledged.
+        settled: Set when they are, or when the lease is lost.
+        letters: Records that say nothing a sink could be told.
+    """
+
+    ticket: Ticket
+    settled: asyncio.Event
+    letters: Sequence[DeadLetter]
+
+
+class Publisher:
+    """A `Consumer` of the score table's stream. `run` must be running for anything to be sent.
+
+    Args:
+        sinks: Who is told, each every score.
+        scores: The score table: read where a sink may have been told an older score last.
+        letters: For what a sink refuses for good.
+        still_held: Whether the lease of a shard id is ours and its deadline has not passed.
+        clock: Time.
+        metrics: The catalogue.
+        rng: For jitter.
+        options: Bounds.
+    """
+
+    def __init__(
+        self,
+        sinks: Sequence[Sink],
+        scores: ScoreStore,
+        letters: DeadLetters,
+        still_held: Held,
+        clock: Clock,
+        metrics: Metrics,
+        rng: random.Random,
+        options: PublishOptions | None = None,
+    ) -> None:
+        options = options or PublishOptions()
+        self._letters = letters
+        self._held = still_held
+        self._clock = clock
+        self._metrics = metrics
+        self._rng = rng
+        self._scores = scores
+        self._tickets: set[Ticket] = set()
+        self._verifier = Verifier(
+            scores,
+            clock,
+            metrics,
+            rng,
+            call_timeout_s=options.call_timeout_s,
+            reconcile_per_s=options.reconcile_per_s,
+        )
+        self._senders = {
+            sink.name: Sender(sink, letters, self._verifier.doubt, still_held, clock, metrics, rng, options.sender)
+            for sink in sinks
+        }
+        self._verifier.connect(self._senders)
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for sender in self._senders.values():
+                tasks.create_task(sender.run())
+            tasks.create_task(self._verifier.run())
+            tasks.create_task(self._watch_leases())
+
+    async def prepare(self, batch: Batch[StreamImage]) -> Prepared:
+        """Offer the batch's changes to every sink; waits while an outbox is full."""
+        settled = asyncio.Event()
+        ticket = Ticket(batch.stream.name, batch.shard_id, settled.set)
+        changes, letters = self._read(batch)
+        self._verifier.forget_lost(self._held)
+        if batch.taken_over:
+            self._verifier.watch(batch.shard_id, [change.key for change in changes])
+        self._tickets.add(ticket)
+        try:
+            for change in changes:
+                for sender in self._senders.values():
+                    await sender.offer(change, ticket)
+        except asyncio.CancelledError:
+            self._tickets.discard(ticket)
+            ticket.cancel()
+            raise
+        ticket.offered()
+        return Prepared(ticket, settled, letters)
+
+    async def commit(self, prepared: Prepared) -> None:
+        """Return once every sink has the batch's scores, or newer ones of the same users.
+
+        Raises:
+            LeaseLostError: The lease was lost first; what had not been sent is dropped.
+        """
+        started = self._clock.monotonic()
+        ticket = prepared.ticket
+        try:
+            await prepared.settled.wait()
+        except asyncio.CancelledError:
+            ticket.cancel()
+            raise
+        finally:
+            self._tickets.discard(ticket)
+        if ticket.lost:
+            raise LeaseLostError(f"lost {ticket.shard_id} before its changes were published")
+        if prepared.letters:
+            await retried(lambda: self._letters.put(prepared.letters), self._clock, self._rng)
+            for letter in prepared.letters:
+                self._metrics.dead_letters.labels(STAGE, letter.reason).inc()
+        self._metrics.stage_seconds.labels(PIPELINE, "publish").observe(self._clock.monotonic() - started)
+
+    async def reconcile(self, scan: AsyncIterator[ScoreChange]) -> int:
+        """Publish every score of `scan`, at a limited rate, while `run` is running; return how many.
+
+        Raises:
+            TransientError: From `scan`; what was published so far stays so.
+        """
+        return await self._verifier.reconcile(scan)
+
+    def request_reconcile(self) -> None:
+        """Have `run` publish every stored score: the stream has lost changes (`RecordsTrimmedError`)."""
+        self._verifier.request_reconcile()
+
+    async def _watch_leases(self) -> None:
+        while True:
+            await self._clock.sleep(LEASE_CHECK_S)
+            for ticket in [ticket for ticket in self._tickets if ticket.done or not self._held(ticket.shard_id)]:
+                self._tickets.discard(ticket)
+                ticket.cancel()
+            self._verifier.forget_lost(self._held)
+
+    def _read(self, batch: Batch[StreamImage]) -> tuple[list[ScoreChange], list[DeadLetter]]:
+        changes: list[ScoreChange] = []
+        letters: list[DeadLetter] = []
+        for record in batch.records:
+            match change_of(record.data.keys, record.data.new):
+                case None:
+                    pass
+                case Rejected() as why:
+                    letters.append(_letter(batch, record, why, self._clock.wall_ms()))
+                case ScoreChange() as change:
+                    changes.append(change)
+        return changes, letters
+
+
+def _letter(batch: Batch[StreamImage], record: Record[StreamImage], why: Rejected, now_ms: int) -> DeadLetter:
+    pointer = f"{STAGE}\n{batch.stream.tag}\n{batch.shard_id}\n{record.sequence}"
+    payload = msgspec.json.encode(record.data)
+    return DeadLetter(
+        letter_id=hashlib.blake2b(pointer.encode(), digest_size=10).hexdigest(),
+        stage=STAGE,
+        reason=why.reason,
+        detail=why.detail,
+        stream=batch.stream.name,
+        shard_id=batch.shard_id,
+        sequence=record.sequence,
+        partition_key="",
+        at_ms=now_ms,
+        payload=payload,
+        payload_size=len(payload),
+    )

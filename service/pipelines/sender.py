@@ -1,0 +1,242 @@
+"""One sink's outbox, and the loop that empties it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from service.observability.metrics import Metrics
+from service.pipelines.outbox import Held, Offered, Outbox, Pending, Ticket
+from service.pipelines.ports import DeadLetter, DeadLetters, NoTarget, Published, Sink, SinkOutcome
+from service.pipelines.retry import RETRY_CAP_S, retried
+from service.scoring.change import ScoreChange
+from service.scoring.event import Rejected
+from service.scoring.fold import UserKey
+from service.shards.backoff import Backoff
+from service.shards.errors import TransientError
+from service.shards.ports import Clock
+
+STAGE = "publish"
+
+MIN_WAIT_S = 0.001
+"""Shortest wait: a shorter one may end before the clock has moved."""
+
+Doubt = Callable[[Sequence[UserKey]], None]
+"""Told of users of whom a sink may now hold an older score than it did before."""
+
+
+class SenderOptions(msgspec.Struct, frozen=True):
+    """Bounds of sending to one sink.
+
+    Attributes:
+        linger_s: Longest wait for a batch to fill, for coalescing.
+        concurrency: Most calls of one sink in flight.
+        capacity: Most users in hand per sink; offers beyond it wait.
+        remembered: Users per sink whose last published revision is kept.
+    """
+
+    linger_s: float = 0.25
+    concurrency: int = 4
+    capacity: int = 10_000
+    remembered: int = 200_000
+
+
+class Sender:
+    """Tells one sink every change offered, the newest one wins, and retries without end.
+
+    Args:
+        sink: Who is told.
+        letters: Where changes go that the sink refuses for good.
+        doubt: Called with the users of a call that ended outside the lease it began in.
+        held: Whether a shard's lease is still ours.
+        clock: Time.
+        metrics: The catalogue.
+        rng: For jitter.
+        options: Bounds.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        letters: DeadLetters,
+        doubt: Doubt,
+        held: Held,
+        clock: Clock,
+        metrics: Metrics,
+        rng: random.Random,
+        options: SenderOptions,
+    ) -> None:
+        self.outbox = Outbox(options.capacity, options.remembered)
+        self._sink = sink
+        self._letters = letters
+        self._doubt = doubt
+        self._held = held
+        self._clock = clock
+        self._metrics = metrics
+        self._rng = rng
+        self._options = options
+        self._offered = asyncio.Event()
+        self._room = asyncio.Event()
+        self._backoff = Backoff(rng, last=RETRY_CAP_S)
+        self._failed_at = 0.0
+        self._paused_until = 0.0
+
+    async def offer(self, change: ScoreChange, ticket: Ticket) -> None:
+        """Take `change` in hand; waits while the outbox is full."""
+        while not self.outbox.has_room(change.key):
+            self._room.clear()
+            await self._room.wait()
+        match self.outbox.offer(change, ticket):
+            case Offered.COALESCED:
+                self._metrics.sink_coalesced.labels(self._sink.name).inc()
+            case Offered.STALE:
+                self._metrics.sink_stale.labels(self._sink.name).inc()
+            case Offered.KEPT | Offered.REMOVED:
+                pass
+        self._changed()
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        slots = asyncio.Semaphore(self._options.concurrency)
+        async with asyncio.TaskGroup() as calls:
+            while True:
+                await slots.acquire()
+                batch = await self._collect()
+                calls.create_task(self._send(batch)).add_done_callback(lambda _: slots.release())
+
+    async def _collect(self) -> list[Pending]:
+        """Return the next batch: full, or as large as it got within the linger."""
+        while True:
+            await self._pause()
+            if not self.outbox.ready(self._clock.monotonic()):
+                await self._wait(self.outbox.next_due - self._clock.monotonic())
+                continue
+            until = self._clock.monotonic() + self._options.linger_s
+            while (now := self._clock.monotonic()) < until and self.outbox.ready(now) < self._sink.max_batch:
+                await self._wait(until - now)
+            if self._paused_until > self._clock.monotonic():
+                continue
+            batch = self.outbox.take(self._sink.max_batch, self._clock.monotonic(), self._held)
+            self._changed()
+            if batch:
+                return batch
+
+    async def _pause(self) -> None:
+        while (left := self._paused_until - self._clock.monotonic()) > 0:
+            await self._clock.sleep(max(left, MIN_WAIT_S))
+
+    async def _wait(self, seconds: float) -> None:
+        """Return when something changed in the outbox, or after `seconds`."""
+        self._offered.clear()
+        try:
+            async with asyncio.timeout(None if seconds == float("inf") else max(seconds, MIN_WAIT_S)):
+                await self._offered.wait()
+        except TimeoutError:
+            return
+
+    async def _send(self, batch: list[Pending]) -> None:
+        changes = [pending.change for pending in batch]
+        outcomes = await self._call(changes)
+        doubtful = [pending.change.key for pending in batch if pending.doubtful(self._held)]
+        rejected = [
+            _letter(self._sink.name, pending, outcome, self._clock.wall_ms())
+            for pending, outcome in zip(batch, outcomes, strict=True)
+            if isinstance(outcome, Rejected)
+        ]
+        if rejected:
+            await retried(lambda: self._letters.put(rejected), self._clock, self._rng)
+            for letter in rejected:
+                self._metrics.dead_letters.labels(STAGE, letter.reason).inc()
+        for pending, outcome in zip(batch, outcomes, strict=True):
+            self._settle(pending, outcome)
+        self._changed()
+        if doubtful:
+            self._doubt(doubtful)
+
+    async def _call(self, changes: Sequence[ScoreChange]) -> Sequence[SinkOutcome | TransientError]:
+        started = self._clock.monotonic()
+        try:
+            outcomes = await self._sink.publish(changes)
+        except TransientError as error:
+            outcomes = [error] * len(changes)
+            # Nothing got through: more calls would only add to what hurts. Calls that failed side by side count once.
+            if started >= self._failed_at:
+                self._failed_at = self._clock.monotonic()
+                self._paused_until = self._failed_at + self._backoff.failed()
+        else:
+            self._backoff.succeeded()
+        self._metrics.sink_seconds.labels(self._sink.name).observe(self._clock.monotonic() - started)
+        kinds = {_kind(outcome) for outcome in outcomes if isinstance(outcome, TransientError)}
+        for kind in kinds:
+            self._metrics.sink_errors.labels(self._sink.name, kind).inc()
+        return outcomes
+
+    def _settle(self, pending: Pending, outcome: SinkOutcome | TransientError) -> None:
+        label: str
+        match outcome:
+            case TransientError():
+                self.outbox.fail(pending, self._clock.monotonic() + self._delay(pending))
+                return
+            case Published():
+                label = "published"
+                self._observe_latency(pending)
+            case NoTarget():
+                label = "no_target"
+            case Rejected():
+                label = "rejected"
+        self._metrics.sink_updates.labels(self._sink.name, label).inc()
+        self.outbox.acknowledge(pending)
+
+    def _delay(self, failed: Pending) -> float:
+        if self._backoff.failures:
+            return 0.0  # nothing gets through: the whole sink pauses
+        backoff = Backoff(self._rng, last=RETRY_CAP_S)
+        backoff.failures = failed.attempts
+        return backoff.failed()
+
+    def _observe_latency(self, pending: Pending) -> None:
+        if pending.change.updated_ms and any(ticket.shard_id for ticket in pending.tickets):
+            seconds = (self._clock.wall_ms() - pending.change.updated_ms) / 1000
+            self._metrics.event_to_sink.labels(self._sink.name).observe(max(0.0, seconds))
+
+    def _changed(self) -> None:
+        self._metrics.sink_pending.labels(self._sink.name).set(len(self.outbox))
+        self._offered.set()
+        if len(self.outbox) < self.outbox.capacity:
+            self._room.set()
+
+
+def _kind(error: TransientError) -> str:
+    return "throttled" if error.throttled else "transient"
+
+
+class _Payload(msgspec.Struct, frozen=True):
+    user: str
+    project: str
+    score: str
+    revision: int
+
+
+def _letter(sink: str, pending: Pending, rejected: Rejected, now_ms: int) -> DeadLetter:
+    change = pending.change
+    key = change.key
+    parts = (STAGE, sink, key.project_id, key.user_id, str(change.revision))
+    payload = msgspec.json.encode(_Payload(key.user_id, key.project_id, f"{change.score:f}", change.revision))
+    source = next((ticket for ticket in pending.tickets if ticket.shard_id), None)
+    return DeadLetter(
+        letter_id=hashlib.blake2b("\n".join(parts).encode(), digest_size=10).hexdigest(),
+        stage=STAGE,
+        reason=rejected.reason,
+        detail=f"{sink}: {rejected.detail}",
+        stream=source.stream if source else "",
+        shard_id=source.shard_id if source else "",
+        sequence="",
+        partition_key="",
+        at_ms=now_ms,
+        payload=payload,
+        payload_size=len(payload),
+    )
