@@ -51,7 +51,8 @@ class ChildProcess:
             name: What the child is called in error messages.
             argv: Program and arguments.
             environment: The whole environment of the child; the owner's own when None.
-            log_path: Where its standard error (and output, unless kept apart) is appended; kept in memory only when None.
+            log_path: Where its standard error (and output, unless kept apart) is appended; when None it is
+                kept in memory only.
             keep_stdout: Standard output is kept apart from the log, in `stdout_lines` (for children that print data).
         """
         self.name = name
