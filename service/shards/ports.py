@@ -198,6 +198,10 @@ class Membership(Protocol):
         """Write `new` where the row is still `expected` (None: absent) by leader and counter."""
         ...
 
+    async def leadership(self) -> Leadership | None:
+        """Return the leadership row, read consistently: every worker asks about once a second."""
+        ...
+
 
 class Batch(msgspec.Struct, Generic[P], frozen=True):
     """A run of records of one shard, in order and without gaps: what is committed and checkpointed as one.
@@ -206,9 +210,10 @@ class Batch(msgspec.Struct, Generic[P], frozen=True):
         stream: The stream.
         shard_id: The shard.
         records: At least one.
-        deadline: Monotonic seconds after which the lease may be another's; work done later is wasted.
-        taken_over: Whether the shard was seized from a worker that seemed dead, which may have left work
-            of this shard half done outside the lease table.
+        deadline: Monotonic seconds after which the lease may be another's, as known when the batch was closed:
+            heartbeats move it on meanwhile, and the tail cancels the call when it has really passed.
+        taken_over: Whether the shard was seized from a worker that seemed dead, so recently (`call_timeout`) that
+            a request of that worker may still land.
     """
 
     stream: StreamId

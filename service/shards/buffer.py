@@ -1,0 +1,120 @@
+"""Pages in, batches out: what one shard's reader hands to the one that prepares its batches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+import msgspec
+
+from service.shards.ports import Clock, Record
+from service.shards.settings import ShardSettings
+
+P = TypeVar("P")
+
+
+class _Piece(msgspec.Struct, Generic[P]):
+    """What is left of a page."""
+
+    fetched_at: float
+    records: Sequence[Record[P]]
+    size: int
+
+
+class Buffer(Generic[P]):
+    """Holds less than one batch, and one page more: then its writer waits.
+
+    One reader and one writer. `clock.monotonic` must be the event loop's time.
+    """
+
+    def __init__(self, settings: ShardSettings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._pieces: deque[_Piece[P]] = deque()
+        self._changed = asyncio.Event()
+        self._emptied = asyncio.Event()
+        self._closed = False
+        self.count = 0
+        self.size = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether there is enough for a batch."""
+        return self.count >= self._settings.batch_max_records or self.size >= self._settings.batch_max_bytes
+
+    @property
+    def oldest_arrival_ms(self) -> int | None:
+        """When the stream took the first record in here, epoch milliseconds."""
+        return self._pieces[0].records[0].arrival_ms if self._pieces else None
+
+    def add(self, records: Sequence[Record[P]], size: int) -> None:
+        """Append a page of `size` bytes; never blocks."""
+        if not records:
+            return
+        self._pieces.append(_Piece(fetched_at=self._clock.monotonic(), records=records, size=size))
+        self.count += len(records)
+        self.size += size
+        self._changed.set()
+
+    def close(self) -> None:
+        """Say that nothing more comes: what is there goes out at once."""
+        self._closed = True
+        self._changed.set()
+
+    async def room(self) -> None:
+        """Wait until a page may be added."""
+        while self.full:
+            self._emptied.clear()
+            await self._emptied.wait()
+
+    async def take(self) -> list[Record[P]] | None:
+        """Return the next batch once it is full, or old enough, or last; None when all is taken and closed."""
+        while True:
+            if not self._pieces:
+                if self._closed:
+                    return None
+                await self._wait(None)
+                continue
+            left = self._pieces[0].fetched_at + self._settings.batch_max_age - self._clock.monotonic()
+            if self._closed or self.full or left <= 0 or not await self._wait(left):
+                return self._cut()
+
+    async def _wait(self, seconds: float | None) -> bool:
+        """Return whether something changed before `seconds` were over."""
+        self._changed.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _cut(self) -> list[Record[P]]:
+        batch: list[Record[P]] = []
+        size = 0
+        max_records, max_bytes = self._settings.batch_max_records, self._settings.batch_max_bytes
+        while self._pieces and len(batch) < max_records and size < max_bytes:
+            piece = self._pieces[0]
+            if len(batch) + len(piece.records) <= max_records and size + piece.size <= max_bytes:
+                batch.extend(piece.records)
+                size += piece.size
+                self._pieces.popleft()
+                continue
+            taken = 0
+            for record in piece.records:
+                if batch and (len(batch) >= max_records or size + record.size > max_bytes):
+                    break
+                batch.append(record)
+                size += record.size
+                piece.size -= record.size
+                taken += 1
+            piece.records = piece.records[taken:]
+            if not piece.records:
+                self._pieces.popleft()
+            break
+        self.count -= len(batch)
+        self.size -= size
+        self._emptied.set()
+        return batch

@@ -1,0 +1,90 @@
+"""From the stream's list and the lease rows: which rows to make, which to remove. Pure.
+
+A list may be wrong for a while: `DescribeStream` of a DynamoDB stream is eventually consistent, as is `ListShards`
+after a reshard. So a shard that a list does not name is not gone until several lists in a row agree, and only
+when nothing depends on its row any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from service.shards.lease import Lease
+from service.shards.lineage import children_of
+from service.shards.ports import Shard
+from service.shards.position import TRIM_HORIZON, Position
+
+
+class Discovery(msgspec.Struct, frozen=True):
+    """What a list asks for.
+
+    Attributes:
+        create: Rows to make.
+        delete: Rows to remove.
+        absent: For each finished shard the list does not name: how many lists in a row did not.
+    """
+
+    create: tuple[Lease, ...]
+    delete: tuple[Lease, ...]
+    absent: Mapping[str, int]
+
+
+def start_of(shard: Shard, initial: Position, *, discovered: bool) -> Position:
+    """Return where a shard met for the first time starts.
+
+    Until the first discovery is complete everything listed starts at the configured position. Later, a shard with a
+    parent came out of a reshard: whatever was configured, all of it is new.
+    """
+    return TRIM_HORIZON if discovered and shard.parents else initial
+
+
+def discover(
+    shards: Sequence[Shard],
+    rows: Mapping[str, Lease],
+    absent: Mapping[str, int],
+    *,
+    initial: Position,
+    discovered: bool,
+    absent_lists: int,
+    ended_before_ms: int,
+) -> Discovery:
+    """Compare a list with the rows.
+
+    Args:
+        shards: The list, complete.
+        rows: Every row, by shard id.
+        absent: `Discovery.absent` of the list before.
+        initial: Configured start position, LATEST resolved to a time.
+        discovered: Whether a discovery was ever complete.
+        absent_lists: Lists in a row that must miss a shard before its row goes.
+        ended_before_ms: Only rows of shards that ended at or before this go, epoch milliseconds.
+    """
+    create = tuple(
+        Lease(
+            shard_id=shard.shard_id,
+            checkpoint=start_of(shard, initial, discovered=discovered),
+            parents=tuple(shard.parents),
+        )
+        for shard in sorted(shards, key=lambda shard: shard.shard_id)
+        if shard.shard_id not in rows
+    )
+    if not shards:
+        # No stream is without shards: a list that says so tells nothing.
+        return Discovery(create=create, delete=(), absent=absent)
+    listed = {shard.shard_id for shard in shards}
+    still_absent = {
+        shard_id: absent.get(shard_id, 0) + 1
+        for shard_id in sorted(rows)
+        if rows[shard_id].finished and shard_id not in listed
+    }
+    children = children_of(rows.values())
+    delete = tuple(
+        rows[shard_id]
+        for shard_id, lists in still_absent.items()
+        if lists >= absent_lists
+        and rows[shard_id].ended_ms <= ended_before_ms
+        and all(child not in rows or rows[child].finished for child in children.get(shard_id, ()))
+    )
+    return Discovery(create=create, delete=delete, absent=still_absent)

@@ -1,0 +1,42 @@
+"""Which shard may be read: one whose parents are all done with. Pure.
+
+A parent blocks its children while it has an unfinished row, or no row although the stream lists it (its row comes
+with the next discovery), or no row while the list is unknown. An open parent that already has children, which a
+DynamoDB stream may show for a while, needs no rule of its own: its row is not finished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Set
+
+from service.shards.lease import Lease
+
+
+def may_start(lease: Lease, rows: Mapping[str, Lease], listed: Set[str] | None) -> bool:
+    """Return whether every parent of `lease` is finished, or is neither known here nor to the stream.
+
+    Args:
+        lease: The shard in question.
+        rows: Every row of the lease table, by shard id.
+        listed: Shard ids of the newest list; None when there is none yet.
+    """
+    for parent in lease.parents:
+        row = rows.get(parent)
+        if row is not None:
+            if not row.finished:
+                return False
+        elif listed is None or parent in listed:
+            return False
+    return True
+
+
+def children_of(leases: Iterable[Lease]) -> dict[str, list[str]]:
+    """Return the known children of every shard, from both ends' rows, in the order of the rows."""
+    children: dict[str, list[str]] = {}
+    for lease in leases:
+        for parent in lease.parents:
+            children.setdefault(parent, []).append(lease.shard_id)
+        if lease.children:
+            known = children.setdefault(lease.shard_id, [])
+            known.extend(child for child in lease.children if child not in known)
+    return children

@@ -1,0 +1,232 @@
+"""One leased shard, read from its checkpoint on: fetch, hand on in batches, checkpoint.
+
+    reader --pages--> Buffer --batches--> preparer --prepared--> committer --> checkpointer
+
+Four tasks of one task group. The reader waits while the buffer is full or the process's byte budget is used up;
+the preparer waits while `in_flight` batches are not yet committed. So a slow consumer slows the reader.
+
+A checkpoint is written only for what is durable, in order and without gaps. It may lag behind, as reading something twice
+is harmless to a consumer that knows what it has applied; so it is written once per `checkpoint_interval`, and always at
+the end of the shard, at a hand-over and at a stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+import msgspec
+import structlog
+
+from service.shards.backoff import Backoff
+from service.shards.buffer import Buffer
+from service.shards.errors import LeaseLostError, TransientError
+from service.shards.lease import Lease
+from service.shards.ports import Batch, Record, Shard
+from service.shards.position import TRIM_HORIZON
+from service.shards.reader import Held, Reader, Reading
+
+P = TypeVar("P")
+T = TypeVar("T")
+R = TypeVar("R")
+
+log = structlog.get_logger()
+
+_LOG_EVERY = 10
+"""Of failures in a row, the first and then every so manieth is logged."""
+
+
+class _InFlight(msgspec.Struct, Generic[P, T]):
+    """A prepared batch on its way to the committer."""
+
+    records: list[Record[P]]
+    prepared: T
+
+
+class Tail(Generic[P, T]):
+    """Reads one shard while its lease is held. Made by the coordinator, which owns the task of `run`."""
+
+    def __init__(self, held: Held, reading: Reading[P, T]) -> None:
+        self._held = held
+        self._reading = reading
+        self._lease = held.lease
+        self._buffer: Buffer[P] = Buffer(reading.settings, reading.clock)
+        self._reader: Reader[P, T] = Reader(held, reading, self._buffer)
+        self._read_task: asyncio.Task[None] | None = None
+        self._stopping = False
+        self._slots = asyncio.Semaphore(reading.settings.in_flight)
+        self._prepared: asyncio.Queue[_InFlight[P, T] | None] = asyncio.Queue(reading.settings.in_flight)
+        self._arrivals: deque[int] = deque()
+        self._durable = self._lease.checkpoint
+        self._durable_moved = asyncio.Event()
+        self._drained = False
+
+    @property
+    def in_hand(self) -> int:
+        """Bytes read and not yet durable."""
+        return self._reader.in_hand
+
+    def lag(self, now_ms: int) -> float | None:
+        """Return seconds since the oldest record in hand arrived, else how far behind the tip the last read was.
+
+        None before the first read.
+        """
+        oldest = self._arrivals[0] if self._arrivals else self._buffer.oldest_arrival_ms
+        if oldest is not None:
+            return max(0.0, (now_ms - oldest) / 1000)
+        return self._reader.behind
+
+    def hand_over(self) -> None:
+        """Stop fetching; `run` then finishes what is in hand, checkpoints, releases the lease and returns."""
+        self._stopping = True
+        if self._read_task is not None:
+            self._read_task.cancel()
+
+    async def run(self) -> bool:
+        """Read until the end of the shard or `hand_over`.
+
+        Returns:
+            Whether the shard is finished; otherwise its lease is released.
+
+        Raises:
+            LeaseLostError: The lease is another's, or the deadline has passed. Nothing more is written.
+        """
+        structlog.contextvars.bind_contextvars(
+            pipeline=self._reading.pipeline,
+            stream=self._reading.source.stream.name,
+            shard=self._lease.shard_id,
+            worker=self._held.worker,
+        )
+        try:
+            async with asyncio.TaskGroup() as group:
+                if self._stopping:
+                    self._buffer.close()
+                else:
+                    self._read_task = group.create_task(self._reader.run())
+                group.create_task(self._prepare())
+                group.create_task(self._commit())
+                group.create_task(self._keep_checkpoint())
+            return await self._finish()
+        except BaseExceptionGroup as errors:
+            lost, rest = errors.split(LeaseLostError)
+            if rest is not None:
+                raise rest from None
+            raise _first(lost) from errors
+        finally:
+            self._reader.drop()
+            self._reading.metrics.forget_shard(self._reading.pipeline, self._lease.shard_id)
+
+    async def _prepare(self) -> None:
+        settings, clock = self._reading.settings, self._reading.clock
+        sizes = self._reading.metrics.batch_records.labels(self._reading.pipeline)
+        while True:
+            await self._slots.acquire()
+            records = await self._buffer.take()
+            if records is None:
+                await self._prepared.put(None)
+                return
+            self._arrivals.append(records[0].arrival_ms)
+            sizes.observe(len(records))
+            batch = Batch(
+                stream=self._reading.source.stream,
+                shard_id=self._lease.shard_id,
+                records=records,
+                deadline=self._held.deadline(),
+                taken_over=clock.monotonic() < self._held.seized_at + settings.call_timeout,
+            )
+            prepared = await self._insist("prepare", lambda batch=batch: self._reading.consumer.prepare(batch))
+            await self._prepared.put(_InFlight(records=records, prepared=prepared))
+
+    async def _commit(self) -> None:
+        while (item := await self._prepared.get()) is not None:
+            prepared = item.prepared
+            await self._insist("commit", lambda prepared=prepared: self._reading.consumer.commit(prepared))
+            self._durable = item.records[-1].sequence
+            self._arrivals.popleft()
+            self._reader.release(sum(record.size for record in item.records))
+            self._slots.release()
+            self._durable_moved.set()
+        self._drained = True
+        self._durable_moved.set()
+
+    async def _keep_checkpoint(self) -> None:
+        clock, interval = self._reading.clock, self._reading.settings.checkpoint_interval
+        last = clock.monotonic() - interval
+        while not self._drained:
+            wait = None if self._durable == self._lease.checkpoint else max(0.0, last + interval - clock.monotonic())
+            if wait is None or wait > 0:
+                self._durable_moved.clear()
+                try:
+                    async with asyncio.timeout(wait):
+                        await self._durable_moved.wait()
+                    continue
+                except TimeoutError:
+                    pass
+            last = clock.monotonic()
+            await self._write(self._lease.checkpointed(self._durable, clock.wall_ms()))
+            self._checkpointed()
+
+    async def _finish(self) -> bool:
+        """Write the last state of the lease; return whether the shard is finished."""
+        now_ms = self._reading.clock.wall_ms()
+        if self._reader.ended:
+            for child in self._reader.children:
+                await self._add_child(child)
+            await self._write(self._lease.ended(tuple(child.shard_id for child in self._reader.children), now_ms))
+            self._checkpointed()
+            return True
+        if self._durable == self._lease.checkpoint:
+            await self._write(self._lease.released())
+        else:
+            await self._write(self._lease.checkpointed(self._durable, now_ms).released())
+            self._checkpointed()
+        return False
+
+    async def _add_child(self, child: Shard) -> None:
+        row = Lease(shard_id=child.shard_id, checkpoint=TRIM_HORIZON, parents=tuple(child.parents))
+        await self._insist("create", lambda: self._reading.store.create(row))
+
+    async def _write(self, new: Lease) -> None:
+        """Write the lease's next state.
+
+        Raises:
+            LeaseLostError: Somebody else wrote.
+        """
+        started = self._reading.clock.monotonic()
+        expected = self._lease
+        found = await self._insist("checkpoint", lambda: self._reading.store.replace(expected, new))
+        if found is not None and found != new:
+            raise LeaseLostError(f"lease of {new.shard_id}: expected counter {expected.counter}, found {found.counter}")
+        self._lease = new
+        self._reading.metrics.stage_seconds.labels(self._reading.pipeline, "checkpoint").observe(
+            self._reading.clock.monotonic() - started
+        )
+
+    def _checkpointed(self) -> None:
+        metrics, pipeline = self._reading.metrics, self._reading.pipeline
+        metrics.checkpoints.labels(pipeline).inc()
+        metrics.checkpoint_time.labels(pipeline, metrics.shard_label(pipeline, self._lease.shard_id)).set(
+            self._reading.clock.wall_ms() / 1000
+        )
+
+    async def _insist(self, what: str, call: Callable[[], Awaitable[R]]) -> R:
+        """Call until it works, or the deadline has passed."""
+        backoff = Backoff(self._reading.rng)
+        while True:
+            self._held.check(self._reading.clock)
+            try:
+                return await call()
+            except TransientError as error:
+                if backoff.failures % _LOG_EVERY == 0:
+                    log.warning("tail.retry", what=what, failures=backoff.failures + 1, error=str(error))
+                await self._reading.clock.sleep(backoff.failed())
+
+
+def _first(group: BaseExceptionGroup[LeaseLostError] | None) -> LeaseLostError:
+    """Return the first error inside a group."""
+    error: BaseException | None = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error if isinstance(error, LeaseLostError) else LeaseLostError("lost")
