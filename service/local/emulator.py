@@ -61,7 +61,7 @@ class Emulator(LoopbackServer):
         return ("--port", str(self._port))
 
     def child_environment(self) -> Mapping[str, str]:
-        """The owner's environment without what would change the child, and with everything that persists switched off."""
+        """The owner's environment, without what would change the child and with all that persists switched off."""
         scratch = self._scratch.name if self._scratch else tempfile.gettempdir()
         kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN_PREFIXES)}
         return kept | {

@@ -32,6 +32,15 @@ class OperationTally:
     failed: int = 0
     """Requests answered with a status of 400 or more; failures inside a batch answer are not in here."""
 
+    def minus(self, earlier: OperationTally) -> OperationTally:
+        """What came after `earlier`."""
+        return OperationTally(
+            self.requests - earlier.requests,
+            self.members - earlier.members,
+            self.write_units - earlier.write_units,
+            self.failed - earlier.failed,
+        )
+
 
 @dataclass(slots=True)
 class Tally:
