@@ -120,13 +120,14 @@ def _parsed(file: BinaryIO) -> list[Any]:
         raise UsageFailure(f"{file.name} has more than {MAX_FILE_BYTES:,} bytes")
     try:
         if data.lstrip()[:1] == b"[":
-            return list(_DECODER.decode(data))
-        return [_DECODER.decode(line) for line in data.splitlines() if line.strip()]
+            return _ARRAY.decode(data)
+        return [_OBJECT.decode(line) for line in data.splitlines() if line.strip()]
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UsageFailure(f"{file.name} is no JSON", str(error)) from None
 
 
-_DECODER = msgspec.json.Decoder(Any, float_hook=Decimal)
+_OBJECT: msgspec.json.Decoder[Any] = msgspec.json.Decoder(Any, float_hook=Decimal)
+_ARRAY: msgspec.json.Decoder[list[Any]] = msgspec.json.Decoder(list[Any], float_hook=Decimal)
 
 
 def _checked(row: object) -> Definition | str:
