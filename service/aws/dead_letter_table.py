@@ -130,7 +130,7 @@ class DeadLetterTable:
 
     def _item(self, letter: DeadLetter, payload: bytes) -> dict[str, dict[str, Any]]:
         now_s = self._wall_s()
-        kept = len(payload) <= MAX_PAYLOAD_BYTES
+        kept = len(payload) <= MAX_PAYLOAD_BYTES and len(letter.payload) >= letter.payload_size
         item: dict[str, dict[str, Any]] = {
             "Id": {"S": letter.letter_id},
             "Stage": {"S": letter.stage},
@@ -293,7 +293,6 @@ def _insertion(table: str, item: Item) -> dict[str, Any]:
 
 
 def _stored(item: Item) -> StoredLetter:
-    size = int(item["PayloadSize"]["N"])
     payload = zlib.decompress(item["Payload"]["B"]) if "Payload" in item else b""
     return StoredLetter(
         letter=DeadLetter(
@@ -307,7 +306,7 @@ def _stored(item: Item) -> StoredLetter:
             partition_key=item["PartitionKey"]["S"],
             at_ms=int(item["At"]["N"]),
             payload=payload,
-            payload_size=size,
+            payload_size=int(item["PayloadSize"]["N"]),
         ),
         payload_kept=item["PayloadKept"]["BOOL"],
         state=item["State"]["S"],

@@ -1,5 +1,6 @@
-"""The identity table: `Identities` (which user an endpoint belongs to) and `EndpointDirectory` (which endpoint is
-the one that a user's score is written to).
+"""The identity table: which user an endpoint belongs to, and which endpoint a user's score is written to.
+
+Two ports on one table: `Identities` and `EndpointDirectory`.
 
 | attribute | type | meaning |
 |---|---|---|

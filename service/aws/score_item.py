@@ -81,13 +81,13 @@ def statement(table: str, change: Change) -> dict[str, Any]:
     keys = [{"S": change.key.user_id}, {"S": change.key.project_id}]
     if before.origin is Origin.ABSENT:
         return _statement(
-            f'INSERT INTO "{table}" VALUE '
-            + "{'UserId': ?, 'PinpointProjectId': ?, 'Score': ?, 'Revision': ?, 'Applied': ?, 'UpdatedAt': ?}",
+            f"""INSERT INTO "{table}" VALUE {{'UserId': ?, 'PinpointProjectId': ?, 'Score': ?, """
+            "'Revision': ?, 'Applied': ?, 'UpdatedAt': ?}",
             [*keys, _number(points if score is None else score), *new],
         )
     ours = before.origin is Origin.OURS
     return _statement(
-        f'UPDATE "{table}" '
+        f'UPDATE "{table}" '  # noqa: S608 - a table's name is no parameter, and it comes from the configuration
         + ("SET Score = ?" if before.score is None else "SET Score = Score + ?")
         + " SET Revision = ? SET Applied = ? SET UpdatedAt = ? WHERE UserId = ? AND PinpointProjectId = ?"
         + (" AND Revision = ?" if ours else " AND Revision IS MISSING")
