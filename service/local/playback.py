@@ -43,7 +43,11 @@ class Playback:
     """
 
     def __init__(
-        self, kinesis: Any, stream: str, records: Iterable[Record], told: Callable[[Sequence[Meaning]], None]
+        self,
+        kinesis: Any,  # noqa: ANN401 - boto3 makes its clients at run time
+        stream: str,
+        records: Iterable[Record],
+        told: Callable[[Sequence[Meaning]], None],
     ) -> None:
         self._kinesis = kinesis
         self._stream = stream

@@ -1,0 +1,234 @@
+"""What the demo found, for a person (text) or a program (JSON). Pure, but for `print_report`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from service.local.truth import Replaced, as_text
+from service.local.wire import Tally
+
+REQUEST_BUDGET = 120.0
+"""Requests per 1,000 events that the service may make, all in all."""
+LEADERS = 10
+DIFFERENCES_SHOWN = 10
+
+
+class Bill(msgspec.Struct, frozen=True):
+    """What was counted at the wire of the embedded AWS, of this service's own clients only.
+
+    Attributes:
+        requests: By operation, such as `dynamodb.BatchExecuteStatement`; retries included.
+        write_units: DynamoDB write units, all tables together.
+    """
+
+    requests: Mapping[str, int]
+    write_units: int
+
+    @property
+    def total(self) -> int:
+        """All requests."""
+        return sum(self.requests.values())
+
+
+class Report(msgspec.Struct, frozen=True):
+    """All that the demo has to tell.
+
+    Attributes:
+        events: Records put on the stream.
+        outcomes: How they must have ended.
+        users: Users in the population.
+        scores: User id to score, as found in the table.
+        endpoints: Endpoints compared.
+        dead_letters: Letters found, by reason.
+        differences: Everything that is not as it must be, one sentence each.
+        bill: What was paid.
+        replaced: What the system this replaces would have made of the same events.
+        played_s: Seconds over which events were put.
+        drained_s: Seconds from the last event put until the last score was published.
+        down_s: Seconds from SIGKILL to the first commit of the worker's next life; None where none was seen.
+        stop_s: Seconds from SIGTERM to the worker's end; None where it was not stopped.
+        total_s: Seconds in all.
+        seed: Of the campaign.
+    """
+
+    events: int
+    outcomes: Mapping[str, int]
+    users: int
+    scores: Mapping[str, Decimal]
+    endpoints: int
+    dead_letters: Mapping[str, int]
+    differences: Sequence[str]
+    bill: Bill
+    replaced: Replaced
+    played_s: float
+    drained_s: float
+    down_s: float | None
+    stop_s: float | None
+    total_s: float
+    seed: int
+
+    @property
+    def exact(self) -> bool:
+        """Whether everything is as it must be."""
+        return not self.differences
+
+    def per_thousand(self, count: float) -> float:
+        """Return `count` per 1,000 events."""
+        return count * 1_000 / max(1, self.events)
+
+    @property
+    def within_budget(self) -> bool:
+        """Whether the service made no more requests than it may."""
+        return self.per_thousand(self.bill.total) <= REQUEST_BUDGET
+
+
+def bill_of(before: Sequence[Tally], after: Sequence[Tally]) -> Bill:
+    """Return what was counted between two readings of the same meters."""
+    requests: dict[str, int] = {}
+    write_units = 0
+    for sign, tallies in ((-1, before), (1, after)):
+        for tally in tallies:
+            for name, operation in tally.operations.items():
+                requests[name] = requests.get(name, 0) + sign * operation.requests
+                write_units += sign * operation.write_units
+    return Bill({name: count for name, count in requests.items() if count}, write_units)
+
+
+def leaders(scores: Mapping[str, Decimal]) -> list[tuple[str, Decimal]]:
+    """Return the users with the highest scores; equal scores in the order of their ids."""
+    return sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:LEADERS]
+
+
+def verdict(report: Report) -> str:
+    """Return the last line."""
+    if report.exact:
+        return (
+            f"EXACT: {report.events:,} events, {report.users:,} users, {report.endpoints:,} endpoints, "
+            "every score right"
+        )
+    count = len(report.differences)
+    return f"WRONG: {count:,} difference{'s' if count > 1 else ''} in {report.events:,} events; {report.differences[0]}"
+
+
+def as_document(report: Report) -> dict[str, Any]:
+    """Return the report for `--json`; scores are text, as DynamoDB shows them."""
+    return {
+        "verdict": verdict(report),
+        "exact": report.exact,
+        "seed": report.seed,
+        "events": report.events,
+        "outcomes": dict(report.outcomes),
+        "users": report.users,
+        "endpoints": report.endpoints,
+        "leaderboard": [{"user": user, "score": as_text(score)} for user, score in leaders(report.scores)],
+        "dead_letters": dict(report.dead_letters),
+        "differences": list(report.differences),
+        "requests": dict(sorted(report.bill.requests.items())),
+        "requests_per_1000_events": round(report.per_thousand(report.bill.total), 1),
+        "requests_budget_per_1000_events": REQUEST_BUDGET,
+        "within_budget": report.within_budget,
+        "write_units_per_1000_events": round(report.per_thousand(report.bill.write_units), 1),
+        "replaced": {
+            **msgspec.to_builtins(report.replaced),
+            "requests_per_1000_events": round(report.per_thousand(report.replaced.requests), 1),
+            "write_units_per_1000_events": round(report.per_thousand(report.replaced.update_item), 1),
+        },
+        "seconds": {
+            "played": report.played_s,
+            "drained": report.drained_s,
+            "kill_to_first_commit": report.down_s,
+            "stop": report.stop_s,
+            "total": report.total_s,
+        },
+    }
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Write everything but the verdict."""
+    console.print(_leaderboard(report))
+    console.print(_dead_letters(report))
+    console.print(_costs(report))
+    _sums(report, console)
+    for difference in report.differences[:DIFFERENCES_SHOWN]:
+        console.print(f"  - {difference}", markup=False, highlight=False, soft_wrap=True)
+    more = len(report.differences) - DIFFERENCES_SHOWN
+    if more > 0:
+        console.print(f"  ... and {more:,} more", highlight=False)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    table.add_column(columns[0])
+    for column in columns[1:]:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _leaderboard(report: Report) -> Table:
+    table = _table("Leaderboard", "user", "score")
+    for user, score in leaders(report.scores):
+        table.add_row(user, as_text(score))
+    return table
+
+
+def _dead_letters(report: Report) -> Table:
+    table = _table("Dead letters", "reason", "letters")
+    for reason, count in sorted(report.dead_letters.items()):
+        table.add_row(reason, f"{count:,}")
+    return table
+
+
+def _costs(report: Report) -> Table:
+    table = _table(
+        "Requests per 1,000 events",
+        "operation",
+        "the replaced system",
+        "this service",
+    )
+    old = {
+        "dynamodb.GetItem": report.replaced.get_item,
+        "dynamodb.UpdateItem": report.replaced.update_item,
+        "pinpoint.GetEndpoint": report.replaced.get_endpoint,
+        "pinpoint.GetUserEndpoints": report.replaced.get_user_endpoints,
+        "pinpoint.UpdateEndpoint": report.replaced.update_endpoint,
+    }
+    for name in sorted(old.keys() | report.bill.requests.keys()):
+        table.add_row(name, _rate(report, old.get(name, 0)), _rate(report, report.bill.requests.get(name, 0)))
+    table.add_section()
+    table.add_row("all requests", _rate(report, report.replaced.requests), _rate(report, report.bill.total))
+    table.add_row(
+        "write units", _rate(report, report.replaced.update_item), _rate(report, report.bill.write_units), style="bold"
+    )
+    return table
+
+
+def _rate(report: Report, count: float) -> str:
+    return f"{report.per_thousand(count):,.1f}" if count else "-"
+
+
+def _sums(report: Report, console: Console) -> None:
+    old = report.replaced
+    each = old.update_endpoint / old.get_user_endpoints if old.get_user_endpoints else 0.0
+    mark = "PASS" if report.within_budget else "MISS"
+    outcomes = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(report.outcomes.items()))
+    down = "not seen" if report.down_s is None else f"{report.down_s:.1f} s"
+    old_sum = " + ".join(f"{count:,}" for count in msgspec.structs.astuple(old))
+    text = f"""\
+The replaced system reads the definition of each of {old.get_item:,} events, asks GetEndpoint for the {old.get_endpoint:,}
+that have one, and for the {old.update_item:,} that have a user writes once, asks GetUserEndpoints once, and
+updates all of the user's endpoints ({each:.2f} on average): {old_sum} = {old.requests:,} requests.
+Its reading of the streams is not counted. Ours is, and so is everything else in both lives of the
+worker, at the wire: {report.bill.total:,} requests.
+
+{mark}  {report.per_thousand(report.bill.total):.1f} requests per 1,000 events; the budget is {REQUEST_BUDGET:.0f}
+events: {outcomes} (seed {report.seed})
+kill -9 to the first new commit: {down}; played {report.played_s:.1f} s, drained {report.drained_s:.1f} s later, \
+{report.total_s:.1f} s in all"""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
