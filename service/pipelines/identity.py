@@ -15,6 +15,7 @@ import msgspec
 from service.observability.metrics import Metrics
 from service.pipelines.cache import LruCache
 from service.pipelines.ports import EndpointKey, EndpointLookup, Identities
+from service.shards.errors import TransientError
 from service.shards.ports import Clock
 
 
@@ -118,24 +119,27 @@ class IdentityResolver:
             async with self._asking:
                 answers[key] = await lookup.user_of(key)
 
+        failure: BaseException | None = None
         try:
             async with asyncio.TaskGroup() as calls:
                 for key in due:
                     calls.create_task(ask(key))
-        except* Exception as failures:  # noqa: BLE001 - nothing is swallowed: callers handle single errors, not groups
-            raise _first(failures) from None
-        finally:
-            # Answers paid for are kept even when a sibling call failed and the batch is tried again.
-            users = {key: answers[key] for key in due if answers.get(key)}
-            for key in due:
-                if answers.get(key) == "":
-                    self._unknown.put(key, self._clock.monotonic() + self._settings.unknown_ttl_s)
-            for key, user in users.items():
-                self._known.put(key, user)
-        found.update(users)
+        except* TransientError as failures:
+            failure = _first(failures)
+        # Answers paid for are kept even where a sibling call failed and the batch will be tried again.
+        users = {key: user for key, user in answers.items() if user}
         if users:
             await self._table.learn(users)
             self._metrics.identities_learned.inc(len(users))
+        for key, user in answers.items():
+            if user:
+                self._known.put(key, user)
+                found[key] = user
+            else:
+                self._unknown.put(key, self._clock.monotonic() + self._settings.unknown_ttl_s)
+        if failure is not None:
+            # Callers handle single errors, not groups, and one cause is enough to say.
+            raise failure
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -1,0 +1,137 @@
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from service.observability.metrics import Metrics
+from service.pipelines.identity import IdentityResolver, IdentitySettings
+from service.pipelines.ports import EndpointKey
+from service.shards.errors import TransientError
+from tests.fakes.identities import MemoryIdentities
+
+
+class ManualClock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall_ms(self) -> int:
+        return int(self.now * 1000)
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        await asyncio.sleep(0)
+
+
+class Lookup:
+    def __init__(self, users: dict[EndpointKey, str], fails: frozenset[EndpointKey] = frozenset()) -> None:
+        self.users = users
+        self.fails = fails
+        self.asked: list[EndpointKey] = []
+
+    async def user_of(self, key: EndpointKey) -> str:
+        self.asked.append(key)
+        await asyncio.sleep(0)
+        if key in self.fails:
+            raise TransientError("throttled", throttled=True)
+        return self.users.get(key, "")
+
+
+def key(name: str) -> EndpointKey:
+    return EndpointKey(name, "project")
+
+
+def play(
+    scenario: Callable[[IdentityResolver, MemoryIdentities, ManualClock], Awaitable[None]],
+    lookup: Lookup | None = None,
+    table: MemoryIdentities | None = None,
+    settings: IdentitySettings | None = None,
+) -> Metrics:
+    async def main() -> Metrics:
+        metrics, clock, identities = Metrics(), ManualClock(), table or MemoryIdentities()
+        resolver = IdentityResolver(identities, lookup, settings or IdentitySettings(), clock, metrics)
+        await scenario(resolver, identities, clock)
+        return metrics
+
+    return asyncio.run(main())
+
+
+def found_by(metrics: Metrics, source: str) -> float:
+    return metrics.registry.get_sample_value("scoring_identities_total", {"source": source}) or 0
+
+
+def test_what_was_learned_is_durable_and_answers_from_memory():
+    async def scenario(resolver: IdentityResolver, table: MemoryIdentities, _: ManualClock) -> None:
+        await resolver.learn({key("e"): "u"})
+        assert table.users == {key("e"): "u"}
+        assert await resolver.resolve([key("e")], [key("e")]) == {key("e"): "u"}
+        await resolver.learn({key("e"): "u"})
+        assert (table.learns, table.finds) == (1, 0)
+        await resolver.learn({key("e"): "another"})
+        assert await resolver.resolve([key("e")], []) == {key("e"): "another"}
+
+    assert found_by(play(scenario), "cache") == 2
+
+
+def test_the_table_is_asked_once_and_the_fallback_only_about_the_rest_and_both_are_remembered():
+    lookup = Lookup({key("b"): "ub"})
+
+    async def scenario(resolver: IdentityResolver, table: MemoryIdentities, _: ManualClock) -> None:
+        keys = [key("a"), key("b"), key("c")]
+        for _round in range(3):
+            assert await resolver.resolve(keys, keys) == {key("a"): "ua", key("b"): "ub"}
+        assert lookup.asked == [key("b"), key("c")]
+        assert table.users[key("b")] == "ub"
+
+    metrics = play(scenario, lookup, MemoryIdentities({key("a"): "ua"}))
+    assert [found_by(metrics, source) for source in ("table", "lookup", "none")] == [1, 1, 3]
+
+
+def test_an_unknown_endpoint_is_asked_about_again_after_a_while_and_believed_when_the_table_learns_it():
+    lookup = Lookup({})
+
+    async def scenario(resolver: IdentityResolver, table: MemoryIdentities, clock: ManualClock) -> None:
+        assert await resolver.resolve([key("x")], [key("x")]) == {}
+        clock.now += 299
+        assert await resolver.resolve([key("x")], [key("x")]) == {}
+        assert len(lookup.asked) == 1
+        clock.now += 2
+        assert await resolver.resolve([key("x")], [key("x")]) == {}
+        assert len(lookup.asked) == 2
+        table.users[key("x")] = "known-by-another-worker"
+        assert await resolver.resolve([key("x")], [key("x")]) == {key("x"): "known-by-another-worker"}
+
+    play(scenario, lookup)
+
+
+def test_an_endpoint_not_worth_it_is_not_asked_about():
+    lookup = Lookup({key("t"): "somebody"})
+
+    async def scenario(resolver: IdentityResolver, _: MemoryIdentities, __: ManualClock) -> None:
+        assert await resolver.resolve([key("t")], []) == {}
+
+    play(scenario, lookup)
+    assert lookup.asked == []
+
+
+def test_a_failing_fallback_is_one_plain_error_and_the_answers_already_paid_for_are_kept():
+    lookup = Lookup({key("a"): "ua"}, fails=frozenset({key("b")}))
+
+    async def scenario(resolver: IdentityResolver, table: MemoryIdentities, _: ManualClock) -> None:
+        with pytest.raises(TransientError):
+            await resolver.resolve([key("a"), key("b")], [key("a"), key("b")])
+        assert table.users == {key("a"): "ua"}
+        lookup.fails = frozenset()
+        assert await resolver.resolve([key("a"), key("b")], [key("a"), key("b")]) == {key("a"): "ua"}
+        assert lookup.asked.count(key("a")) == 1
+
+    play(scenario, lookup)
+
+
+def test_with_the_fallback_switched_off_strangers_stay_strangers():
+    async def scenario(resolver: IdentityResolver, _: MemoryIdentities, __: ManualClock) -> None:
+        assert await resolver.resolve([key("x")], [key("x")]) == {}
+
+    assert found_by(play(scenario), "none") == 1
