@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -25,6 +24,7 @@ LOG_LINES_KEPT = 200
 """Last lines of a child's output that are kept for error messages."""
 STOP_GRACE_S = 5.0
 """Seconds between SIGTERM and SIGKILL, unless the caller says otherwise."""
+STDIN_FD = 0
 POLL_S = 0.02
 """Seconds between two looks at something that a child does not announce."""
 
@@ -208,7 +208,8 @@ def exit_with_parent() -> None:
     """
 
     def watch() -> None:
-        while sys.stdin.buffer.read(4096):
+        # Not through sys.stdin: its lock, held by a thread that waits, aborts the interpreter's own shutdown.
+        while os.read(STDIN_FD, 4096):
             pass
         os._exit(0)
 

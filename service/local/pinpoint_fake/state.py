@@ -6,8 +6,11 @@ Sources, and what is decided here where AWS's pages leave it open:
   or more values for a custom attribute, Amazon Pinpoint replaces (overwrites) any existing values with the new values"
   (https://docs.aws.amazon.com/pinpoint/latest/apireference/apps-application-id-endpoints-endpoint-id.html). So fields
   that are not in the request stay, Attributes, Metrics and UserAttributes are merged by name, and the values of a
-  named one are replaced. Decided: Demographic and Location are merged by member; `[]` leaves the attribute with no values.
-- An update without EndpointStatus sets ACTIVE (§6 of the design; AWS: EndpointStatus is "ACTIVE" unless it is given).
+  named one are replaced. Decided: Demographic and Location are merged by member; `[]` leaves an attribute without
+  values.
+- EndpointStatus (same page): "Amazon Pinpoint automatically sets this value to ACTIVE when you create an endpoint or
+  update an existing endpoint" (unless the request gives it), and "to INACTIVE if you update another endpoint that has
+  the same address specified by the Address property". Decided: only an update that carries the Address does that.
 - User attributes belong to the user: every endpoint with the same UserId shows the same
   (https://docs.aws.amazon.com/pinpoint/latest/developerguide/audience-define-user.html). Decided: an endpoint that
   moves to another UserId shows the other user's attributes; a user without endpoints is forgotten.
@@ -28,10 +31,14 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TypeVar
+
+import msgspec
 
 from service.local.pinpoint_fake import shapes
 from service.local.pinpoint_fake.errors import PinpointError, bad_request, not_found
 
+T = TypeVar("T", bound=msgspec.Struct)
 ACCOUNT = "000000000000"
 FORBIDDEN_IN_IDS = frozenset("${}")
 REPLACEABLE_CHANNELS = frozenset({"ADM", "GCM", "APNS", "APNS_SANDBOX", "APNS_VOIP", "APNS_VOIP_SANDBOX", "BAIDU"})
@@ -57,6 +64,7 @@ class _App:
     application: shapes.Application
     endpoints: dict[str, shapes.Endpoint] = field(default_factory=dict)
     users: dict[str, _UserRecord] = field(default_factory=dict)
+    by_address: dict[str, dict[str, shapes.Endpoint]] = field(default_factory=dict)
     names: dict[str, set[str]] = field(
         default_factory=lambda: {"Attributes": set(), "Metrics": set(), "UserAttributes": set()}
     )
@@ -175,6 +183,7 @@ class PinpointState:
         endpoint = self.get_endpoint(app_id, endpoint_id)
         app = self._app(app_id)
         _leave_user(app, endpoint, keep_user=True)
+        _leave_address(app, endpoint)
         del app.endpoints[endpoint_id.lower()]
         return endpoint
 
@@ -183,6 +192,7 @@ class PinpointState:
         deleted = self.get_user_endpoints(app_id, user_id)
         app = self._app(app_id)
         for endpoint in deleted.item:
+            _leave_address(app, endpoint)
             del app.endpoints[endpoint.id.lower()]
         del app.users[user_id]
         return deleted
@@ -285,35 +295,47 @@ def _update(
     endpoint.effective_date = request.effective_date or iso(now)
     endpoint.endpoint_status = request.endpoint_status or "ACTIVE"
     endpoint.opt_out = request.opt_out or endpoint.opt_out
-    endpoint.address = request.address if request.address is not None else endpoint.address
+    if request.address is not None:
+        _readdress(app, key, endpoint, request.address)
     endpoint.channel_type = request.channel_type or endpoint.channel_type
     if request.attributes is not None:
         endpoint.attributes = (endpoint.attributes or {}) | request.attributes
     if request.metrics is not None:
         endpoint.metrics = (endpoint.metrics or {}) | request.metrics
     if request.demographic is not None:
-        endpoint.demographic = _merged_demographic(endpoint.demographic, request.demographic)
+        endpoint.demographic = _merge_into(endpoint.demographic or shapes.Demographic(), request.demographic)
     if request.location is not None:
-        endpoint.location = _merged_location(endpoint.location, request.location)
+        endpoint.location = _merge_into(endpoint.location or shapes.Location(), request.location)
     if request.user is not None:
         _update_user(app, key, endpoint, request.user)
     return endpoint
 
 
-def _merged_demographic(old: shapes.Demographic | None, new: shapes.Demographic) -> shapes.Demographic:
-    merged = old or shapes.Demographic()
-    for name in new.__struct_fields__:
-        if getattr(new, name) is not None:
-            setattr(merged, name, getattr(new, name))
-    return merged
+def _readdress(app: _App, key: str, endpoint: shapes.Endpoint, address: str) -> None:
+    """Give the endpoint its address, and make every other endpoint with that address INACTIVE."""
+    _leave_address(app, endpoint)
+    endpoint.address = address
+    if not address:
+        return
+    sharing = app.by_address.setdefault(address, {})
+    for other in sharing.values():
+        other.endpoint_status = "INACTIVE"
+    sharing[key] = endpoint
 
 
-def _merged_location(old: shapes.Location | None, new: shapes.Location) -> shapes.Location:
-    merged = old or shapes.Location()
+def _leave_address(app: _App, endpoint: shapes.Endpoint) -> None:
+    sharing = app.by_address.get(endpoint.address or "")
+    if sharing is not None:
+        sharing.pop(endpoint.id.lower(), None)
+        if not sharing:
+            del app.by_address[endpoint.address or ""]
+
+
+def _merge_into(old: T, new: T) -> T:
     for name in new.__struct_fields__:
         if getattr(new, name) is not None:
-            setattr(merged, name, getattr(new, name))
-    return merged
+            setattr(old, name, getattr(new, name))
+    return old
 
 
 def _update_user(app: _App, key: str, endpoint: shapes.Endpoint, requested: shapes.User) -> None:
