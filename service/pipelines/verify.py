@@ -37,7 +37,6 @@ class _Watch(msgspec.Struct):
 
     until: float
     keys: dict[UserKey, None]
-    over: bool = False
 
 
 class Verifier:
@@ -92,15 +91,15 @@ class Verifier:
     def watch(self, shard_id: str, keys: Iterable[UserKey]) -> None:
         """Remember whose changes a seized shard brought; they are published again when its last owner's calls are over.
 
-        Only the first `call_timeout_s` count: whatever comes later, comes after those calls.
+        Only the first `call_timeout_s` count (`Batch.taken_over` is set no longer than that): whatever comes later,
+        comes after those calls.
         """
         watch = self._watches.get(shard_id)
         if watch is None:
             watch = self._watches[shard_id] = _Watch(self._clock.monotonic() + self._call_timeout_s, {})
             self._wake.set()
-        if watch.over or self._clock.monotonic() >= watch.until:
-            return
-        watch.keys.update(dict.fromkeys(keys))
+        if len(watch.keys) <= MAX_USERS:
+            watch.keys.update(dict.fromkeys(keys))
 
     def forget_lost(self, held: Held) -> None:
         """End the watches of shards that are no longer ours: their next owner has its own."""
@@ -163,7 +162,7 @@ class Verifier:
             await self._wait()
 
     async def _wait(self) -> None:
-        due = min((watch.until for watch in self._watches.values() if not watch.over), default=None)
+        due = min((watch.until for watch in self._watches.values()), default=None)
         seconds = None if due is None else max(due - self._clock.monotonic(), MIN_WAIT_S)
         try:
             async with asyncio.timeout(seconds):
@@ -175,11 +174,10 @@ class Verifier:
         """Publish, once, what seized shards brought. Their leases order it with all that comes later."""
         now = self._clock.monotonic()
         for shard_id, watch in list(self._watches.items()):
-            if watch.over or watch.until > now:
+            if watch.until > now:
                 continue
-            watch.over = True
+            self._watches.pop(shard_id, None)
             keys = list(watch.keys)
-            watch.keys = {}
             if len(keys) > MAX_USERS:
                 self.request_reconcile()
                 continue

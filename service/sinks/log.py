@@ -1,0 +1,37 @@
+"""A dry run: says what would be written, and writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import structlog
+
+from service.pipelines.ports import Published, SinkOutcome
+from service.scoring.change import ScoreChange
+from service.shards.errors import TransientError
+from service.sinks.endpoints import format_score
+
+MAX_BATCH = 1000
+
+
+class LogSink:
+    """`Sink` that writes one line per batch: counts, and at DEBUG the users and scores."""
+
+    name = "log"
+    max_batch = MAX_BATCH
+
+    def __init__(self) -> None:
+        self._log = structlog.get_logger(__name__)
+
+    async def publish(self, changes: Sequence[ScoreChange]) -> Sequence[SinkOutcome | TransientError]:
+        """Log; everything counts as published."""
+        self._log.info("scores", users=len(changes), projects=len({change.key.project_id for change in changes}))
+        for change in changes:
+            self._log.debug(
+                "score",
+                user=change.key.user_id,
+                project=change.key.project_id,
+                score=None if change.score is None else format_score(change.score),
+                revision=change.revision,
+            )
+        return [Published()] * len(changes)
