@@ -1,0 +1,80 @@
+"""What all tests share: the embedded AWS, a loop for its clients, and tables made as `scoring setup` makes them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from itertools import count
+from typing import Any, TypeVar
+
+import pytest
+
+from service.aws.clients import AwsSettings, Clients, clients
+from service.aws.setup_plan import Names, plan_table, tables
+from service.local.emulator import REGION, Emulator
+
+T = TypeVar("T")
+Run = Callable[[Coroutine[Any, Any, T]], T]
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def aws() -> Iterator[Emulator]:
+    """The embedded AWS: one for all tests, in which each test makes what it needs under names of its own."""
+    with Emulator() as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def aws_environment(aws: Emulator, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The variables with which any AWS SDK talks to `aws`, set for this test; returned for child processes."""
+    environment = aws.environment()
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return environment
+
+
+@pytest.fixture(scope="session")
+def runner() -> Iterator[asyncio.Runner]:
+    """A loop that outlives a test, so that clients can be shared."""
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+@pytest.fixture
+def run(runner: asyncio.Runner) -> Run[Any]:
+    """Run a coroutine on the loop of `aws_clients`, in real time."""
+    return runner.run
+
+
+@pytest.fixture(scope="session")
+def aws_clients(aws: Emulator, runner: asyncio.Runner) -> Iterator[Clients]:
+    """aiobotocore clients of `aws`; use them with `run`."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in aws.environment().items():
+            environment.setenv(name, value)
+        opened = clients(AwsSettings(region=REGION))
+        made = runner.run(opened.__aenter__())
+    yield made
+    runner.run(opened.__aexit__(None, None, None))
+
+
+@pytest.fixture
+def fresh_name() -> Callable[[str], str]:
+    """Return names that no other test uses."""
+    return lambda stem: f"{stem}-{next(_numbers)}"
+
+
+@pytest.fixture
+def make_table(aws_clients: Clients, run: Run[Any], fresh_name: Callable[[str], str]) -> Callable[[str], str]:
+    """Make a table of a kind (`scores`, `definitions`, `identities`, `leases`, `dead_letters`); return its name."""
+
+    def make(kind: str) -> str:
+        name = fresh_name(kind)
+        names = Names("", *(name if field == kind else field for field in Names.__struct_fields__[1:]))
+        spec = next(spec for spec in tables(names) if spec.name == name)
+        run(aws_clients.dynamodb.create_table(**plan_table(spec, None)[0].params))
+        return name
+
+    return make

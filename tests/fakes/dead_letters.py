@@ -1,0 +1,24 @@
+"""The dead-letter table in memory: `DeadLetters`."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from service.pipelines.ports import DeadLetter
+
+
+class MemoryDeadLetters:
+    """`DeadLetters` in a dict by id; `faults` are raised one by one by the next calls, which then do nothing."""
+
+    def __init__(self) -> None:
+        self.letters: dict[str, DeadLetter] = {}
+        self.faults: deque[Exception] = deque()
+        self.puts = 0
+
+    async def put(self, letters: Sequence[DeadLetter]) -> None:
+        self.puts += 1
+        if self.faults:
+            raise self.faults.popleft()
+        for letter in letters:
+            self.letters.setdefault(letter.letter_id, letter)
