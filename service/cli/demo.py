@@ -16,7 +16,7 @@ _INTERRUPTED = 128 + signal.SIGINT
 
 
 @click.command()
-@click.option("--users", type=click.IntRange(10, 100_000), default=1_000, show_default=True, help="People.")
+@click.option("--users", type=click.IntRange(10, 50_000), default=1_000, show_default=True, help="People.")
 @click.option("--events", type=click.IntRange(100, 10_000_000), default=24_000, show_default=True, help="Records.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Another seed, another campaign.")
 @click.option("--shards", type=click.IntRange(1, 16), default=2, show_default=True, help="Shards of the stream.")

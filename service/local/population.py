@@ -1,7 +1,8 @@
 """The people of the demo: seeded, so that a seed tells the whole story again.
 
-Addresses are in the ranges set aside for examples: example.com (RFC 2606), +1 206 555 01xx (the North
-American numbers kept for fiction); tokens are random digits.
+Addresses are in the ranges set aside for examples: example.com (RFC 2606), 555-0100 to 555-0199 of North
+American area codes (kept for fiction); tokens are random digits. No two endpoints share an address: Pinpoint
+lets an address belong to one active endpoint only.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import msgspec
 PROJECT_ID = "5f0c2d9e8b7a4c61a3d2e1f0b9c8a7d6"
 """The demo's Pinpoint project (32 hex digits, as Pinpoint's own)."""
 
-MAX_USERS = 100_000
-"""Most users a population has: it is held in memory."""
+MAX_USERS = 50_000
+"""Most users a population has: it is held in memory, and telephone numbers for fiction are 78,900."""
 
 _QUIET_SHARE = 50
 _NOBODY_SHARE = 100
@@ -73,7 +74,12 @@ def populate(users: int, seed: int) -> Population:
 
     The first endpoint of each user is an e-mail address and ACTIVE, so that everybody can be reached; of
     the others some are INACTIVE or opted out.
+
+    Raises:
+        ValueError: More than `MAX_USERS`, or none.
     """
+    if not 0 < users <= MAX_USERS:
+        raise ValueError(f"a population has 1 to {MAX_USERS:,} users, not {users:,}")
     rng = Random(f"population-{seed}")  # noqa: S311 - a seed must tell the same story again
     user_ids = tuple(f"u-{number:05d}-{rng.getrandbits(32):08x}" for number in range(1, users + 1))
     endpoints: list[Endpoint] = []
@@ -117,7 +123,8 @@ def _further(rng: Random, user_id: str, number: int, channels: list[str]) -> lis
 def _address(rng: Random, channel: str, number: int) -> str:
     match channel:
         case "SMS":
-            return f"+1206555{100 + rng.randrange(100):04d}"
+            area, line = divmod(number, 100)
+            return f"+1{201 + area}55501{line:02d}"
         case "EMAIL":
             return f"member{number}.home@example.com"
         case _:

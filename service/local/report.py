@@ -221,11 +221,12 @@ def _sums(report: Report, console: Console) -> None:
     down = "not seen" if report.down_s is None else f"{report.down_s:.1f} s"
     old_sum = " + ".join(f"{count:,}" for count in msgspec.structs.astuple(old))
     text = f"""\
-The replaced system reads the definition of each of {old.get_item:,} events, asks GetEndpoint for the {old.get_endpoint:,}
-that have one, and for the {old.update_item:,} that have a user writes once, asks GetUserEndpoints once, and
-updates all of the user's endpoints ({each:.2f} on average): {old_sum} = {old.requests:,} requests.
-Its reading of the streams is not counted. Ours is, and so is everything else in both lives of the
-worker, at the wire: {report.bill.total:,} requests.
+The replaced system reads the definition of each of {old.get_item:,} events, asks GetEndpoint for
+the {old.get_endpoint:,} that have one, and for the {old.update_item:,} of them that have a user writes once, asks
+GetUserEndpoints once, and updates all of the user's endpoints ({each:.2f} on average):
+{old_sum} = {old.requests:,} requests.
+Its reading of the streams is not counted. Ours is, and so is everything else in both lives of
+the worker, at the wire: {report.bill.total:,} requests.
 
 {mark}  {report.per_thousand(report.bill.total):.1f} requests per 1,000 events; the budget is {REQUEST_BUDGET:.0f}
 events: {outcomes} (seed {report.seed})

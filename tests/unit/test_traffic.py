@@ -127,6 +127,8 @@ def test_the_population_is_as_described(population: Population):
         for user in population.users[:50]
     )
     assert len({endpoint.endpoint_id for endpoint in population.everything}) == len(population.everything)
+    many = populate(20_000, 1).everything
+    assert len({endpoint.address for endpoint in many}) == len(many)
     assert all(not endpoint.user_id for endpoint in population.nobodies)
 
 
