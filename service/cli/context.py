@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import cached_property
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 import msgspec
 
 from service.config import Purpose, Settings, load
 
-F = TypeVar("F", bound=Callable[..., Any])
+if TYPE_CHECKING:
+    from service.aws.clients import AwsSettings
+
+T = TypeVar("T")
 
 _JSON: Final = msgspec.json.Encoder(decimal_format="number")
 
@@ -47,6 +50,20 @@ def _profile_region(environ: Mapping[str, str]) -> str | None:
         return None  # said when the first client is made
 
 
+def aws_settings(settings: Settings) -> AwsSettings:
+    """Return how one-shot commands call AWS: patiently, because nobody calls again for them."""
+    from service.aws.clients import AwsSettings  # noqa: PLC0415 # slow to import
+
+    return AwsSettings(region=settings.aws_region, read_timeout_s=20, attempts=5)
+
+
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's asynchronous part to its end."""
+    import asyncio  # noqa: PLC0415 # keeps `--help` quick
+
+    return asyncio.run(work)
+
+
 class Aws:
     """boto3 clients for one-shot commands, made when first used."""
 
@@ -64,15 +81,9 @@ class Aws:
         return self._client("dynamodb")
 
     def _client(self, service: str) -> Any:  # noqa: ANN401 # likewise
-        import boto3  # noqa: PLC0415 # slow to import
-        from botocore.config import Config  # noqa: PLC0415 # likewise
+        from service.aws.setup import client as boto3_client  # noqa: PLC0415 # slow to import
 
-        from service.aws.clients import AwsSettings  # noqa: PLC0415 # likewise
-
-        options = AwsSettings(read_timeout_s=20, attempts=5).options()
-        client = boto3.Session().client(
-            service, region_name=self._settings.aws_region or None, config=Config(**options)
-        )
+        client = boto3_client(service, aws_settings(self._settings))
         client.meta.events.register("before-parameter-build", _note_resource)
         client.meta.events.register("after-call", _name_resource)
         return client

@@ -1,0 +1,222 @@
+"""`scoring dead-letters`: what was set aside, and trying it again."""
+
+from __future__ import annotations
+
+import base64
+import sys
+from collections import Counter
+from collections.abc import Sequence
+
+import click
+
+from service.aws.clients import clients
+from service.aws.dead_letter_table import NEW, REDRIVEN, REDRIVING, DeadLetterTable, StoredLetter
+from service.cli.context import aws_settings, iso, json_option, note, print_json, print_table, run_async, settings_for
+from service.cli.errors import FAILURE, Failure
+from service.cli.redrive import DONE, MAX_LETTERS, Outcome, Redriver, Result, by_fault, due
+from service.config import Purpose, Settings
+from service.scoring.event import Reason
+
+STAGES = ("ingest", "commit", "publish")
+MAX_LISTED = 100
+
+_reason_option = click.option(
+    "--reason", type=click.Choice([reason.value for reason in Reason]), help="Only this class of fault."
+)
+_stage_option = click.option("--stage", type=click.Choice(STAGES), help="Only this stage.")
+
+
+@click.group(name="dead-letters")
+def dead_letters() -> None:
+    """Show what was set aside, and try it again."""
+
+
+@dead_letters.command(name="list")
+@_reason_option
+@_stage_option
+@click.option("--state", type=click.Choice([NEW, REDRIVING, REDRIVEN]), help="Only in this state.")
+@click.option("--limit", type=click.IntRange(1, MAX_LETTERS), default=MAX_LISTED, show_default=True, help="Most shown.")
+@json_option
+def list_(reason: str | None, stage: str | None, state: str | None, limit: int, *, as_json: bool) -> None:
+    """Show dead letters, the newest first, and how many there are of each fault."""
+    settings = settings_for(Purpose.TABLES)
+    found, complete = run_async(_find(settings, reason, stage))
+    letters = [stored for stored in found if state in (None, stored.state)]
+    letters.sort(key=lambda stored: stored.letter.at_ms, reverse=True)
+    if as_json:
+        print_json([_described(stored) for stored in letters[:limit]])
+    else:
+        rows = [
+            (each.letter.letter_id, iso(each.letter.at_ms), each.letter.stage, each.letter.reason.value, each.state)
+            for each in letters[:limit]
+        ]
+        print_table(("Id", "Set aside", "Stage", "Reason", "State"), rows, "no dead letters")
+    for counted_stage, counted_reason, count in by_fault(letters):
+        note(f"{count:,} {counted_stage} {counted_reason}")
+    if len(letters) > limit:
+        note(f"{len(letters) - limit:,} more are not shown: raise --limit")
+    if not complete:
+        note(f"there are more than {MAX_LETTERS:,}: narrow it with --reason or --stage")
+
+
+@dead_letters.command()
+@click.argument("letter_id", metavar="ID")
+@click.option("--payload", "payload_only", is_flag=True, help="Write only the record, byte for byte.")
+@json_option
+def show(letter_id: str, *, payload_only: bool, as_json: bool) -> None:
+    """Show one dead letter with its record, which may hold personal data."""
+    settings = settings_for(Purpose.TABLES)
+    stored = run_async(_get(settings, letter_id))
+    if stored is None:
+        raise Failure(
+            f"there is no dead letter {letter_id} in table {settings.dead_letters_table}",
+            remedy="`scoring dead-letters list` shows what there is; letters expire",
+        )
+    if payload_only:
+        if not stored.payload_kept:
+            raise Failure(
+                "the record was too large to be kept",
+                f"it is in {_pointer(stored)} as long as the stream keeps it",
+            )
+        sys.stdout.buffer.write(stored.letter.payload)
+        return
+    described = _described(stored) | _payload(stored)
+    if as_json:
+        print_json(described)
+        return
+    for name, value in described.items():
+        click.echo(f"{name + ':':<14} {value}")
+
+
+@dead_letters.command()
+@_reason_option
+@_stage_option
+@click.option("--id", "ids", metavar="ID", multiple=True, help="Only this letter; may be given more than once.")
+@click.option(
+    "--stuck",
+    is_flag=True,
+    help="Also letters whose redrive died half-way: their record may be on the stream already, and count twice.",
+)
+@click.option("--dry-run", is_flag=True, help="Only show what would be done.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+@click.pass_context
+def redrive(
+    ctx: click.Context,
+    reason: str | None,
+    stage: str | None,
+    ids: Sequence[str],
+    *,
+    stuck: bool,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Try dead letters again, and say what became of each.
+
+    Records go back on the stream as they were; scores that no sink took are published again.
+    """
+    settings = settings_for(Purpose.TABLES)
+    found, complete = run_async(_find(settings, reason, stage))
+    chosen = _chosen(found, frozenset(ids), stuck=stuck)
+    if not complete:
+        note(f"there are more than {MAX_LETTERS:,}: run it again for the rest")
+    for each_stage, each_reason, count in by_fault(chosen):
+        where = "publish again" if each_stage == "publish" else "put back on the stream"
+        note(f"{'would ' if dry_run else ''}{where}: {count:,} {each_stage} {each_reason}")
+    if not chosen:
+        note("nothing to redrive")
+    if dry_run or not chosen:
+        if as_json:
+            print_json([_described(stored) for stored in chosen])
+        return
+    _confirm(len(chosen), yes=yes)
+    results = run_async(_redrive(settings, chosen, quiet=as_json))
+    if as_json:
+        print_json(results)
+    counted = Counter(result.outcome for result in results)
+    note(", ".join(f"{count:,} {outcome.value}" for outcome, count in counted.most_common()))
+    if counted[Outcome.UNCERTAIN]:
+        note("what is left half-way may be on the stream or not: look before using --stuck")
+    if set(counted) - DONE:
+        ctx.exit(FAILURE)
+
+
+def _chosen(found: Sequence[StoredLetter], ids: frozenset[str], *, stuck: bool) -> list[StoredLetter]:
+    missing = sorted(ids - {stored.letter.letter_id for stored in found})
+    if missing:
+        raise Failure(
+            f"not among the dead letters: {', '.join(missing)}", remedy="`scoring dead-letters list` shows them"
+        )
+    wanted = [stored for stored in found if not ids or stored.letter.letter_id in ids]
+    half_way = sum(stored.state == REDRIVING for stored in wanted)
+    if half_way and not stuck:
+        note(f"{half_way:,} are half-way through a redrive that may have died: --stuck takes them up again")
+    return due(wanted, stuck=stuck)
+
+
+def _confirm(count: int, *, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError("nobody is there to ask: add --yes, or --dry-run to see what would be done")
+    click.confirm(f"redrive {count:,} letters?", abort=True, err=True)
+
+
+async def _find(settings: Settings, reason: str | None, stage: str | None) -> tuple[list[StoredLetter], bool]:
+    """Return the letters, and whether those are all."""
+    async with clients(aws_settings(settings)) as aws:
+        table = DeadLetterTable(aws.dynamodb, settings.dead_letters_table)
+        found: list[StoredLetter] = []
+        async for stored in table.letters(reason=Reason(reason) if reason else None, stage=stage or ""):
+            if len(found) == MAX_LETTERS:
+                return found, False
+            found.append(stored)
+        return found, True
+
+
+async def _get(settings: Settings, letter_id: str) -> StoredLetter | None:
+    async with clients(aws_settings(settings)) as aws:
+        return await DeadLetterTable(aws.dynamodb, settings.dead_letters_table).get(letter_id)
+
+
+async def _redrive(settings: Settings, letters: Sequence[StoredLetter], *, quiet: bool) -> list[Result]:
+    def report(result: Result) -> None:
+        if not quiet:
+            click.echo(f"{result.letter_id}\t{result.outcome.value}" + (f"\t{result.detail}" if result.detail else ""))
+
+    async with clients(aws_settings(settings)) as aws:
+        return await Redriver(aws, settings).redrive(letters, report)
+
+
+def _pointer(stored: StoredLetter) -> str:
+    return f"{stored.letter.stream}/{stored.letter.shard_id}/{stored.letter.sequence}"
+
+
+def _described(stored: StoredLetter) -> dict[str, object]:
+    letter = stored.letter
+    return {
+        "id": letter.letter_id,
+        "stage": letter.stage,
+        "reason": letter.reason.value,
+        "detail": letter.detail,
+        "at": iso(letter.at_ms),
+        "state": stored.state,
+        "state_at": iso(stored.state_ms),
+        "expires_at": iso(stored.expires_s * 1000),
+        "stream": letter.stream,
+        "shard": letter.shard_id,
+        "sequence": letter.sequence,
+        "partition_key": letter.partition_key,
+        "payload_size": letter.payload_size,
+        "payload_kept": stored.payload_kept,
+    }
+
+
+def _payload(stored: StoredLetter) -> dict[str, object]:
+    if not stored.payload_kept:
+        return {}
+    try:
+        return {"payload": stored.letter.payload.decode()}
+    except UnicodeDecodeError:
+        return {"payload_base64": base64.b64encode(stored.letter.payload).decode()}

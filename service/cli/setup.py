@@ -1,0 +1,69 @@
+"""`scoring setup`: everything the service needs in AWS, made where it is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from service.cli.context import Aws, json_option, note, print_json, print_table, settings_for
+from service.config import Purpose, Settings
+
+if TYPE_CHECKING:
+    from service.aws.setup_plan import Names
+
+
+@click.command()
+@click.option(
+    "--project",
+    "projects",
+    metavar="ID",
+    multiple=True,
+    help="Write the default definitions for this project, unless it has any; may be given more than once. "
+    "SCORING_PROJECT_IDS otherwise.",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be made.")
+@json_option
+def setup(projects: Sequence[str], *, dry_run: bool, as_json: bool) -> None:
+    """Create the stream, the tables and the default definitions where they are missing.
+
+    May be run at any time: what is there is never changed, and what differs is said.
+    """
+    from service.aws.setup import Setup  # noqa: PLC0415 # slow to import
+    from service.aws.setup_plan import State  # noqa: PLC0415 # likewise
+
+    settings = settings_for(Purpose.TABLES)
+    if not settings.stream:
+        note("SCORING_STREAM is not set: no stream is looked at or made")
+    aws = Aws(settings)
+    actions = Setup(names_of(settings), aws.dynamodb, aws.kinesis).run(
+        list(projects or settings.project_ids), dry_run=dry_run
+    )
+    if as_json:
+        print_json(actions)
+    else:
+        print_table(
+            ("Resource", "State", "Detail"),
+            [(action.resource, action.state.value, action.detail) for action in actions],
+            "nothing to set up",
+        )
+    for action in actions:
+        if action.state is State.DIFFERS and action.remedy:
+            note(f"{action.resource} differs: {action.remedy}")
+    if not projects and not settings.project_ids:
+        note("no project named: --project ID writes the default definitions for it")
+
+
+def names_of(settings: Settings) -> Names:
+    """Return the names of everything to set up."""
+    from service.aws.setup_plan import Names  # noqa: PLC0415 # slow to import
+
+    return Names(
+        stream=settings.stream,
+        scores=settings.scores_table,
+        definitions=settings.definitions_table,
+        identities=settings.identities_table,
+        leases=settings.leases_table,
+        dead_letters=settings.dead_letters_table,
+    )
