@@ -53,7 +53,7 @@ def demo(
     signal.signal(signal.SIGTERM, _terminated)
     options = Options(users, events, seed, shards, rate, corrupt_one_score)
     progress = Console(stderr=True)
-    exact = False
+    exact: bool | None = None
     try:
         with View(progress) as view, Demo(options, view) as play:
             report = play.play(keep=keep)
@@ -76,8 +76,8 @@ def demo(
     except DemoError as error:
         raise Failure(error.what, error.why, error.remedy) from error
     except KeyboardInterrupt:
-        if not keep:
-            click.echo("interrupted; everything is stopped", err=True)
+        click.echo("everything is stopped" if exact is not None else "interrupted; everything is stopped", err=True)
+        if exact is None:
             ctx.exit(_INTERRUPTED)
     ctx.exit(0 if exact else FAILURE)
 

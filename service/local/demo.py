@@ -7,6 +7,7 @@ read from top to bottom in `Demo`.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -50,6 +51,8 @@ DRAIN_TIMEOUT_S = 45.0
 QUIET_BUT_WRONG_S = 6.0
 """Seconds a worker may say that it has nothing to do while something differs: then it differs for good."""
 SETUP_TIMEOUT_S = 60.0
+UNWIND_GRACE_S = 5.0
+"""Seconds a worker gets to end when the demo is interrupted or has failed."""
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -89,7 +92,7 @@ class DemoError(Exception):
 
 
 class Demo:
-    """One run; a context manager that leaves nothing running.
+    """One run; a context manager that leaves nothing running, and no logs where all was right.
 
     Args:
         options: What to play.
@@ -111,7 +114,8 @@ class Demo:
         self._down_s: float | None = None
         self._played_s = self._drained_s = 0.0
         self._stop_s: float | None = None
-        self.logs = Path(tempfile.gettempdir())
+        self._done = False
+        self.logs = Path(tempfile.mkdtemp(prefix="scoring-demo-"))
 
     def __enter__(self) -> Self:
         return self
@@ -120,6 +124,8 @@ class Demo:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+        if self._done:
+            shutil.rmtree(self.logs, ignore_errors=True)
 
     @property
     def worker_log(self) -> Path:
@@ -166,6 +172,7 @@ class Demo:
             raise self._failed(
                 "the embedded AWS did not answer as it should", f"{type(error).__name__}: {error}"
             ) from error
+        self._done = not faults
         return self._report(found, faults, bill)
 
     def _failed(self, what: str, why: str) -> DemoError:
@@ -173,7 +180,6 @@ class Demo:
 
     def _prepare(self) -> None:
         options, say = self._options, self._view.say
-        self.logs = Path(tempfile.mkdtemp(prefix="scoring-demo-"))
         say("starting the embedded AWS and the Pinpoint fake")
         self._aws = self._stack.enter_context(Emulator(log_path=self.logs / "aws.log"))
         self._pinpoint = self._stack.enter_context(
@@ -219,7 +225,7 @@ class Demo:
 
     def _start_worker(self) -> None:
         self._worker = Worker(self._environment, self.worker_log)
-        self._stack.callback(self._worker.stop)
+        self._stack.callback(self._worker.stop, UNWIND_GRACE_S)
         self._worker.start()
 
     def _tell(self, meanings: Sequence[Meaning]) -> None:
@@ -256,8 +262,8 @@ class Demo:
                 self._down_s = time.monotonic() - killed
                 self._view.say(f"{self._down_s:.1f} s after the kill the first scores are committed again")
                 return
-            if playback.done and gauges is not None and gauges.quiet and not playback.put:
-                return
+            if playback.done and gauges is not None and gauges.quiet:
+                return  # a campaign so small that all of it was committed before the kill
             time.sleep(QUICK_TICK_S)
         raise self._failed(
             "the restarted worker committed nothing", f"not within {DRAIN_TIMEOUT_S:g} s; {_state(self._worker.last)}"

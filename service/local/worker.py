@@ -137,9 +137,14 @@ class Worker:
         """SIGKILL: a crash."""
         self._child.kill()
 
-    def stop(self) -> int | None:
-        """SIGTERM, and its exit code; None where it never started."""
-        return self._child.stop(STOP_GRACE_S)
+    def stop(self, grace_s: float = STOP_GRACE_S) -> int | None:
+        """SIGTERM, `grace_s` seconds, SIGKILL; its exit code, None where it never started."""
+        try:
+            return self._child.stop(grace_s)
+        except BaseException:
+            # A second Ctrl-C while it finishes: nothing may be left behind all the same.
+            self._child.kill()
+            raise
 
 
 def _free_port() -> int:
