@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from itertools import count
-from typing import Any, TypeVar
 
 import pytest
 
 from service.aws.clients import AwsSettings, Clients, clients
 from service.aws.setup_plan import Names, plan_table, tables
 from service.local.emulator import REGION, Emulator
-
-T = TypeVar("T")
-Run = Callable[[Coroutine[Any, Any, T]], T]
+from tests.fakes.embedded import FreshName, MakeTable, Run
 
 _numbers = count(1)
 
@@ -43,7 +40,7 @@ def runner() -> Iterator[asyncio.Runner]:
 
 
 @pytest.fixture
-def run(runner: asyncio.Runner) -> Run[Any]:
+def run(runner: asyncio.Runner) -> Run:
     """Run a coroutine on the loop of `aws_clients`, in real time."""
     return runner.run
 
@@ -61,13 +58,13 @@ def aws_clients(aws: Emulator, runner: asyncio.Runner) -> Iterator[Clients]:
 
 
 @pytest.fixture
-def fresh_name() -> Callable[[str], str]:
+def fresh_name() -> FreshName:
     """Return names that no other test uses."""
     return lambda stem: f"{stem}-{next(_numbers)}"
 
 
 @pytest.fixture
-def make_table(aws_clients: Clients, run: Run[Any], fresh_name: Callable[[str], str]) -> Callable[[str], str]:
+def make_table(aws_clients: Clients, run: Run, fresh_name: FreshName) -> MakeTable:
     """Make a table of a kind (`scores`, `definitions`, `identities`, `leases`, `dead_letters`); return its name."""
 
     def make(kind: str) -> str:

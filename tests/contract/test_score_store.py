@@ -1,0 +1,306 @@
+"""`ScoreStore`: one suite for the fake and for DynamoDB."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from service.aws.clients import AwsClient, Clients
+from service.aws.errors import AwsSetupError
+from service.aws.score_item import key_item
+from service.aws.score_table import ScoreTable
+from service.observability.metrics import Metrics
+from service.pipelines.ports import MAX_COMMITS, Change, Committed, Conflict, ScoreStore
+from service.scoring.change import ScoreChange
+from service.scoring.event import Reason, Rejected
+from service.scoring.fold import ABSENT, Folded, Origin, Scorable, ScoreState, UserKey, fold, sequence_bytes
+from tests.fakes.embedded import MakeTable, Run
+from tests.fakes.scores import MemoryScores
+
+ANN = UserKey("ann", "p1")
+TAG = "tag:0"
+SEQUENCE = 49590338271490256608559692538361571095921575989136588898  # 56 digits, as Kinesis makes them
+
+
+class DynamoWorld:
+    """The table, and the hands of others in it."""
+
+    def __init__(self, dynamodb: AwsClient, table: str, run: Run) -> None:
+        self.metrics = Metrics()
+        self.store: ScoreStore = ScoreTable(dynamodb, table, self.metrics)
+        self._dynamodb, self._table, self._run = dynamodb, table, run
+
+    def _update(self, key: UserKey, expression: str, value: dict[str, str]) -> None:
+        self._run(
+            self._dynamodb.update_item(
+                TableName=self._table,
+                Key=key_item(key),
+                UpdateExpression=expression,
+                ExpressionAttributeValues={":v": value},
+            )
+        )
+
+    def put_foreign(self, key: UserKey, score: Decimal | None) -> None:
+        value = {} if score is None else {"Score": {"N": str(score)}}
+        self._run(self._dynamodb.put_item(TableName=self._table, Item={**key_item(key), **value, "Name": {"S": "x"}}))
+
+    def increment(self, key: UserKey, points: Decimal) -> None:
+        self._update(key, "ADD Score :v", {"N": str(points)})
+
+    def spoil(self, key: UserKey) -> None:
+        self._update(key, "SET Score = :v", {"S": "many"})
+
+    def remove(self, key: UserKey) -> None:
+        self._run(self._dynamodb.delete_item(TableName=self._table, Key=key_item(key)))
+
+    def raw(self, key: UserKey) -> dict[str, Any]:
+        return self._run(self._dynamodb.get_item(TableName=self._table, Key=key_item(key)))["Item"]
+
+
+class MemoryWorld:
+    def __init__(self) -> None:
+        self.store = memory = MemoryScores()
+        self.put_foreign, self.increment = memory.put_foreign, memory.increment
+        self.spoil, self.remove = memory.spoil, memory.remove
+
+
+World = DynamoWorld | MemoryWorld
+
+
+@pytest.fixture(params=["memory", "dynamodb"])
+def world(request: pytest.FixtureRequest, run: Run) -> World:
+    if request.param == "memory":
+        return MemoryWorld()
+    table = request.getfixturevalue("make_table")("scores")
+    return DynamoWorld(request.getfixturevalue("aws_clients").dynamodb, table, run)
+
+
+def folded(
+    state: ScoreState, points: str = "10", sequence: int = SEQUENCE, tag: str = TAG, arrival_ms: int = 5
+) -> Folded:
+    outcome = fold(state, tag, [Scorable(sequence_bytes(str(sequence)), Decimal(points), arrival_ms)])
+    assert outcome is not None
+    return outcome
+
+
+def stored(world: World, run: Run, key: UserKey = ANN) -> ScoreState:
+    return run(world.store.load([key]))[key]
+
+
+def commit(world: World, run: Run, *changes: Change) -> list[Any]:
+    return list(run(world.store.commit(changes)))
+
+
+def test_an_unknown_user_is_absent(world: World, run: Run):
+    assert run(world.store.load([ANN])) == {ANN: ABSENT}
+
+
+def test_nothing_asked_is_nothing_answered(world: World, run: Run):
+    assert run(world.store.load([])) == {}
+    assert commit(world, run) == []
+
+
+@pytest.mark.parametrize("points", ["10", "-1000", "0", "0.000000001", "-2.5", "123456789012345.123456789"])
+def test_what_is_written_is_read_back(world: World, run: Run, points: str):
+    first = folded(ABSENT, points)
+    assert commit(world, run, Change(ANN, first)) == [Committed()]
+    assert stored(world, run) == first.after
+    assert first.after.applied == {TAG: SEQUENCE.to_bytes(24, "big")}
+
+
+@pytest.mark.parametrize("user_id", ["Zoë", "ユーザー", "a#b:c/d'e\"f", "😀" * 100, " "])
+def test_any_user_id_is_a_key(world: World, run: Run, user_id: str):
+    key = UserKey(user_id, "prøject")
+    assert commit(world, run, Change(key, folded(ABSENT))) == [Committed()]
+    assert stored(world, run, key).score == 10
+
+
+def test_a_user_has_a_score_for_each_project(world: World, run: Run):
+    other = UserKey(ANN.user_id, "p2")
+    commit(world, run, Change(ANN, folded(ABSENT, "1")), Change(other, folded(ABSENT, "2")))
+    states = run(world.store.load([ANN, other]))
+    assert (states[ANN].score, states[other].score) == (1, 2)
+
+
+def test_revisions_and_shards_add_up(world: World, run: Run):
+    state = ABSENT
+    for step, tag in enumerate([TAG, "tag:1", TAG]):
+        outcome = folded(state, "1.5", SEQUENCE + step, tag, arrival_ms=100 - step)
+        assert commit(world, run, Change(ANN, outcome)) == [Committed()]
+        state = stored(world, run)
+        assert state == outcome.after
+    assert (state.score, state.revision, state.updated_ms) == (Decimal("4.5"), 3, 100)
+    assert state.applied == {TAG: sequence_bytes(str(SEQUENCE + 2)), "tag:1": sequence_bytes(str(SEQUENCE + 1))}
+
+
+def test_a_stale_write_conflicts_and_shows_what_is_stored(world: World, run: Run):
+    first = folded(ABSENT)
+    rival = folded(first.after, "7", SEQUENCE, "tag:1")
+    commit(world, run, Change(ANN, first))
+    commit(world, run, Change(ANN, rival))
+    late = folded(first.after, "3", SEQUENCE + 1)
+    assert commit(world, run, Change(ANN, late)) == [Conflict(rival.after)]
+    assert stored(world, run) == rival.after
+
+
+def test_an_insert_that_lost_a_race_must_be_loaded(world: World, run: Run):
+    commit(world, run, Change(ANN, folded(ABSENT)))
+    assert commit(world, run, Change(ANN, folded(ABSENT, "3", SEQUENCE, "tag:1"))) == [Conflict(None)]
+    assert stored(world, run).score == 10
+
+
+def test_a_write_repeated_because_its_answer_was_lost_conflicts_with_itself(world: World, run: Run):
+    first = folded(ABSENT)
+    second = folded(first.after, "5", SEQUENCE + 1)
+    for change in (Change(ANN, first), Change(ANN, second)):
+        assert commit(world, run, change) == [Committed()]
+        (repeated,) = commit(world, run, change)
+        current = repeated.current or stored(world, run)
+        assert current == change.folded.after
+        event = Scorable(change.folded.after.applied[TAG], change.folded.points, 5)
+        assert fold(current, TAG, [event]) is None
+
+
+def test_an_update_of_a_removed_item_conflicts_with_absence(world: World, run: Run):
+    first = folded(ABSENT)
+    commit(world, run, Change(ANN, first))
+    world.remove(ANN)
+    assert commit(world, run, Change(ANN, folded(first.after, "1", SEQUENCE + 1))) == [Conflict(ABSENT)]
+    assert stored(world, run) == ABSENT
+
+
+@pytest.mark.parametrize("score", [Decimal("41.5"), Decimal(-7), None])
+def test_an_item_of_the_replaced_system_is_adopted(world: World, run: Run, score: Decimal | None):
+    world.put_foreign(ANN, score)
+    found = stored(world, run)
+    assert found == ScoreState(Origin.FOREIGN, score, 0, {}, 0)
+    adoption = folded(found)
+    assert commit(world, run, Change(ANN, adoption)) == [Committed()]
+    state = stored(world, run)
+    assert (state.origin, state.revision, state.score) == (Origin.OURS, 1, (score or 0) + 10)
+    assert commit(world, run, Change(ANN, adoption)) == [Conflict(state)]
+
+
+def test_adopting_an_item_that_has_got_a_score_meanwhile_conflicts(world: World, run: Run):
+    world.put_foreign(ANN, None)
+    found = stored(world, run)
+    world.increment(ANN, Decimal(4))
+    (outcome,) = commit(world, run, Change(ANN, folded(found)))
+    assert outcome == Conflict(ScoreState(Origin.FOREIGN, Decimal(4), 0, {}, 0))
+
+
+def test_adopting_an_item_that_was_removed_conflicts_with_absence(world: World, run: Run):
+    world.put_foreign(ANN, Decimal(1))
+    found = stored(world, run)
+    world.remove(ANN)
+    assert commit(world, run, Change(ANN, folded(found))) == [Conflict(ABSENT)]
+
+
+def test_inserting_over_a_foreign_item_conflicts(world: World, run: Run):
+    world.put_foreign(ANN, Decimal(1))
+    assert commit(world, run, Change(ANN, folded(ABSENT))) == [Conflict(None)]
+
+
+def test_increments_of_others_survive(world: World, run: Run):
+    first = folded(ABSENT)
+    commit(world, run, Change(ANN, first))
+    world.increment(ANN, Decimal("0.5"))
+    assert commit(world, run, Change(ANN, folded(first.after, "1", SEQUENCE + 1))) == [Committed()]
+    assert stored(world, run).score == Decimal("11.5")
+
+
+def test_an_item_that_is_no_score_is_rejected_alone(world: World, run: Run):
+    bob = UserKey("bob", "p1")
+    first = folded(ABSENT)
+    commit(world, run, Change(ANN, first), Change(bob, first))
+    world.spoil(ANN)
+    states = run(world.store.load([ANN, bob]))
+    assert isinstance(states[ANN], Rejected)
+    assert states[ANN].reason is Reason.BAD_SCORE_ITEM
+    assert states[bob] == first.after
+    refused, written = commit(world, run, *(Change(key, folded(first.after, "1", SEQUENCE + 1)) for key in (ANN, bob)))
+    assert isinstance(refused, Rejected)
+    assert written == Committed()
+
+
+def test_each_change_of_a_commit_stands_for_itself(world: World, run: Run):
+    keys = [UserKey(f"user-{number}", "p1") for number in range(MAX_COMMITS)]
+    commit(world, run, *(Change(key, folded(ABSENT, "1")) for key in keys[::2]))
+    outcomes = commit(world, run, *(Change(key, folded(ABSENT, "2")) for key in keys))
+    assert outcomes == [Conflict(None) if number % 2 == 0 else Committed() for number in range(MAX_COMMITS)]
+    states = run(world.store.load(keys))
+    assert [states[key].score for key in keys] == [1 if number % 2 == 0 else 2 for number in range(MAX_COMMITS)]
+
+
+def test_one_change_too_many_is_a_bug(world: World, run: Run):
+    changes = [Change(UserKey(f"user-{number}", "p1"), folded(ABSENT)) for number in range(MAX_COMMITS + 1)]
+    with pytest.raises(ValueError, match="at most 25"):
+        commit(world, run, *changes)
+
+
+def test_two_changes_of_one_user_are_a_bug(world: World, run: Run):
+    with pytest.raises(ValueError, match="one user"):
+        commit(world, run, Change(ANN, folded(ABSENT)), Change(ANN, folded(ABSENT)))
+
+
+def test_any_number_of_users_is_loaded_repeats_included(world: World, run: Run):
+    keys = [UserKey(f"user-{number}", "p1") for number in range(230)]
+    for start in range(0, 230, MAX_COMMITS):
+        commit(world, run, *(Change(key, folded(ABSENT)) for key in keys[start : start + MAX_COMMITS]))
+    missing = [UserKey("nobody", "p1")]
+    states = run(world.store.load([*keys, *missing, *keys[:10]]))
+    assert len(states) == 231
+    assert all(states[key].score == 10 for key in keys)
+    assert states[missing[0]] == ABSENT
+
+
+def test_a_scan_tells_every_score(world: World, run: Run):
+    foreign, empty, bad = (UserKey(name, "p1") for name in ("foreign", "empty", "bad"))
+    first = folded(ABSENT, "-3", arrival_ms=77)
+    commit(world, run, Change(ANN, first), Change(bad, first))
+    world.put_foreign(foreign, Decimal(9))
+    world.put_foreign(empty, None)
+    world.spoil(bad)
+
+    async def scanned() -> set[ScoreChange]:
+        return {change async for change in world.store.scan()}
+
+    assert run(scanned()) == {ScoreChange(ANN, Decimal(-3), 1, 77), ScoreChange(foreign, Decimal(9), 0, 0)}
+
+
+@pytest.fixture
+def dynamo(make_table: MakeTable, aws_clients: Clients, run: Run) -> DynamoWorld:
+    return DynamoWorld(aws_clients.dynamodb, make_table("scores"), run)
+
+
+def test_the_item_keeps_the_form_that_consumers_of_the_old_table_read(dynamo: DynamoWorld, run: Run):
+    commit(dynamo, run, Change(ANN, folded(ABSENT, "12.5")))
+    assert dynamo.raw(ANN) == {
+        "UserId": {"S": "ann"},
+        "PinpointProjectId": {"S": "p1"},
+        "Score": {"N": "12.5"},
+        "Revision": {"N": "1"},
+        "Applied": {"M": {TAG: {"B": SEQUENCE.to_bytes(24, "big")}}},
+        "UpdatedAt": {"N": "5"},
+    }
+
+
+def test_adoption_leaves_foreign_attributes(dynamo: DynamoWorld, run: Run):
+    dynamo.put_foreign(ANN, Decimal(1))
+    commit(dynamo, run, Change(ANN, folded(stored(dynamo, run))))
+    assert dynamo.raw(ANN)["Name"] == {"S": "x"}
+
+
+def test_write_units_are_counted(dynamo: DynamoWorld, run: Run):
+    commit(dynamo, run, *(Change(UserKey(f"user-{number}", "p1"), folded(ABSENT)) for number in range(5)))
+    assert dynamo.metrics.registry.get_sample_value("scoring_write_units_total") == 5
+
+
+def test_a_missing_table_is_named_with_its_remedy(aws_clients: Clients, run: Run):
+    store = ScoreTable(aws_clients.dynamodb, "no-such-table", Metrics())
+    with pytest.raises(AwsSetupError, match=r"no-such-table.*scoring setup"):
+        run(store.commit([Change(ANN, folded(ABSENT))]))
+    with pytest.raises(AwsSetupError, match=r"no-such-table.*scoring setup"):
+        run(store.load([ANN]))

@@ -1,0 +1,15 @@
+"""Names for the fixtures of `tests/conftest.py` that give the embedded AWS to a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias
+
+Run: TypeAlias = Callable[[Coroutine[Any, Any, Any]], Any]
+"""The fixture `run`: runs a coroutine on the loop that the shared clients live on."""
+
+MakeTable: TypeAlias = Callable[[str], str]
+"""The fixture `make_table`: makes a table of a kind, returns its name."""
+
+FreshName: TypeAlias = Callable[[str], str]
+"""The fixture `fresh_name`: makes a name that no other test uses."""
