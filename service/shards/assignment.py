@@ -12,7 +12,7 @@ In this order:
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set as AbstractSet
 
 import msgspec
 
@@ -91,7 +91,13 @@ class _Draft:
 
 
 def plan(
-    leases: Sequence[Lease], members: Sequence[Member], *, dead: Set[str], leaving: Set[str], now: float, memory: Memory,
+    leases: Sequence[Lease],
+    members: Sequence[Member],
+    *,
+    dead: AbstractSet[str],
+    leaving: AbstractSet[str],
+    now: float,
+    memory: Memory,
     waits: Patience,
 ) -> Plan:
     """Decide who is to hold what.
@@ -202,12 +208,10 @@ def _level(
             moves[lease.shard_id] = now
 
 
-def _changed(leases: Sequence[Lease], draft: _Draft, dead: Set[str]) -> tuple[Member, ...]:
+def _changed(leases: Sequence[Lease], draft: _Draft, dead: AbstractSet[str]) -> tuple[Member, ...]:
     """Return the members whose assignment is not yet what the draft says."""
     wanted: dict[str, list[Assigned]] = {worker: [] for worker in draft.members}
-    before = {
-        worker: {entry.shard_id: entry for entry in member.assigned} for worker, member in draft.members.items()
-    }
+    before = {worker: {entry.shard_id: entry for entry in member.assigned} for worker, member in draft.members.items()}
     for lease in leases:
         worker = draft.target.get(lease.shard_id)
         if worker is None:

@@ -7,12 +7,12 @@ DynamoDB stream may show for a while, needs no rule of its own: its row is not f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Set as AbstractSet
 
 from service.shards.lease import Lease
 
 
-def may_start(lease: Lease, rows: Mapping[str, Lease], listed: Set[str] | None) -> bool:
+def may_start(lease: Lease, rows: Mapping[str, Lease], listed: AbstractSet[str] | None) -> bool:
     """Return whether every parent of `lease` is finished, or is neither known here nor to the stream.
 
     Args:

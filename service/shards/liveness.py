@@ -83,7 +83,14 @@ class Liveness:
         self._strangers: frozenset[str] = frozenset()
 
     def observe(
-        self, members: Iterable[Member], owners: Iterable[str], *, me: str, asked_at: float, answered_at: float, now_ms: int
+        self,
+        members: Iterable[Member],
+        owners: Iterable[str],
+        *,
+        me: str,
+        asked_at: float,
+        answered_at: float,
+        now_ms: int,
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Take in a reading of all members.
 

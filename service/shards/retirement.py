@@ -5,7 +5,7 @@ Bookkeeping only: no I/O. Times are monotonic seconds of this process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Set as AbstractSet
 
 MAX_SUSPECTS = 10_000
 """Shards under suspicion, and shards retired, remembered at most; the oldest is forgotten first."""
@@ -33,7 +33,7 @@ class Retirement:
             del self._suspects[next(iter(self._suspects))]
         self._suspects[shard_id] = self._monotonic()
 
-    def synced(self, began_at: float, known: Set[str]) -> None:
+    def synced(self, began_at: float, known: AbstractSet[str]) -> None:
         """Take in a full reading that began at `began_at` and knew the shards `known`, listed or with a row."""
         for shard_id, met_at in list(self._suspects.items()):
             if shard_id in known:

@@ -5,9 +5,9 @@
 Four tasks of one task group. The reader waits while the buffer is full or the process's byte budget is used up;
 the preparer waits while `in_flight` batches are not yet committed. So a slow consumer slows the reader.
 
-A checkpoint is written only for what is durable, in order and without gaps. It may lag behind, as reading something twice
-is harmless to a consumer that knows what it has applied; so it is written once per `checkpoint_interval`, and always at
-the end of the shard, at a hand-over and at a stop.
+A checkpoint is written only for what is durable, in order and without gaps. It may lag behind, as reading something
+twice is harmless to a consumer that knows what it has applied; so it is written once per `checkpoint_interval`, and
+always at the end of the shard, at a hand-over and at a stop.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Generic, TypeVar
 
 import msgspec
@@ -119,7 +120,7 @@ class Tail(Generic[P, T]):
             self._reading.metrics.forget_shard(self._reading.pipeline, self._lease.shard_id)
 
     async def _prepare(self) -> None:
-        settings, clock = self._reading.settings, self._reading.clock
+        settings, clock, consumer = self._reading.settings, self._reading.clock, self._reading.consumer
         sizes = self._reading.metrics.batch_records.labels(self._reading.pipeline)
         while True:
             await self._slots.acquire()
@@ -136,13 +137,12 @@ class Tail(Generic[P, T]):
                 deadline=self._held.deadline(),
                 taken_over=clock.monotonic() < self._held.seized_at + settings.call_timeout,
             )
-            prepared = await self._insist("prepare", lambda batch=batch: self._reading.consumer.prepare(batch))
+            prepared = await self._insist("prepare", partial(consumer.prepare, batch))
             await self._prepared.put(_InFlight(records=records, prepared=prepared))
 
     async def _commit(self) -> None:
         while (item := await self._prepared.get()) is not None:
-            prepared = item.prepared
-            await self._insist("commit", lambda prepared=prepared: self._reading.consumer.commit(prepared))
+            await self._insist("commit", partial(self._reading.consumer.commit, item.prepared))
             self._durable = item.records[-1].sequence
             self._arrivals.popleft()
             self._reader.release(sum(record.size for record in item.records))

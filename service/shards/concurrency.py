@@ -1,0 +1,53 @@
+"""Many calls, a few at a time; and one call over and over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import structlog
+
+from service.shards.backoff import Backoff
+from service.shards.errors import TransientError
+from service.shards.ports import Clock
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+
+async def for_each(items: Sequence[T], call: Callable[[T], Awaitable[None]], limit: int) -> None:
+    """Call for every item, `limit` at once, started in order.
+
+    Raises:
+        TransientError: The first one met, after all other calls were made.
+        ExceptionGroup: Any other error, which cancels the rest.
+    """
+    left = iter(items)
+    failed: list[TransientError] = []
+
+    async def lane() -> None:
+        for item in left:
+            try:
+                await call(item)
+            except TransientError as error:
+                failed.append(error)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(limit, len(items))):
+            group.create_task(lane())
+    if failed:
+        raise failed[0]
+
+
+async def keep_on(what: str, step: Callable[[], Awaitable[None]], clock: Clock, backoff: Backoff) -> None:
+    """Repeat `step`, which does its own waiting, until cancelled; after a `TransientError` back off first."""
+    while True:
+        try:
+            await step()
+        except TransientError as error:
+            log.warning("loop.retry", what=what, failures=backoff.failures + 1, error=str(error))
+            await clock.sleep(backoff.failed())
+        else:
+            backoff.succeeded()
