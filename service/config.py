@@ -32,6 +32,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 _STREAM_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,128}")
 _STREAM_ARN = re.compile(r"arn:[\w-]+:kinesis:(?P<region>[\w-]+):\d{12}:stream/(?P<name>[a-zA-Z0-9_.-]{1,128})")
 _TABLE_NAME = re.compile(r"[a-zA-Z0-9_.-]{3,255}")
+_EMF_SERVICE = re.compile(r"[a-zA-Z0-9_.-]{1,255}")
 _ATTRIBUTE_NAME = re.compile(r"[^#:?\\/\s]{1,50}")
 
 
@@ -92,6 +93,12 @@ def _table(value: object) -> object:
 def _attribute(value: object) -> object:
     if isinstance(value, str) and value and not _ATTRIBUTE_NAME.fullmatch(value):
         raise ValueError("is no attribute name")
+    return value
+
+
+def _emf_service(value: object) -> object:
+    if isinstance(value, str) and value and not _EMF_SERVICE.fullmatch(value):
+        raise ValueError("is no name of a service")
     return value
 
 
@@ -230,6 +237,11 @@ class Settings(BaseSettings):
     )
     log_level: Annotated[LogLevel, BeforeValidator(_lower)] = Field(
         "info", description="Least level logged; `debug` also shows tracebacks of commands, and user ids."
+    )
+    emf_service: Annotated[str, BeforeValidator(_emf_service)] = Field(
+        "",
+        description="Name under which metrics for CloudWatch are logged once a minute (EMF). Empty: none.",
+        json_schema_extra=_expect("a name of at most 255 letters, digits, `_`, `.`, `-`"),
     )
 
     @classmethod

@@ -40,7 +40,7 @@ def test_the_line_is_what_cloudwatch_logs_extracts_metrics_from():
 
 
 @given(st.none() | READINGS, READINGS)
-def test_every_metric_named_in_the_directive_is_a_number_at_the_root(before, now):
+def test_every_metric_named_in_the_directive_is_a_number_at_the_root(before: Reading | None, now: Reading):
     line = emf_line("N", {"Service": "s"}, metrics_between(before, now), 1)
     directive = line["_aws"]["CloudWatchMetrics"][0]
     assert {metric["Name"] for metric in directive["Metrics"]} <= set(METRICS)

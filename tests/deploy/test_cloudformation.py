@@ -1,0 +1,344 @@
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import pytest
+from cfnlint.api import lint_file
+
+from service.aws.setup_plan import Names, tables
+from service.config import VARIABLES, Settings
+from service.observability import emf
+from tests.deploy.templates import DIGEST, FOLDER, Stack, load, service, text
+
+TEMPLATES = sorted(path.stem for path in FOLDER.glob("*.yml"))
+BODY_LIMIT = 51_200
+"""Bytes of a template passed as text
+(https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html)."""
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_cfn_lint_finds_nothing(name: str):
+    assert lint_file(FOLDER / f"{name}.yml") == []
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_template_can_be_passed_as_text(name: str):
+    assert len(text(name).encode()) < BODY_LIMIT
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_every_parameter_is_used_and_bounded(name: str):
+    template = load(name)
+    for key, spec in template["Parameters"].items():
+        if spec["Type"] == "String":
+            assert "AllowedPattern" in spec or "AllowedValues" in spec, key
+
+
+class TestData:
+    DATA = Stack("data")
+
+    def test_tables_have_the_keys_and_ttl_that_setup_makes(self):
+        made = {
+            properties["TableName"]: properties for properties in self.DATA.of_type("AWS::DynamoDB::Table").values()
+        }
+        settings = Settings()
+        names = Names(
+            stream="",
+            scores=settings.scores_table,
+            definitions=settings.definitions_table,
+            identities=settings.identities_table,
+            leases=settings.leases_table,
+            dead_letters=settings.dead_letters_table,
+        )
+        specs = tables(names)
+        assert set(made) == {spec.name for spec in specs}
+        for spec in specs:
+            table = made[spec.name]
+            assert tuple(key["AttributeName"] for key in table["KeySchema"]) == spec.keys
+            assert [key["KeyType"] for key in table["KeySchema"]] == ["HASH", "RANGE"][: len(spec.keys)]
+            assert {
+                item["AttributeName"]: item["AttributeType"] for item in table["AttributeDefinitions"]
+            } == dict.fromkeys(spec.keys, "S")
+            assert table.get("TimeToLiveSpecification", {}).get("AttributeName", "") == spec.ttl
+            assert ("StreamSpecification" in table) == spec.streamed
+
+    def test_what_is_stored_outlives_the_stack(self):
+        kept = [item for item in self.DATA.resources.values() if item["Type"] != "AWS::IAM::Role"]
+        assert len(kept) == 6
+        assert {(item["DeletionPolicy"], item["UpdateReplacePolicy"]) for item in kept} == {("Retain", "Retain")}
+
+    def test_tables_are_protected_encrypted_and_recoverable(self):
+        for table in self.DATA.of_type("AWS::DynamoDB::Table").values():
+            assert table["BillingMode"] == "PAY_PER_REQUEST"
+            assert table["DeletionProtectionEnabled"] == "true"
+            assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+            assert table["SSESpecification"] == {"SSEEnabled": True, "SSEType": "KMS"}
+
+    def test_the_score_table_streams_both_images(self):
+        scores = self.DATA.resources["ScoresTable"]["Properties"]
+        assert scores["StreamSpecification"] == {"StreamViewType": "NEW_AND_OLD_IMAGES"}
+
+    def test_the_stream_takes_what_comes_encrypted_and_keeps_it_a_week(self):
+        stream = self.DATA.resources["Stream"]["Properties"]
+        assert stream["StreamModeDetails"] == {"StreamMode": "ON_DEMAND"}
+        assert "ShardCount" not in stream
+        assert stream["StreamEncryption"] == {"EncryptionType": "KMS", "KeyId": "alias/aws/kinesis"}
+        assert stream["RetentionPeriodHours"] >= 7 * 24
+        assert load("data")["Parameters"]["RetentionHours"]["MinValue"] >= 7 * 24
+
+    def test_a_provisioned_stream_has_its_shards(self):
+        stream = Stack("data", StreamMode="PROVISIONED", ShardCount="3").resources["Stream"]["Properties"]
+        assert stream["ShardCount"] == "3"
+
+    def test_an_own_key_encrypts_everything(self):
+        key = "arn:aws:kms:us-east-1:123456789012:key/00000000-0000-0000-0000-000000000000"
+        stack = Stack("data", KmsKeyArn=key)
+        assert stack.resources["Stream"]["Properties"]["StreamEncryption"]["KeyId"] == key
+        assert {t["SSESpecification"]["KMSMasterKeyId"] for t in stack.of_type("AWS::DynamoDB::Table").values()} == {
+            key
+        }
+
+    def test_pinpoint_is_off_by_default(self):
+        assert not any(
+            "Pinpoint" in item["Type"] or item["Type"] == "AWS::IAM::Role" for item in self.DATA.resources.values()
+        )
+        assert {"PinpointRole", "PinpointEventStream"} <= set(
+            Stack("data", PinpointEventStreamProjectId="0a").resources
+        )
+
+    def test_what_exists_is_not_made_again(self):
+        arn = "arn:aws:kinesis:us-east-1:123456789012:stream/theirs"
+        stack = Stack("data", ExistingStreamArn=arn, UseExistingScoresTable="true", UseExistingDefinitionsTable="true")
+        assert not {"Stream", "ScoresTable", "DefinitionsTable"} & set(stack.resources)
+        assert stack.resolve(stack.template["Outputs"]["StreamArn"]["Value"]) == arn
+
+    def test_every_output_is_a_parameter_of_the_service(self):
+        assert set(load("data")["Outputs"]) <= set(load("service")["Parameters"])
+
+
+class TestTask:
+    STACK = service()
+    TASK = STACK.resources["TaskDefinition"]["Properties"]
+    CONTAINER = TASK["ContainerDefinitions"][0]
+    ENVIRONMENT: ClassVar[Mapping[str, str]] = {item["Name"]: item["Value"] for item in CONTAINER["Environment"]}
+
+    def test_it_is_a_small_fargate_task(self):
+        assert self.TASK["RequiresCompatibilities"] == ["FARGATE"]
+        assert (self.TASK["Cpu"], self.TASK["Memory"]) == ("256", "512")
+        assert self.TASK["RuntimePlatform"] == {"CpuArchitecture": "ARM64", "OperatingSystemFamily": "LINUX"}
+        assert (
+            service(CpuArchitecture="X86_64").resources["TaskDefinition"]["Properties"]["RuntimePlatform"][
+                "CpuArchitecture"
+            ]
+            == "X86_64"
+        )
+
+    def test_the_image_is_pinned_by_digest(self):
+        assert self.CONTAINER["Image"].endswith(f"@{DIGEST}")
+        pattern = load("service")["Parameters"]["ImageDigest"]["AllowedPattern"]
+        assert re.fullmatch(pattern, DIGEST)
+        assert not re.fullmatch(pattern, "latest")
+
+    def test_it_is_nobody_and_writes_nowhere_but_tmp(self):
+        user, _, group = self.CONTAINER["User"].partition(":")
+        assert int(user) > 0
+        assert int(group) > 0
+        assert self.CONTAINER["ReadonlyRootFilesystem"] is True
+        linux = self.CONTAINER["LinuxParameters"]
+        assert linux["Capabilities"] == {"Drop": ["ALL"]}
+        assert linux["InitProcessEnabled"] is True
+        assert [mount["ContainerPath"] for mount in linux["Tmpfs"]] == ["/tmp"]  # noqa: S108 # the container's
+        assert not self.CONTAINER.get("Privileged")
+        assert "Secrets" not in self.CONTAINER
+
+    def test_the_drain_fits_into_the_stop_timeout(self):
+        assert self.CONTAINER["StopTimeout"] == 120
+        assert float(self.ENVIRONMENT["SCORING_DRAIN_TIMEOUT_S"]) <= self.CONTAINER["StopTimeout"] - 10
+
+    def test_health_is_the_heartbeat_and_never_the_sink(self):
+        kind, *command = self.CONTAINER["HealthCheck"]["Command"]
+        assert kind == "CMD"
+        assert command[:2] == ["python", "-c"]
+        compile(command[2], "healthcheck", "exec")
+        assert f"http://127.0.0.1:{self.ENVIRONMENT['SCORING_HTTP_PORT']}/healthz" in command[2]
+
+    def test_the_health_check_tells_healthy_from_not(self, http_answer: Callable[[int], str]):
+        command = self.CONTAINER["HealthCheck"]["Command"]
+        for status, healthy in ((200, True), (503, False)):
+            code = command[3].replace("http://127.0.0.1:9464", http_answer(status))
+            ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)  # noqa: S603 # the template's own
+            assert (ended.returncode == 0) == healthy
+
+    def test_logs_do_not_block_and_are_kept_a_while(self):
+        options = self.CONTAINER["LogConfiguration"]["Options"]
+        assert options["mode"] == "non-blocking"
+        assert "max-buffer-size" in options
+        assert self.STACK.resources["LogGroup"]["Properties"]["RetentionInDays"] == 30
+
+    def test_every_variable_is_one_the_service_knows(self):
+        own = {name for name in self.ENVIRONMENT if name.startswith("SCORING_")}
+        assert own <= set(VARIABLES)
+
+    def test_a_streams_endpoint_is_passed_on_only_where_there_is_one(self):
+        assert "AWS_ENDPOINT_URL_DYNAMODB_STREAMS" not in self.ENVIRONMENT
+        url = "https://vpce-1.streams.dynamodb.us-east-1.vpce.amazonaws.com"
+        container = service(DynamoDbStreamsEndpointUrl=url).resources["TaskDefinition"]["Properties"][
+            "ContainerDefinitions"
+        ][0]
+        assert {"Name": "AWS_ENDPOINT_URL_DYNAMODB_STREAMS", "Value": url} in container["Environment"]
+
+    def test_without_a_project_scores_go_to_the_log(self):
+        container = service(PinpointProjectId="").resources["TaskDefinition"]["Properties"]["ContainerDefinitions"][0]
+        assert {"Name": "SCORING_SINKS", "Value": "log"} in container["Environment"]
+
+
+class TestNetwork:
+    def test_tasks_have_no_public_address_and_speak_https_only(self):
+        stack = service()
+        network = stack.resources["Service"]["Properties"]["NetworkConfiguration"]["AwsvpcConfiguration"]
+        assert network["AssignPublicIp"] == "DISABLED"
+        group = stack.resources["TaskSecurityGroup"]["Properties"]
+        assert "SecurityGroupIngress" not in group
+        assert [(rule["IpProtocol"], rule["FromPort"], rule["ToPort"]) for rule in group["SecurityGroupEgress"]] == [
+            ("tcp", 443, 443)
+        ]
+
+    def test_metrics_are_read_by_one_security_group_only(self):
+        stack = service()
+        rules = stack.of_type("AWS::EC2::SecurityGroupIngress")
+        assert [(rule["FromPort"], rule["ToPort"], rule["SourceSecurityGroupId"]) for rule in rules.values()] == [
+            (9464, 9464, "<MetricsClientSecurityGroup>")
+        ]
+        assert not service(MetricsDnsNamespace="").of_type("AWS::EC2::SecurityGroupIngress")
+
+    def test_endpoints_cover_what_the_task_speaks_to(self):
+        endpoints = Stack("network").of_type("AWS::EC2::VPCEndpoint").values()
+        services = {item["ServiceName"].removeprefix("com.amazonaws.us-east-1."): item for item in endpoints}
+        assert {name for name, item in services.items() if item["VpcEndpointType"] == "Interface"} == {
+            "kinesis-streams", "dynamodb-streams", "logs", "ecr.api", "ecr.dkr",
+        }  # fmt: skip
+        assert {name for name, item in services.items() if item["VpcEndpointType"] == "Gateway"} == {"dynamodb", "s3"}
+        private = {name for name, item in services.items() if item.get("PrivateDnsEnabled")}
+        assert private == {"kinesis-streams", "logs", "ecr.api", "ecr.dkr"}
+
+
+class TestRolloutAndScaling:
+    STACK = service(MaxTasks="8")
+    SERVICE = STACK.resources["Service"]["Properties"]
+
+    def policy(self, name: str) -> dict[str, Any]:
+        return self.STACK.resources[name]["Properties"]
+
+    def test_a_bad_deployment_undoes_itself(self):
+        deployment = self.SERVICE["DeploymentConfiguration"]
+        assert (deployment["MinimumHealthyPercent"], deployment["MaximumPercent"]) == (100, 200)
+        assert deployment["DeploymentCircuitBreaker"] == {"Enable": True, "Rollback": True}
+        alarms = deployment["Alarms"]
+        assert (alarms["Enable"], alarms["Rollback"]) == (True, True)
+        for reference in alarms["AlarmNames"]:
+            alarm = self.STACK.resources[reference.strip("<>")]["Properties"]
+            # An alarm that breaches on missing data would roll the very first deployment back.
+            assert alarm["TreatMissingData"] == "notBreaching"
+
+    def test_spot_is_optional_above_a_base_of_on_demand(self):
+        fargate, spot = self.SERVICE["CapacityProviderStrategy"]
+        assert (fargate["CapacityProvider"], fargate["Base"]) == ("FARGATE", 2)
+        assert (spot["CapacityProvider"], spot["Weight"]) == ("FARGATE_SPOT", 0)
+        assert "LaunchType" not in self.SERVICE
+
+    def test_deployments_leave_the_count_to_the_scaling(self):
+        assert "DesiredCount" not in self.SERVICE
+        target = self.STACK.resources["ScalableTarget"]["Properties"]
+        assert target["MaxCapacity"] == "8"
+
+    def test_lag_adds_tasks_faster_the_worse_it_is(self):
+        steps = self.policy("ScaleOutOnLag")["StepScalingPolicyConfiguration"]["StepAdjustments"]
+        assert [step["ScalingAdjustment"] for step in steps] == [1, 2, 4]
+        for left, right in pairwise(steps):
+            assert left["MetricIntervalUpperBound"] == right["MetricIntervalLowerBound"]
+        alarm = self.policy("ScaleOutLagAlarm")
+        assert (alarm["Namespace"], alarm["MetricName"]) == (emf.NAMESPACE, "IngestLag")
+        assert alarm["AlarmActions"] == ["<ScaleOutOnLag>"]
+
+    def test_only_one_policy_removes_tasks_one_at_a_time_after_half_an_hour(self):
+        cpu = self.policy("ScaleOutOnCpu")["TargetTrackingScalingPolicyConfiguration"]
+        assert cpu["DisableScaleIn"] is True
+        config = self.policy("ScaleIn")["StepScalingPolicyConfiguration"]
+        assert [step["ScalingAdjustment"] for step in config["StepAdjustments"]] == [-1]
+        alarm = self.policy("ScaleInAlarm")
+        periods = {item["MetricStat"]["Period"] for item in alarm["Metrics"] if "MetricStat" in item}
+        assert periods == {60}
+        assert alarm["EvaluationPeriods"] * 60 >= 1800
+        assert config["Cooldown"] >= 1800
+
+    def test_taking_one_of_two_away_cannot_bring_it_straight_back(self):
+        expression = self.policy("ScaleInAlarm")["Metrics"][0]["Expression"]
+        idle = float(re.search(r"cpu < (\d+)", expression)[1])
+        target = self.policy("ScaleOutOnCpu")["TargetTrackingScalingPolicyConfiguration"]["TargetValue"]
+        assert 2 * idle < target
+
+
+class TestAlarms:
+    STACK = service()
+    ALARMS = STACK.of_type("AWS::CloudWatch::Alarm")
+    ON_CALL: ClassVar[Mapping[str, Any]] = {
+        name: alarm for name, alarm in ALARMS.items() if not alarm["AlarmDescription"].startswith("Scaling only")
+    }
+
+    def test_there_is_one_for_each_way_to_fail(self):
+        watched = {
+            alarm.get("MetricName") or alarm["Metrics"][0]["Label"] for alarm in self.ON_CALL.values()
+        }  # fmt: skip
+        assert watched == {
+            "GetRecords.IteratorAgeMilliseconds",
+            "IngestLag",
+            "PublishLag",
+            "ReadProvisionedThroughputExceeded",
+            "WriteProvisionedThroughputExceeded",
+            "Throttled requests",
+            "DeadLetters",
+            "RecordsTrimmed",
+            "UnownedShards",
+            "Tasks missing",
+        }
+
+    def test_silence_is_an_alarm_where_silence_means_nobody_reads(self):
+        assert {name for name, alarm in self.ON_CALL.items() if alarm["TreatMissingData"] == "breaching"} == {
+            "IteratorAgeAlarm",
+            "UnownedShardsAlarm",
+            "BelowDesiredAlarm",
+        }
+
+    def test_the_publisher_is_looked_at_long_before_its_stream_forgets(self):
+        alarm = self.ALARMS["PublishLagAlarm"]
+        assert float(alarm["Threshold"]) == 6 * 3600
+
+    def test_they_go_to_the_topic_and_only_where_there_is_one(self):
+        for alarm in self.ON_CALL.values():
+            assert alarm["AlarmActions"] == alarm["OKActions"] == ["arn:aws:sns:us-east-1:123456789012:on-call"]
+        for name in self.ON_CALL:
+            assert "AlarmActions" not in service(AlarmTopicArn="").of_type("AWS::CloudWatch::Alarm")[name]
+
+    def test_own_metrics_are_those_the_service_writes(self):
+        found = json.dumps(self.ALARMS)
+        own = [alarm for alarm in self.ALARMS.values() if alarm.get("Namespace") == emf.NAMESPACE]
+        assert {alarm["MetricName"] for alarm in own} == set(emf.METRICS)
+        assert all(alarm["Dimensions"] == [{"Name": emf.DIMENSION, "Value": "engagement-scoring"}] for alarm in own)
+        assert found.count(f'"{emf.NAMESPACE}"') == len(own) + 1  # and once in the expression of ScaleInAlarm
+
+    def test_a_publisher_has_no_alarms_of_the_stream_it_does_not_read(self):
+        alarms = service(Role="publish").of_type("AWS::CloudWatch::Alarm")
+        assert not any(alarm.get("Namespace") == "AWS/Kinesis" for alarm in alarms.values())
+        assert alarms["ScaleOutLagAlarm"]["MetricName"] == "PublishLag"
+
+
+def test_prometheus_finds_the_tasks_by_name():
+    stack = service()
+    discovery = stack.resources["Discovery"]["Properties"]["DnsConfig"]
+    assert (discovery["RoutingPolicy"], discovery["DnsRecords"][0]["Type"]) == ("MULTIVALUE", "A")
+    assert stack.resources["Service"]["Properties"]["ServiceRegistries"] == [{"RegistryArn": "<Discovery.Arn>"}]
+    assert service(MetricsDnsNamespace="").resources["Service"]["Properties"]["ServiceRegistries"] == []
