@@ -1,0 +1,89 @@
+"""Virtual time: an event loop whose clock jumps to the next timer, a clock on it, and a gate to the outside world."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import looptime
+
+from service.shards.errors import TransientError
+
+T = TypeVar("T")
+
+EPOCH_MS = 1_700_000_000_000
+
+
+def run(coro: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on a loop of its own in virtual time, from second 0 on."""
+    loop = looptime.new_event_loop(start=0, end=1_000_000)
+    try:
+        return loop.run_until_complete(coro)
+    finally:
+        loop.close()
+
+
+class Gate:
+    """What stands between one worker and the rest of the world: latency, pauses, faults; all its I/O passes here.
+
+    Attributes:
+        latency: Draws the seconds of one way.
+        fail: Probability of a `TransientError` before the operation.
+        lose: Probability of a `TransientError` after it: done, but the answer is lost.
+        calls: Number of calls.
+        faults: Number of errors raised.
+    """
+
+    def __init__(self, rng: random.Random | None = None, *, latency: Callable[[], float] = lambda: 0.001) -> None:
+        self.rng = rng or random.Random(0)
+        self.latency = latency
+        self.fail = 0.0
+        self.lose = 0.0
+        self.calls = 0
+        self.faults = 0
+        self._running = asyncio.Event()
+        self._running.set()
+
+    def pause(self) -> None:
+        """Stop the worker, as SIGSTOP does."""
+        self._running.clear()
+
+    def resume(self) -> None:
+        self._running.set()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        await self._running.wait()
+
+    async def call(self, operation: Callable[[], T]) -> T:
+        """Do `operation`, which is atomic."""
+        self.calls += 1
+        await self.sleep(self.latency())
+        if self.rng.random() < self.fail:
+            self.faults += 1
+            raise TransientError("injected: throttled", throttled=True)
+        result = operation()
+        await self.sleep(self.latency())
+        if self.rng.random() < self.lose:
+            self.faults += 1
+            raise TransientError("injected: answer lost")
+        return result
+
+
+class VirtualClock:
+    """A worker's clock: the loop's time; its wall clock may be wrong by `skew_ms`."""
+
+    def __init__(self, gate: Gate | None = None, *, skew_ms: int = 0) -> None:
+        self._gate = gate
+        self.skew_ms = skew_ms
+
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def wall_ms(self) -> int:
+        return EPOCH_MS + self.skew_ms + round(self.monotonic() * 1000)
+
+    async def sleep(self, seconds: float) -> None:
+        await (self._gate.sleep(seconds) if self._gate else asyncio.sleep(seconds))

@@ -1,0 +1,335 @@
+"""The sink and the lookup against the Pinpoint fake, over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Literal
+
+import pytest
+
+from service.aws.clients import AwsSettings, clients
+from service.local.pinpoint_fake import Fault, PinpointFake
+from service.local.pinpoint_fake.shapes import EndpointRequest, User
+from service.observability.metrics import Metrics
+from service.pipelines.outbox import Ticket
+from service.pipelines.ports import DirectoryEntry, EndpointKey, NoTarget, Published
+from service.pipelines.sender import Sender, SenderOptions
+from service.scoring.change import ScoreChange
+from service.scoring.event import Reason, Rejected
+from service.scoring.fold import UserKey
+from service.shards.clock import SystemClock
+from service.shards.errors import TransientError
+from service.sinks.lookup import PinpointLookup
+from service.sinks.pinpoint import PinpointOptions, PinpointSink
+from tests.fakes.identities import MemoryDirectory, MemoryIdentities
+
+APP = "a" * 32
+QUICK = PinpointOptions(updates_per_s=1000, lookups_per_s=10_000)
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+class World:
+    def __init__(self, fake: PinpointFake, client: Any, options: PinpointOptions) -> None:  # noqa: ANN401 - made at run time
+        self.fake = fake
+        self.client = client
+        self.directory = MemoryDirectory()
+        self.identities = MemoryIdentities()
+        self.metrics = Metrics()
+        self.sink = self.another_sink(options)
+
+    def another_sink(self, options: PinpointOptions = QUICK) -> PinpointSink:
+        return PinpointSink(self.client, self.directory, SystemClock(), self.metrics, options, self.identities)
+
+    def add(self, user: str, endpoint_id: str, *, status: str = "ACTIVE", channel: str = "EMAIL") -> None:
+        request = EndpointRequest(
+            channel_type=channel, address=endpoint_id, endpoint_status=status, user=User(user_id=user)
+        )
+        self.fake.state.update_endpoint(APP, endpoint_id, request, datetime.now(UTC))
+
+    def score(self, endpoint_id: str, name: str = "EngagementScore") -> str | None:
+        user = self.fake.state.get_endpoint(APP, endpoint_id).user
+        values = ((user.user_attributes or {}) if user else {}).get(name)
+        return values[0] if values else None
+
+    def calls(self, operation: str) -> int:
+        tallies = self.fake.stats()["requests"].values()
+        return sum(tally[name]["requests"] for tally in tallies if (name := f"pinpoint.{operation}") in tally)
+
+
+@asynccontextmanager
+async def pinpoint(
+    monkeypatch: pytest.MonkeyPatch, options: PinpointOptions = QUICK, attempts: int = 1
+) -> AsyncIterator[World]:
+    async with PinpointFake(apps=[APP]) as fake:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_PINPOINT", fake.endpoint_url)
+        async with clients(AwsSettings(region="us-east-1", attempts=attempts)) as made:
+            yield World(fake, made.pinpoint, options)
+
+
+def change(user: str, score: str, revision: int = 1, project: str = APP) -> ScoreChange:
+    return ScoreChange(UserKey(user, project), Decimal(score), revision, 0)
+
+
+def test_one_call_updates_one_endpoint_each_and_all_show_the_score(monkeypatch: pytest.MonkeyPatch):
+    async def main() -> None:
+        async with pinpoint(monkeypatch) as world:
+            for n in range(100):
+                world.add(f"u{n}", f"u{n}-mail")
+                world.add(f"u{n}", f"u{n}-push", channel="GCM")
+            outcomes = await world.sink.publish([change(f"u{n}", str(n)) for n in range(100)])
+            assert list(outcomes) == [Published()] * 100
+            assert [world.score(f"u{n}-{kind}") for n in range(100) for kind in ("mail", "push")] == [
+                str(n) for n in range(100) for _ in range(2)
+            ]
+            assert world.calls("UpdateEndpointsBatch") == 1
+            assert world.calls("UpdateEndpoint") == 0
+            assert world.calls("GetUserEndpoints") == 100
+            await world.sink.publish([change(f"u{n}", str(n + 1), 2) for n in range(100)])
+            assert world.calls("GetUserEndpoints") == 100
+            await world.another_sink().publish([change(f"u{n}", str(n + 2), 3) for n in range(100)])
+            assert world.calls("GetUserEndpoints") == 100  # the directory outlives the worker
+            assert world.score("u7-push") == "9"
+            assert world.identities.users[EndpointKey("u7-push", APP)] == "u7"
+
+    asyncio.run(main())
+
+
+def test_statuses_stay_as_they_are(monkeypatch: pytest.MonkeyPatch):
+    async def main() -> None:
+        async with pinpoint(monkeypatch) as world:
+            world.add("asleep", "old", status="INACTIVE")
+            world.add("awake", "a-gone", status="INACTIVE")
+            world.add("awake", "b-here")
+            await world.sink.publish([change("asleep", "5"), change("awake", "6.50")])
+            status = {e.id: e.endpoint_status for e in world.fake.state.all_endpoints(APP)}
+            assert status == {"old": "INACTIVE", "a-gone": "INACTIVE", "b-here": "ACTIVE"}
+            assert (world.score("old"), world.score("b-here")) == ("5", "6.5")
+
+    asyncio.run(main())
+
+
+def test_a_falling_score_has_its_endpoint_looked_up_so_that_what_was_deactivated_stays_so(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    async def main() -> None:
+        async with pinpoint(monkeypatch) as world:
+            world.add("u", "mail")
+            await world.sink.publish([change("u", "10")])
+            world.add("u", "mail", status="INACTIVE")  # a hard bounce
+            await world.sink.publish([change("u", "-990", 2)])
+            assert world.fake.state.get_endpoint(APP, "mail").endpoint_status == "INACTIVE"
+            assert world.score("mail") == "-990"
+
+    asyncio.run(main())
+
+
+def test_a_user_without_endpoints_is_no_error_and_not_asked_for_again(monkeypatch: pytest.MonkeyPatch):
+    async def main() -> None:
+        async with pinpoint(monkeypatch) as world:
+            odd = ["nobody", "..", "a/b c?d#e", "ü%2F"]
+            assert await world.sink.publish([change(user, "1") for user in odd]) == [NoTarget()] * len(odd)
+            assert world.calls("UpdateEndpointsBatch") == 0
+            before = world.calls("GetUserEndpoints")
+            await world.sink.publish([change("nobody", "2", 2)])
+            assert world.calls("GetUserEndpoints") == before
+            # A negative answer is trusted for less long.
+            entry = world.directory.entries[UserKey("nobody", APP)]
+            two_hours_ago = DirectoryEntry("", "", "", entry.checked_ms - 7_200_000)
+            world.directory.entries[UserKey("nobody", APP)] = two_hours_ago
+            world.add("nobody", "first")
+            assert await world.another_sink().publish([change("nobody", "3", 3)]) == [Published()]
+            assert world.score("first") == "3"
+
+    asyncio.run(main())
+
+
+def test_user_ids_of_any_form_get_their_score(monkeypatch: pytest.MonkeyPatch):
+    async def main() -> None:
+        async with pinpoint(monkeypatch) as world:
+            users = ["a/b c?d#e", "ü%2F", "me@example.com", "x+y&z=1"]
+            for n, user in enumerate(users):
+                world.add(user, f"e{n}")
+            assert await world.sink.publish([change(user, "1") for user in users]) == [Published()] * len(users)
+            assert [world.score(f"e{n}") for n in range(len(users))] == ["1"] * len(users)
+
+    asyncio.run(main())
+
+
+def test_the_score_is_an_endpoint_metric_too_where_wanted(monkeypatch: pytest.MonkeyPatch):
+    async def main() -> None:
+        options = PinpointOptions(attribute="Score", metric="ScoreNumber", updates_per_s=1000)
+        async with pinpoint(monkeypatch, options) as world:
+            world.add("u", "mail")
+            await world.sink.publish([change("u", "2.5")])
+            assert world.fake.state.get_endpoint(APP, "mail").metrics == {"ScoreNumber": 2.5}
+            assert world.score("mail", "Score") == "2.5"
+
+    asyncio.run(main())
+
+
+def test_one_bad_item_is_found_and_the_others_are_written(monkeypatch: pytest.MonkeyPatch):
+    async def main() -> None:
+        async with pinpoint(monkeypatch) as world:
+            changes = [change(f"u{n}", str(n)) for n in range(50)]
+            for n in range(50):
+                world.add(f"u{n}", f"e{n}")
+            await world.sink.publish(changes[:1])
+            now = int(time.time() * 1000)
+            world.directory.entries[UserKey("u33", APP)] = DirectoryEntry("refused{}", "ACTIVE", "EMAIL", now)
+            before = world.calls("UpdateEndpointsBatch")
+            outcomes = await world.sink.publish(changes)
+            assert [n for n, outcome in enumerate(outcomes) if isinstance(outcome, Rejected)] == [33]
+            assert isinstance(outcomes[33], Rejected)
+            assert outcomes[33].reason is Reason.SINK_REJECTED
+            assert "u33" not in outcomes[33].detail
+            assert [world.score(f"e{n}") for n in range(50) if n != 33] == [str(n) for n in range(50) if n != 33]
+            assert world.calls("UpdateEndpointsBatch") - before <= 13
+
+    asyncio.run(main())
+
+
+def test_what_is_too_large_is_split(monkeypatch: pytest.MonkeyPatch):
+    async def main() -> None:
+        async with pinpoint(monkeypatch) as world:
+            for n in range(4):
+                world.add(f"u{n}", f"e{n}")
+            world.fake.faults.add(Fault(operation="UpdateEndpointsBatch", status=413))
+            assert await world.sink.publish([change(f"u{n}", "1") for n in range(4)]) == [Published()] * 4
+            assert world.calls("UpdateEndpointsBatch") == 3
+
+    asyncio.run(main())
+
+
+def test_projects_are_written_apart_and_a_project_that_is_gone_is_no_error(monkeypatch: pytest.MonkeyPatch):
+    async def main() -> None:
+        async with pinpoint(monkeypatch) as world:
+            world.add("u", "e")
+            now = int(time.time() * 1000)
+            world.directory.entries[UserKey("u", "b" * 32)] = DirectoryEntry("e", "ACTIVE", "EMAIL", now)
+            outcomes = await world.sink.publish([change("u", "1"), change("u", "2", project="b" * 32)])
+            assert outcomes == [Published(), NoTarget()]
+            assert world.score("e") == "1"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("status", "throttled"), [(429, True), (500, False)])
+def test_failures_that_pass_are_raised_when_nothing_went_out(
+    monkeypatch: pytest.MonkeyPatch,
+    status: Literal[429, 500],
+    throttled: bool,  # noqa: FBT001 - a row of the table
+):
+    async def main() -> None:
+        async with pinpoint(monkeypatch) as world:
+            world.add("u", "e")
+            for operation in ("GetUserEndpoints", "UpdateEndpointsBatch"):
+                world.fake.faults.add(Fault(operation=operation, status=status))
+                with pytest.raises(TransientError) as raised:
+                    await world.sink.publish([change("u", "1")])
+                assert raised.value.throttled is throttled
+            assert await world.sink.publish([change("u", "1")]) == [Published()]
+
+    asyncio.run(main())
+
+
+def test_a_user_that_cannot_be_looked_up_now_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch):
+    async def main() -> None:
+        async with pinpoint(monkeypatch) as world:
+            world.add("u", "e")
+            world.add("v", "f")
+            await world.sink.publish([change("u", "1")])
+            world.fake.faults.add(Fault(operation="GetUserEndpoints", status=429))
+            outcomes = await world.sink.publish([change("u", "2", 2), change("v", "1")])
+            assert outcomes[0] == Published()
+            assert isinstance(outcomes[1], TransientError)
+
+    asyncio.run(main())
+
+
+def test_a_storm_of_refusals_and_lost_answers_ends_with_every_score_right(monkeypatch: pytest.MonkeyPatch):
+    async def main() -> None:
+        async with pinpoint(monkeypatch) as world:
+            for n in range(150):
+                world.add(f"u{n}", f"e{n}")
+            for operation, times in (("GetUserEndpoints", 60), ("UpdateEndpointsBatch", 3)):
+                world.fake.faults.add(Fault(operation=operation, status=429, times=times))
+            world.fake.faults.add(Fault(operation="UpdateEndpointsBatch", lose_response=True, times=2))
+            sender = Sender(
+                world.sink,
+                _NoLetters(),
+                lambda _: None,
+                lambda _: True,
+                SystemClock(),
+                world.metrics,
+                random.Random(1),
+                SenderOptions(linger_s=0.01),
+            )
+            settled = asyncio.Event()
+            ticket = Ticket("scores", "s", settled.set)
+            task = asyncio.create_task(sender.run())
+            for revision in (1, 2, 3):
+                for n in range(150):
+                    await sender.offer(change(f"u{n}", str(n * revision), revision), ticket)
+            ticket.offered()
+            async with asyncio.timeout(30):
+                await settled.wait()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            assert [world.score(f"e{n}") for n in range(150)] == [str(n * 3) for n in range(150)]
+            assert world.calls("UpdateEndpointsBatch") < 20
+
+    asyncio.run(main())
+
+
+def test_calls_keep_to_their_rate(monkeypatch: pytest.MonkeyPatch):
+    async def main() -> None:
+        async with pinpoint(monkeypatch, PinpointOptions(updates_per_s=9)) as world:
+            world.add("u", "e")
+            started = time.monotonic()
+            for revision in range(1, 4):
+                await world.sink.publish([change("u", str(revision), revision)])
+            assert time.monotonic() - started >= 2 / 9 - 0.02
+            waited = world.metrics.registry.get_sample_value(
+                "scoring_sink_wait_seconds_total", {"sink": "pinpoint", "limit": "update_endpoints_batch"}
+            )
+            assert waited is not None
+            assert waited > 0.05
+
+    asyncio.run(main())
+
+
+def test_lookup_says_whose_an_endpoint_is(monkeypatch: pytest.MonkeyPatch):
+    async def main() -> None:
+        async with pinpoint(monkeypatch) as world:
+            world.add("somebody", "e1")
+            lookup = PinpointLookup(world.client, world.metrics, per_second=1000)
+            found = [
+                await lookup.user_of(EndpointKey(endpoint_id, project))
+                for endpoint_id, project in (("e1", APP), ("e2", APP), ("e1", "no-project"), ("..", APP))
+            ]
+            assert found == ["somebody", "", "", ""]
+            world.fake.faults.add(Fault(operation="GetEndpoint", status=429))
+            with pytest.raises(TransientError):
+                await lookup.user_of(EndpointKey("e1", APP))
+
+    asyncio.run(main())
+
+
+class _NoLetters:
+    async def put(self, letters: Sequence[object]) -> None:
+        raise AssertionError(letters)
