@@ -92,7 +92,7 @@ class DemoError(Exception):
 
 
 class Demo:
-    """One run; a context manager that leaves nothing running, and no logs where all was right.
+    """One run; a context manager that leaves nothing running, and logs only where something was wrong.
 
     Args:
         options: What to play.
@@ -124,7 +124,8 @@ class Demo:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
-        if self._done:
+        interrupted = kind is not None and not issubclass(kind, Exception)
+        if self._done or interrupted:
             shutil.rmtree(self.logs, ignore_errors=True)
 
     @property
