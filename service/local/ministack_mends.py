@@ -137,7 +137,8 @@ def mend_partiql_stream_records(dynamodb: Any) -> None:
 def mend_record_expiry(kinesis: Any) -> None:
     """Look only at the oldest record for what has expired: upstream copies every shard's whole list on every read.
 
-    Records of a shard are in arrival order. Measured at the tip of 100,000 retained records, round trip: 9.4 ms a GetRecords becomes 2.5 ms (empty: 1.6 ms).
+    Records of a shard are in arrival order. Measured at the tip of 100,000 retained records: a GetRecords
+    round trip of 9.4 ms becomes one of 2.5 ms (empty stream: 1.6 ms).
     """
 
     def expire(stream: dict[str, Any]) -> None:

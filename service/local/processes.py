@@ -152,7 +152,7 @@ class ChildProcess:
             code = self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             raise self.failure(f"did not end within {timeout_s:g} s") from None
-        self._join_pumps()
+        self._close()
         return code
 
     def failure(self, what: str) -> ChildFailedError:
@@ -180,8 +180,11 @@ class ChildProcess:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        if process.stdin is not None:
-            process.stdin.close()
+        self._close()
+
+    def _close(self) -> None:
+        if self._process and self._process.stdin:
+            self._process.stdin.close()
         self._join_pumps()
 
     def _join_pumps(self) -> None:
