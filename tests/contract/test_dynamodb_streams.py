@@ -1,0 +1,147 @@
+"""`ShardSource[StreamImage]` on a DynamoDB table's stream."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from service.aws.clients import Clients
+from service.aws.dynamodb_streams import DynamoDbStreamSource
+from service.aws.errors import AwsSetupError
+from service.aws.score_item import key_item
+from service.aws.score_table import ScoreTable
+from service.observability.metrics import Metrics
+from service.pipelines.ports import Change
+from service.scoring.change import ScoreChange, change_of
+from service.scoring.fold import ABSENT, Scorable, ScoreState, UserKey, fold, sequence_bytes
+from service.shards.errors import ShardGoneError
+from service.shards.ports import Page, StreamImage
+from service.shards.position import LATEST, TRIM_HORIZON, at_timestamp
+from tests.fakes.embedded import MakeTable, Run
+
+ANN = UserKey("ann", "p1")
+
+
+@pytest.fixture
+def table(make_table: MakeTable) -> str:
+    return make_table("scores")
+
+
+@pytest.fixture
+def source(aws_clients: Clients, run: Run, table: str) -> DynamoDbStreamSource:
+    return run(DynamoDbStreamSource.open(aws_clients.dynamodb, aws_clients.streams, table))
+
+
+def score(aws_clients: Clients, run: Run, table: str, *points: int) -> None:
+    """Commit events as ingest does."""
+    store = ScoreTable(aws_clients.dynamodb, table, Metrics())
+    state: ScoreState = ABSENT
+    for number, each in enumerate(points):
+        outcome = fold(state, "tag:0", [Scorable(sequence_bytes(str(number + 1)), Decimal(each), 5 + number)])
+        assert outcome is not None
+        run(store.commit([Change(ANN, outcome)]))
+        state = outcome.after
+
+
+def read(source: DynamoDbStreamSource, run: Run, position: str, limit: int = 100) -> Page[StreamImage]:
+    (shard,) = run(source.list_shards())
+    return run(source.fetch(run(source.iterator(shard.shard_id, position)), limit))
+
+
+def changes(page: Page[StreamImage]) -> list[object]:
+    return [change_of(record.data.keys, record.data.new) for record in page.records]
+
+
+def test_the_stream_is_named_for_its_table(source: DynamoDbStreamSource, table: str):
+    assert source.stream.name == table
+    assert f"{table}/stream/" in source.stream.arn
+    assert ":" not in source.stream.tag
+
+
+def test_an_open_shard_is_listed(source: DynamoDbStreamSource, run: Run):
+    (shard,) = run(source.list_shards())
+    assert (shard.parents, shard.closed) == ((), False)
+
+
+def test_commits_come_as_absolute_scores_and_removals_as_tombstones(
+    source: DynamoDbStreamSource, aws_clients: Clients, run: Run, table: str
+):
+    score(aws_clients, run, table, 10, -4)
+    run(aws_clients.dynamodb.delete_item(TableName=table, Key=key_item(ANN)))
+    page = read(source, run, TRIM_HORIZON)
+    assert changes(page) == [
+        ScoreChange(ANN, Decimal(10), 1, 5),
+        ScoreChange(ANN, Decimal(6), 2, 6),
+        ScoreChange(ANN, None, 0, 0),
+    ]
+    assert [record.data.new is None for record in page.records] == [False, False, True]
+    sequences = [int(record.sequence) for record in page.records]
+    assert sequences == sorted(set(sequences))
+    assert page.next_iterator is not None
+
+
+def test_what_the_replaced_system_writes_comes_too(
+    source: DynamoDbStreamSource, aws_clients: Clients, run: Run, table: str
+):
+    run(aws_clients.dynamodb.put_item(TableName=table, Item={**key_item(ANN), "Score": {"N": "3"}}))
+    assert changes(read(source, run, TRIM_HORIZON)) == [ScoreChange(ANN, Decimal(3), 0, 0)]
+
+
+def test_a_refused_write_makes_no_record(source: DynamoDbStreamSource, aws_clients: Clients, run: Run, table: str):
+    score(aws_clients, run, table, 10)
+    score(aws_clients, run, table, 10)
+    assert len(read(source, run, TRIM_HORIZON).records) == 1
+
+
+def test_reading_goes_on_after_a_limit_and_after_a_sequence(
+    source: DynamoDbStreamSource, aws_clients: Clients, run: Run, table: str
+):
+    score(aws_clients, run, table, 1, 2, 3)
+    first = read(source, run, TRIM_HORIZON, limit=2)
+    assert len(first.records) == 2
+    rest = run(source.fetch(first.next_iterator, 5000))
+    assert changes(rest) == [ScoreChange(ANN, Decimal(6), 3, 7)]
+    assert changes(read(source, run, first.records[1].sequence)) == changes(rest)
+
+
+def test_an_empty_page_is_the_tip_and_not_the_end(
+    source: DynamoDbStreamSource, aws_clients: Clients, run: Run, table: str
+):
+    page = read(source, run, LATEST)
+    assert (page.records, page.behind_ms) == ([], 0)
+    assert page.next_iterator is not None
+    score(aws_clients, run, table, 1)
+    assert len(run(source.fetch(page.next_iterator, 10)).records) == 1
+
+
+def test_a_page_is_as_far_behind_as_its_newest_record_is_old(aws_clients: Clients, run: Run, table: str):
+    score(aws_clients, run, table, 1)
+    now = [0]
+    source = run(DynamoDbStreamSource.open(aws_clients.dynamodb, aws_clients.streams, table, lambda: now[0]))
+    now[0] = read(source, run, TRIM_HORIZON).records[-1].arrival_ms + 4321
+    assert read(source, run, TRIM_HORIZON).behind_ms == 4321
+
+
+def test_there_is_no_start_by_time(source: DynamoDbStreamSource, run: Run):
+    with pytest.raises(ValueError, match="by time"):
+        run(source.iterator("shard", at_timestamp(1)))
+
+
+def test_an_unknown_shard_is_gone(source: DynamoDbStreamSource, run: Run):
+    with pytest.raises(ShardGoneError, match="shardId-00000000000000000099-00000000"):
+        run(source.iterator("shardId-00000000000000000099-00000000", TRIM_HORIZON))
+
+
+def test_a_table_without_a_stream_or_with_keys_only_says_what_to_do(
+    aws_clients: Clients, run: Run, make_table: MakeTable
+):
+    silent = make_table("definitions")
+    with pytest.raises(AwsSetupError, match="scoring setup"):
+        run(DynamoDbStreamSource.open(aws_clients.dynamodb, aws_clients.streams, silent))
+    view = {"StreamEnabled": True, "StreamViewType": "KEYS_ONLY"}
+    run(aws_clients.dynamodb.update_table(TableName=silent, StreamSpecification=view))
+    with pytest.raises(AwsSetupError, match="KEYS_ONLY"):
+        run(DynamoDbStreamSource.open(aws_clients.dynamodb, aws_clients.streams, silent))
+    with pytest.raises(AwsSetupError, match="no-such-table"):
+        run(DynamoDbStreamSource.open(aws_clients.dynamodb, aws_clients.streams, "no-such-table"))
