@@ -166,6 +166,10 @@ class Publisher:
         """Have `run` publish every stored score: the stream has lost changes (`RecordsTrimmedError`)."""
         self._verifier.request_reconcile()
 
+    async def drained(self) -> None:
+        """Return when no score is in doubt, while `run` is running; await it, for a while, before the process ends."""
+        await self._verifier.settled()
+
     async def _watch_leases(self) -> None:
         while True:
             await self._clock.sleep(LEASE_CHECK_S)

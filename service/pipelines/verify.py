@@ -110,6 +110,10 @@ class Verifier:
         """Publish every stored score, soon; once, however often it is asked for before that begins."""
         self._reconcile_wanted.set()
 
+    async def settled(self) -> None:
+        """Return when nobody is in doubt."""
+        await self._settled.wait()
+
     async def run(self) -> None:
         """Verify and reconcile until cancelled."""
         async with asyncio.TaskGroup() as tasks:
@@ -132,7 +136,7 @@ class Verifier:
                 count += await self._reconcile_chunk(chunk)
                 chunk = []
         count += await self._reconcile_chunk(chunk)
-        await self._settled.wait()
+        await self.settled()
         return count
 
     async def _reconcile_chunk(self, changes: list[ScoreChange]) -> int:
