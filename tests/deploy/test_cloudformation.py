@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 import pytest
+import yaml
 from cfnlint.api import lint_file
 
 from service.aws.setup_plan import Names, tables
@@ -342,3 +343,29 @@ def test_prometheus_finds_the_tasks_by_name():
     assert (discovery["RoutingPolicy"], discovery["DnsRecords"][0]["Type"]) == ("MULTIVALUE", "A")
     assert stack.resources["Service"]["Properties"]["ServiceRegistries"] == [{"RegistryArn": "<Discovery.Arn>"}]
     assert service(MetricsDnsNamespace="").resources["Service"]["Properties"]["ServiceRegistries"] == []
+
+
+class TestPrometheus:
+    @pytest.mark.parametrize(("resource", "file"), [("RecordingRules", "recording.yml"), ("AlertRules", "alerts.yml")])
+    def test_the_rules_are_those_of_deploy_prometheus(self, resource: str, file: str):
+        """`deploy/embed-rules` writes them into the template again."""
+        rules = (FOLDER.parent / "prometheus" / "rules" / file).read_text()
+        assert load("prometheus")["Resources"][resource]["Properties"]["Data"] == rules
+
+    def test_the_collector_finds_the_tasks_by_dns(self):
+        stack = Stack("prometheus", MetricsDnsName="engagement-scoring.internal", SubnetIds=["subnet-1", "subnet-2"])
+        collector = stack.resources["Collector"]["Properties"]
+        assert set(collector["Source"]) == {"VpcConfiguration"}
+        scrape = yaml.safe_load(collector["ScrapeConfiguration"]["ConfigurationBlob"])
+        (job,) = scrape["scrape_configs"]
+        assert job["job_name"] == "scoring"  # the rules select it
+        assert job["dns_sd_configs"] == [{"names": ["engagement-scoring.internal"], "type": "A", "port": 9464}]
+        assert "Collector" not in Stack("prometheus").resources
+
+    def test_alerts_go_to_the_topic(self):
+        topic = "arn:aws:sns:us-east-1:123456789012:on-call"
+        definition = Stack("prometheus", AlarmTopicArn=topic).resources["Workspace"]["Properties"][
+            "AlertManagerDefinition"
+        ]
+        config = yaml.safe_load(yaml.safe_load(definition)["alertmanager_config"])
+        assert config["receivers"][0]["sns_configs"][0]["topic_arn"] == topic

@@ -1,0 +1,152 @@
+"""Which AWS operations a worker can make: found in the source, from the methods of the ports down.
+
+A worker reaches AWS only through the ports (and `open`, which makes a source), so what these methods reach inside
+`service/aws` and `service/sinks` is what it may call; what only commands call is not reached.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import botocore.session
+from botocore import xform_name
+
+from service.pipelines import ports as pipeline_ports
+from service.shards import ports as shard_ports
+
+SERVICE = Path(__file__).parents[2] / "service"
+ADAPTERS: dict[str, tuple[str, tuple[type, ...]]] = {
+    "KinesisSource": ("stream", (shard_ports.ShardSource,)),
+    "DynamoDbStreamSource": ("score stream", (shard_ports.ShardSource,)),
+    "LeaseTable": ("leases", (shard_ports.LeaseStore, shard_ports.Membership)),
+    "ScoreTable": ("scores", (pipeline_ports.ScoreStore,)),
+    "DefinitionTable": ("definitions", (pipeline_ports.DefinitionSource,)),
+    "IdentityTable": ("identities", (pipeline_ports.Identities,)),
+    "DirectoryTable": ("identities", (pipeline_ports.EndpointDirectory,)),
+    "DeadLetterTable": ("dead letters", (pipeline_ports.DeadLetters,)),
+    "PinpointLookup": ("project", (pipeline_ports.EndpointLookup,)),
+    "PinpointSink": ("project", (pipeline_ports.Sink,)),
+    "Targets": ("project", ()),
+}
+"""Class -> the resource it works on, and the ports through which a worker reaches it. `Targets` is the sink's."""
+
+NOT_IN_A_WORKER = {"KinesisWriter", "Setup", "Doctor"}
+"""Classes that only commands use, with the operator's permissions."""
+
+PREFIXES = {"kinesis": "kinesis", "dynamodb": "dynamodb", "dynamodbstreams": "dynamodb", "pinpoint": "mobiletargeting"}
+"""botocore's name of a service -> prefix of its IAM actions."""
+
+STREAM_MODULES = {"dynamodb_streams": "dynamodbstreams", "kinesis": "kinesis"}
+PARTIQL = re.compile(r'\b(INSERT) INTO "|\b(UPDATE) "|\b(DELETE) FROM "|\b(SELECT) ')
+
+
+def _operations(service: str) -> dict[str, str]:
+    model = botocore.session.get_session().get_service_model(service)
+    return {xform_name(name): name for name in model.operation_names}
+
+
+OPERATIONS = {service: _operations(service) for service in PREFIXES}
+
+
+class Module:
+    """One file: its functions by name, methods by class."""
+
+    def __init__(self, path: Path) -> None:
+        tree = ast.parse(path.read_text())
+        self.name = path.stem
+        self.functions = {
+            node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        }
+        self.classes = {
+            node.name: {
+                item.name: item for item in node.body if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)
+            }
+            for node in tree.body
+            if isinstance(node, ast.ClassDef)
+        }
+        self.imported = {
+            alias.asname or alias.name: node.module.rpartition(".")[2]
+            for node in tree.body
+            if isinstance(node, ast.ImportFrom)
+            and node.module
+            and node.module.startswith(("service.aws", "service.sinks"))
+            for alias in node.names
+        }
+
+
+MODULES = {path.stem: Module(path) for folder in ("aws", "sinks") for path in (SERVICE / folder).glob("*.py")}
+
+
+def _service_of(module: str, operation: str) -> str:
+    if module in STREAM_MODULES and operation in OPERATIONS[STREAM_MODULES[module]]:
+        return STREAM_MODULES[module]
+    return next(service for service in ("dynamodb", "pinpoint", "kinesis") if operation in OPERATIONS[service])
+
+
+def _actions(module: Module, node: ast.AST) -> Iterator[str]:
+    known = {name for operations in OPERATIONS.values() for name in operations}
+    for item in ast.walk(node):
+        if isinstance(item, ast.Attribute) and item.attr in known:
+            owner = ast.unparse(item.value)
+            if "client" in owner or owner in {"dynamodb", "streams"}:
+                service = _service_of(module.name, item.attr)
+                if item.attr != "batch_execute_statement":
+                    yield f"{PREFIXES[service]}:{OPERATIONS[service][item.attr]}"
+        if isinstance(item, ast.Constant) and isinstance(item.value, str) and (verb := PARTIQL.search(item.value)):
+            yield f"dynamodb:PartiQL{next(filter(None, verb.groups())).capitalize()}"
+
+
+def reached(module: Module, class_name: str, starts: set[str]) -> set[str]:
+    """Return the IAM actions that methods `starts` of a class can come to."""
+    found: set[str] = set()
+    seen: set[tuple[str, str, str]] = set()
+    todo = [(module, class_name, name) for name in starts]
+    while todo:
+        where, owner, name = todo.pop()
+        if (where.name, owner, name) in seen:
+            continue
+        seen.add((where.name, owner, name))
+        node = where.classes.get(owner, {}).get(name) if owner else where.functions.get(name)
+        if node is None:
+            continue
+        found |= set(_actions(where, node))
+        for item in ast.walk(node):
+            if isinstance(item, ast.Attribute) and ast.unparse(item.value) in {"self", "cls"}:
+                todo.append((where, owner, item.attr))
+            elif isinstance(item, ast.Name) and item.id in where.functions:
+                todo.append((where, "", item.id))
+            elif isinstance(item, ast.Name) and where.imported.get(item.id) in MODULES:
+                todo.append((MODULES[where.imported[item.id]], "", item.id))
+    return found
+
+
+def unknown_adapters() -> set[str]:
+    """Return classes that speak to AWS and are in neither list above."""
+    return {
+        name
+        for module in MODULES.values()
+        for name, methods in module.classes.items()
+        if name not in ADAPTERS.keys() | NOT_IN_A_WORKER and reached(module, name, set(methods))
+    }
+
+
+def worker_actions() -> dict[str, set[str]]:
+    """Return the IAM actions a worker needs, by resource."""
+    actions: dict[str, set[str]] = {}
+    for module in MODULES.values():
+        for name in ADAPTERS.keys() & module.classes.keys():
+            resource, ports = ADAPTERS[name]
+            methods = {method for port in ports for method in vars(port) if not method.startswith("_")} | {
+                "open",
+                "find",
+            }
+            actions.setdefault(resource, set()).update(reached(module, name, methods))
+    # Opening the score table's stream looks at the table first.
+    for action in list(actions["score stream"]):
+        if action == "dynamodb:DescribeTable":
+            actions["score stream"].discard(action)
+            actions["scores"].add(action)
+    return actions
