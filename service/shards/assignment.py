@@ -12,7 +12,8 @@ In this order:
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence, Set as AbstractSet
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 import msgspec
 

@@ -31,6 +31,10 @@ _FIRST_RELIST = 1.0
 """Seconds until the next list after a shard ended whose children are unknown; doubles up to the usual interval."""
 
 
+_MARGIN = 0.01
+"""Seconds; so that a cycle due at somebody's death does not come a moment too early."""
+
+
 class LeaderPorts(msgspec.Struct, frozen=True):
     """What a leader works with."""
 
@@ -235,7 +239,9 @@ class _Reign:
         done = self._decide(leader, snapshot, rows, asked_at_table, answered_at)
         if leader.in_office():
             await self._carry_out(leader, *done)
-        return settings.cycle_interval(len(rows) + len(snapshot.members))
+        # Whoever falls silent is found out in time, however rare the cycles.
+        next_death = self._liveness.next_death(clock.monotonic()) + _MARGIN
+        return min(settings.cycle_interval(len(rows) + len(snapshot.members)), max(settings.cycle_min, next_death))
 
     async def _discover(self, leader: Leader, shards: Any, rows: dict[str, Lease]) -> None:  # noqa: ANN401 - any payload
         ports, settings = self._ports, self._ports.settings

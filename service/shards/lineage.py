@@ -7,7 +7,8 @@ DynamoDB stream may show for a while, needs no rule of its own: its row is not f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set as AbstractSet
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 
 from service.shards.lease import Lease
 

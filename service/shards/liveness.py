@@ -124,3 +124,7 @@ class Liveness:
         self._pulses = pulses
         self._strangers = strangers
         return tuple(sorted(alive)), tuple(sorted(dead))
+
+    def next_death(self, now: float) -> float:
+        """Return seconds until the first of the living will have been silent for too long, if it stays silent."""
+        return min((pulse.since + self._lease_duration - now for pulse in self._pulses.values()), default=float("inf"))

@@ -5,7 +5,8 @@ Bookkeeping only: no I/O. Times are monotonic seconds of this process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set as AbstractSet
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 
 MAX_SUSPECTS = 10_000
 """Shards under suspicion, and shards retired, remembered at most; the oldest is forgotten first."""
