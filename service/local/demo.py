@@ -25,14 +25,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 from service.config import Settings, load
 from service.local.emulator import Emulator
 from service.local.live import Moment, View
+from service.local.meter import Counts
 from service.local.pinpoint_fake import PinpointProcess
 from service.local.playback import Playback, PlaybackError
 from service.local.population import PROJECT_ID, populate
 from service.local.processes import ChildFailedError
-from service.local.report import Bill, Report, bill_of
+from service.local.report import Report
 from service.local.traffic import Meaning, campaign
 from service.local.truth import CUSTOM, DEFAULTS, Found, Truth, differences
-from service.local.wire import Tally
 from service.local.worker import Gauges, Worker
 from service.local.world import World, WorldError
 
@@ -107,7 +107,7 @@ class Demo:
         self._truth = Truth(self._population, {**DEFAULTS, **CUSTOM})
         self._telling = threading.Lock()
         self._environment: dict[str, str] = {}
-        self._baseline: Sequence[Tally] = ()
+        self._baseline = Counts({})
         self._handled_before = 0
         self._counted_at = 0.0
         self._moment = Moment(total=options.events)
@@ -162,7 +162,7 @@ class Demo:
                 self._world.spoil(self._population.endpoints[0])
                 found = self._world.found()
             faults = differences(self._truth, self._population, found)
-            bill = bill_of(self._baseline, self._world.tallies())
+            bill = self._world.counts().since(self._baseline)
             if not keep:
                 faults += self._stop_worker()
         except ChildFailedError as error:
@@ -196,7 +196,7 @@ class Demo:
             "SCORING_LOG_FORMAT": "json",
         }
         self._settings: Settings = load(self.environment())
-        self._world = World(self._environment, self._settings, self._aws.endpoint_url, self._pinpoint)
+        self._world = World(self._environment, self._settings, self._aws, self._pinpoint)
         say(f"creating a stream of {options.shards} shards, the tables and the definitions")
         self._world.create_stream(options.shards)
         self._set_up()
@@ -204,7 +204,7 @@ class Demo:
         count = len(self._population.everything)
         say(f"creating {count:,} endpoints for {options.users:,} users")
         self._world.settle(self._population)
-        self._baseline = self._world.tallies()
+        self._baseline = self._world.counts()
 
     def _set_up(self) -> None:
         command = [sys.executable, "-m", "service", "setup", "--project", PROJECT_ID]
@@ -330,7 +330,7 @@ class Demo:
         self._stop_s = time.monotonic() - began
         return [] if code == 0 else [f"worker: SIGTERM should end it with exit code 0, it ended with {code}"]
 
-    def _report(self, found: Found, faults: Sequence[str], bill: Bill) -> Report:
+    def _report(self, found: Found, faults: Sequence[str], bill: Counts) -> Report:
         return Report(
             events=self._truth.events,
             outcomes=self._truth.outcomes,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import msgspec
 
+from service.local.population import PROJECT_ID
 from service.local.traffic import Meaning, Record
 
 MAX_PER_CALL = 500
@@ -37,20 +38,24 @@ class Playback:
     Args:
         kinesis: A boto3 `kinesis` client that does not retry by itself: a retried PutRecords whose response was
             lost puts its records twice, and the service must count both.
-        stream: Name of the stream.
+        stream: Name of the stream, or how PutRecords is to name it (`StreamARN`).
         records: What to put, in the order of their due times.
         told: Called with the meanings of what was put, from the thread.
+        project_id: The project that the events come from.
     """
 
     def __init__(
         self,
         kinesis: Any,  # noqa: ANN401 - boto3 makes its clients at run time
-        stream: str,
+        stream: str | Mapping[str, str],
         records: Iterable[Record],
         told: Callable[[Sequence[Meaning]], None],
+        *,
+        project_id: str = PROJECT_ID,
     ) -> None:
+        self._project_id = project_id
         self._kinesis = kinesis
-        self._stream = stream
+        self._stream = {"StreamName": stream} if isinstance(stream, str) else dict(stream)
         self._records = records
         self._told = told
         self._stopping = threading.Event()
@@ -87,14 +92,14 @@ class Playback:
             if self._stopping.wait(max(0.0, start + breath[-1].due_s - time.monotonic())):
                 return
             now_ms = time.time_ns() // 1_000_000
-            self._put([_Entry(record.data(now_ms), record.partition_key) for record in breath])
+            self._put([_Entry(record.data(now_ms, self._project_id), record.partition_key) for record in breath])
             self._told([record.meaning for record in breath])
             self.put += len(breath)
 
     def _put(self, entries: list[_Entry]) -> None:
         for _ in range(MAX_RESENDS):
             answer = self._kinesis.put_records(
-                StreamName=self._stream,
+                **self._stream,
                 Records=[{"Data": entry.data, "PartitionKey": entry.partition_key} for entry in entries],
             )
             if not answer["FailedRecordCount"]:
@@ -106,7 +111,9 @@ class Playback:
             ]
             if self._stopping.wait(RESEND_PAUSE_S):
                 return
-        raise PlaybackError(f"the stream {self._stream} refused {len(entries)} records {MAX_RESENDS} times")
+        raise PlaybackError(
+            f"the stream {next(iter(self._stream.values()))} refused {len(entries)} records {MAX_RESENDS} times"
+        )
 
 
 def breaths(records: Iterable[Record]) -> Iterator[list[Record]]:

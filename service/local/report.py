@@ -11,30 +11,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from service.local.meter import Counts
 from service.local.truth import Replaced, as_text
-from service.local.wire import Tally
 
 REQUEST_BUDGET = 120.0
 """Requests per 1,000 events that the service may make, all in all."""
 LEADERS = 10
 DIFFERENCES_SHOWN = 10
-
-
-class Bill(msgspec.Struct, frozen=True):
-    """What was counted at the wire of the embedded AWS, of this service's own clients only.
-
-    Attributes:
-        requests: By operation, such as `dynamodb.BatchExecuteStatement`; retries included.
-        write_units: DynamoDB write units, all tables together.
-    """
-
-    requests: Mapping[str, int]
-    write_units: int
-
-    @property
-    def total(self) -> int:
-        """All requests."""
-        return sum(self.requests.values())
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -48,7 +31,7 @@ class Report(msgspec.Struct, frozen=True):
         endpoints: Endpoints compared.
         dead_letters: Letters found, by reason.
         differences: Everything that is not as it must be, one sentence each.
-        bill: What was paid.
+        bill: What was counted at the wire, of this service's own requests only.
         replaced: What the system this replaces would have made of the same events.
         played_s: Seconds over which events were put.
         drained_s: Seconds from the last event put until the last score was published.
@@ -65,7 +48,7 @@ class Report(msgspec.Struct, frozen=True):
     endpoints: int
     dead_letters: Mapping[str, int]
     differences: Sequence[str]
-    bill: Bill
+    bill: Counts
     replaced: Replaced
     played_s: float
     drained_s: float
@@ -86,19 +69,7 @@ class Report(msgspec.Struct, frozen=True):
     @property
     def within_budget(self) -> bool:
         """Whether the service made no more requests than it may."""
-        return self.per_thousand(self.bill.total) <= REQUEST_BUDGET
-
-
-def bill_of(before: Sequence[Tally], after: Sequence[Tally]) -> Bill:
-    """Return what was counted between two readings of the same meters."""
-    requests: dict[str, int] = {}
-    write_units = 0
-    for sign, tallies in ((-1, before), (1, after)):
-        for tally in tallies:
-            for name, operation in tally.operations.items():
-                requests[name] = requests.get(name, 0) + sign * operation.requests
-                write_units += sign * operation.write_units
-    return Bill({name: count for name, count in requests.items() if count}, write_units)
+        return self.per_thousand(self.bill.requests) <= REQUEST_BUDGET
 
 
 def leaders(scores: Mapping[str, Decimal]) -> list[tuple[str, Decimal]]:
@@ -130,8 +101,8 @@ def as_document(report: Report) -> dict[str, Any]:
         "leaderboard": [{"user": user, "score": as_text(score)} for user, score in leaders(report.scores)],
         "dead_letters": dict(report.dead_letters),
         "differences": list(report.differences),
-        "requests": dict(sorted(report.bill.requests.items())),
-        "requests_per_1000_events": round(report.per_thousand(report.bill.total), 1),
+        "requests": report.bill.by_operation,
+        "requests_per_1000_events": round(report.per_thousand(report.bill.requests), 1),
         "requests_budget_per_1000_events": REQUEST_BUDGET,
         "within_budget": report.within_budget,
         "write_units_per_1000_events": round(report.per_thousand(report.bill.write_units), 1),
@@ -199,10 +170,10 @@ def _costs(report: Report) -> Table:
         "pinpoint.GetUserEndpoints": report.replaced.get_user_endpoints,
         "pinpoint.UpdateEndpoint": report.replaced.update_endpoint,
     }
-    for name in sorted(old.keys() | report.bill.requests.keys()):
-        table.add_row(name, _rate(report, old.get(name, 0)), _rate(report, report.bill.requests.get(name, 0)))
+    for name in sorted(old.keys() | report.bill.by_operation.keys()):
+        table.add_row(name, _rate(report, old.get(name, 0)), _rate(report, report.bill.by_operation.get(name, 0)))
     table.add_section()
-    table.add_row("all requests", _rate(report, report.replaced.requests), _rate(report, report.bill.total))
+    table.add_row("all requests", _rate(report, report.replaced.requests), _rate(report, report.bill.requests))
     table.add_row(
         "write units", _rate(report, report.replaced.update_item), _rate(report, report.bill.write_units), style="bold"
     )
@@ -226,9 +197,9 @@ the {old.get_endpoint:,} that have one, and for the {old.update_item:,} of them 
 GetUserEndpoints once, and updates all of the user's endpoints ({each:.2f} on average):
 {old_sum} = {old.requests:,} requests.
 Its reading of the streams is not counted. Ours is, and so is everything else in both lives of
-the worker, at the wire: {report.bill.total:,} requests.
+the worker, at the wire: {report.bill.requests:,} requests.
 
-{mark}  {report.per_thousand(report.bill.total):.1f} requests per 1,000 events; the budget is {REQUEST_BUDGET:.0f}
+{mark}  {report.per_thousand(report.bill.requests):.1f} requests per 1,000 events; the budget is {REQUEST_BUDGET:.0f}
 events: {outcomes} (seed {report.seed})
 kill -9 to the first new commit: {down}; played {report.played_s:.1f} s, drained {report.drained_s:.1f} s later, \
 {report.total_s:.1f} s in all"""

@@ -14,7 +14,7 @@ from random import Random
 
 import msgspec
 
-from service.local.population import Endpoint, Population, chance
+from service.local.population import PROJECT_ID, Endpoint, Population, chance
 from service.local.shapes import OTHER_PROJECT_ID, SPOILERS, Draft, render, spoil
 
 CHAPTER_EVENTS = 4_000
@@ -63,12 +63,20 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     seed: int
     spare: Endpoint
 
-    def data(self, now_ms: int) -> bytes:
-        """Return the record's bytes, arriving at `now_ms` (epoch milliseconds)."""
+    def data(self, now_ms: int, project_id: str = PROJECT_ID) -> bytes:
+        """Return the record's bytes.
+
+        Args:
+            now_ms: When it arrives, epoch milliseconds.
+            project_id: The project that the population belongs to.
+        """
         rng = Random(self.seed)  # noqa: S311 - seeded on purpose
         if isinstance(self.beat, str):
             return spoil(self.beat, self.spare, rng, now_ms)
-        return render(self.beat, rng, now_ms)
+        draft = self.beat
+        if project_id != PROJECT_ID and draft.project_id == PROJECT_ID:
+            draft = msgspec.structs.replace(draft, project_id=project_id)
+        return render(draft, rng, now_ms)
 
 
 def campaign(population: Population, events: int, seed: int, *, rate: float = 1_000.0) -> Iterator[Record]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -17,10 +15,11 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from service.config import Settings
+from service.local.emulator import Emulator
+from service.local.meter import Counts, Meter
 from service.local.pinpoint_fake import PinpointProcess
 from service.local.population import PROJECT_ID, Endpoint, Population
 from service.local.truth import Found
-from service.local.wire import OURS, Tally
 
 STREAM_TIMEOUT_S = 20.0
 BATCH = 100
@@ -29,7 +28,6 @@ BATCH = 100
 MAX_THROTTLES = 200
 """Times that preparing endpoints waits for the fake's rate limit before it is a failure."""
 THROTTLE_PAUSE_S = 0.1
-HTTP_TIMEOUT_S = 20.0
 WRONG_SCORE = "31337"
 """The score that `spoil` writes."""
 
@@ -44,16 +42,16 @@ class World:
     Args:
         environment: `AWS_*` variables that name endpoints, credentials and region.
         settings: What the worker is configured with: names of stream, tables and attribute.
-        aws_url: The embedded AWS, for its meter.
+        aws: The embedded AWS, for its meter.
         pinpoint: The Pinpoint fake, for its own pages.
     """
 
     def __init__(
-        self, environment: Mapping[str, str], settings: Settings, aws_url: str, pinpoint: PinpointProcess
+        self, environment: Mapping[str, str], settings: Settings, aws: Emulator, pinpoint: PinpointProcess
     ) -> None:
         self._environment = environment
         self._settings = settings
-        self._aws_url = aws_url
+        self._aws = aws
         self._fake = pinpoint
 
     def _client(self, service: str) -> Any:  # noqa: ANN401 - boto3 makes its clients at run time
@@ -107,23 +105,7 @@ class World:
 
     def settle(self, population: Population) -> None:
         """Create every endpoint of the population in the fake."""
-        endpoints = iter(population.everything)
-        while batch := list(islice(endpoints, BATCH)):
-            self._update_batch(batch)
-
-    def _update_batch(self, batch: Sequence[Endpoint]) -> None:
-        for _ in range(MAX_THROTTLES):
-            try:
-                self._pinpoint.update_endpoints_batch(
-                    ApplicationId=PROJECT_ID, EndpointBatchRequest={"Item": [_request(endpoint) for endpoint in batch]}
-                )
-            except ClientError as error:
-                if error.response["Error"]["Code"] != "TooManyRequestsException":
-                    raise
-                time.sleep(THROTTLE_PAUSE_S)
-            else:
-                return
-        raise WorldError(f"the Pinpoint fake refused {len(batch)} endpoints {MAX_THROTTLES} times")
+        settle(self._pinpoint, population, PROJECT_ID)
 
     def users_scored(self) -> int:
         """Return how many items the score table holds."""
@@ -137,12 +119,9 @@ class World:
         count: int = self._dynamodb.describe_table(TableName=table)["Table"]["ItemCount"]
         return count
 
-    def tallies(self) -> list[Tally]:
+    def counts(self) -> Counts:
         """Return what the meters counted of this service's own requests, so far."""
-        return [
-            Tally.from_json(_get_json(f"{self._aws_url}/_meter").get(OURS, {})),
-            Tally.from_json(self._fake.stats()["requests"].get(OURS, {})),
-        ]
+        return Meter.read(self._aws, self._fake)
 
     def endpoints(self) -> list[dict[str, Any]]:
         """Return every endpoint of the project in the fake, as `GetEndpoint` would."""
@@ -191,6 +170,30 @@ class World:
         )
 
 
+def settle(pinpoint: Any, population: Population, project_id: str) -> None:  # noqa: ANN401 - a boto3 client
+    """Create every endpoint of the population in a project.
+
+    Raises:
+        WorldError: It was throttled for too long.
+    """
+    endpoints = iter(population.everything)
+    while batch := [_request(endpoint) for endpoint in islice(endpoints, BATCH)]:
+        _update_batch(pinpoint, batch, project_id)
+
+
+def _update_batch(pinpoint: Any, batch: Sequence[Mapping[str, Any]], project_id: str) -> None:  # noqa: ANN401 - likewise
+    for _ in range(MAX_THROTTLES):
+        try:
+            pinpoint.update_endpoints_batch(ApplicationId=project_id, EndpointBatchRequest={"Item": batch})
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "TooManyRequestsException":
+                raise
+            time.sleep(THROTTLE_PAUSE_S)
+        else:
+            return
+    raise WorldError(f"Pinpoint refused {len(batch)} endpoints {MAX_THROTTLES} times")
+
+
 def _request(endpoint: Endpoint) -> dict[str, Any]:
     request: dict[str, Any] = {
         "Id": endpoint.endpoint_id,
@@ -202,9 +205,3 @@ def _request(endpoint: Endpoint) -> dict[str, Any]:
     if endpoint.user_id:
         request["User"] = {"UserId": endpoint.user_id}
     return request
-
-
-def _get_json(url: str) -> dict[str, Any]:
-    with urllib.request.urlopen(url, timeout=HTTP_TIMEOUT_S) as answer:  # noqa: S310 - our own http URL
-        document: dict[str, Any] = json.loads(answer.read())
-        return document

@@ -10,12 +10,13 @@ from prometheus_client import generate_latest
 from rich.console import Console
 
 from service.local.live import Moment, View
+from service.local.meter import Counts
 from service.local.playback import MAX_PER_CALL, Playback, PlaybackError, breaths
 from service.local.population import populate
-from service.local.report import Bill, Report, as_document, bill_of, leaders, print_report, verdict
+from service.local.report import Report, as_document, leaders, print_report, verdict
 from service.local.traffic import Meaning, campaign
 from service.local.truth import Replaced
-from service.local.wire import Tally
+from service.local.wire import OperationTally
 from service.local.worker import gauges_of
 from service.observability.metrics import Metrics
 
@@ -27,7 +28,12 @@ RIGHT = Report(
     endpoints=6,
     dead_letters={"not_json": 2},
     differences=[],
-    bill=Bill({"dynamodb.BatchExecuteStatement": 100, "pinpoint.GetUserEndpoints": 3}, 900),
+    bill=Counts(
+        {
+            "dynamodb.BatchExecuteStatement": OperationTally(requests=100, write_units=900),
+            "pinpoint.GetUserEndpoints": OperationTally(requests=3),
+        }
+    ),
     replaced=Replaced(2_000, 1_500, 1_500, 1_500, 3_000),
     played_s=20.0,
     drained_s=3.0,
@@ -57,7 +63,7 @@ def test_the_report_shows_costs_side_by_side_and_whether_the_budget_holds():
     assert "(2.00 on average)" in text
     assert "PASS  51.5 requests per 1,000 events" in text
     assert "kill -9 to the first new commit: 6.1 s" in text
-    dear = msgspec.structs.replace(RIGHT, bill=Bill({"kinesis.GetRecords": 241}, 0))
+    dear = msgspec.structs.replace(RIGHT, bill=Counts({"kinesis.GetRecords": OperationTally(requests=241)}))
     assert "MISS  120.5 requests per 1,000 events" in _text(dear)
 
 
@@ -78,16 +84,6 @@ def test_the_document_is_json_and_says_the_same():
     assert document["requests_per_1000_events"] == 51.5
     assert document["replaced"]["requests_per_1000_events"] == 4750.0
     assert document["leaderboard"][0] == {"user": "a", "score": "5"}
-
-
-def test_the_bill_is_what_was_counted_in_between():
-    before, after = Tally(), Tally()
-    before.add("dynamodb.PutItem", write_units=1)
-    for _ in range(3):
-        after.add("dynamodb.PutItem", write_units=1)
-    after.add("kinesis.GetRecords")
-    bill = bill_of([before], [after])
-    assert bill == Bill({"dynamodb.PutItem": 2, "kinesis.GetRecords": 1}, 2)
 
 
 def test_a_workers_metrics_are_read_from_its_own_catalogue():

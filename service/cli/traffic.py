@@ -1,0 +1,102 @@
+"""`scoring local traffic`: campaigns without end, for an emulator."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from types import FrameType
+
+import click
+import msgspec
+
+from service.cli.context import note, settings_for, stream_argument
+from service.cli.errors import Failure
+from service.config import Purpose
+
+LINE_EVERY_S = 10.0
+TICK_S = 0.5
+TIMEOUT_S = 5.0
+
+
+@click.command()
+@click.option("--rate", type=click.FloatRange(0.1, 10_000), default=20, show_default=True, help="Records per second.")
+@click.option("--users", type=click.IntRange(10, 50_000), default=1_000, show_default=True, help="People.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Another seed, other people and campaigns.")
+@click.option("--project", metavar="ID", help="Project of the events; SCORING_PROJECT_IDS, or the demo's, otherwise.")
+def traffic(rate: float, users: int, seed: int, project: str | None) -> None:
+    """Play campaigns to the stream, without end, until SIGTERM or SIGINT.
+
+    Only to emulators: AWS_ENDPOINT_URL_KINESIS and AWS_ENDPOINT_URL_PINPOINT (or AWS_ENDPOINT_URL) must say where
+    they are. First the people's endpoints are created in the Pinpoint that is named.
+    """
+    import boto3  # noqa: PLC0415 # slow to import
+    from botocore.config import Config  # noqa: PLC0415 # likewise
+
+    from service.local.playback import Playback, PlaybackError  # noqa: PLC0415 # keeps `--help` quick
+    from service.local.population import PROJECT_ID, populate  # noqa: PLC0415 # likewise
+    from service.local.traffic import Meaning, stream  # noqa: PLC0415 # likewise
+    from service.local.world import WorldError, settle  # noqa: PLC0415 # likewise
+
+    settings = settings_for(Purpose.STREAM)
+    pinpoint_url = _emulator("PINPOINT")
+    _emulator("KINESIS")
+    only = settings.project_ids[0] if len(settings.project_ids) == 1 else PROJECT_ID
+    project_id = project or only
+    population = populate(users, seed)
+    signal.signal(signal.SIGTERM, _end)
+    _create_project(pinpoint_url, project_id)
+    session = boto3.Session(region_name=settings.aws_region or None)
+    # No retries: a record put again because a response was lost would count twice, and rightly so.
+    kinesis = session.client("kinesis", config=Config(retries={"total_max_attempts": 1}))
+    try:
+        settle(session.client("pinpoint"), population, project_id)
+        note(f"{len(population.everything):,} endpoints of {users:,} users created; {rate:g} events per second follow")
+
+        def told(_: Sequence[Meaning]) -> None: ...
+
+        name = stream_argument(settings)
+        records = stream(population, seed, rate)
+        with Playback(kinesis, name, records, told, project_id=project_id) as playback:
+            line_at = time.monotonic() + LINE_EVERY_S
+            while not playback.done:
+                time.sleep(TICK_S)
+                if time.monotonic() >= line_at:
+                    line_at += LINE_EVERY_S
+                    note(f"{playback.put:,} events put")
+    except (PlaybackError, WorldError) as error:
+        raise Failure(
+            "the traffic cannot be played", str(error), "is the emulator up, and `scoring setup` done?"
+        ) from error
+    except KeyboardInterrupt:
+        note("interrupted")
+
+
+def _emulator(service: str) -> str:
+    name = f"AWS_ENDPOINT_URL_{service}"
+    url = os.environ.get(name) or os.environ.get("AWS_ENDPOINT_URL")
+    if not url:
+        raise Failure(
+            "made-up traffic is for emulators only", f"{name} is not set", f"set {name} to the URL of an emulator"
+        )
+    return url
+
+
+def _create_project(pinpoint_url: str, project_id: str) -> None:
+    """Create the project where the Pinpoint is our fake; another emulator must have it already."""
+    body = msgspec.json.encode({"Id": project_id})
+    try:
+        urllib.request.urlopen(f"{pinpoint_url}/_fake/apps", body, timeout=TIMEOUT_S).close()  # noqa: S310 - a URL the user set
+    except urllib.error.HTTPError:
+        pass  # it is there already, or this is no fake of ours: creating the endpoints will tell
+    except OSError as error:
+        raise Failure(
+            "Pinpoint cannot be reached", f"{pinpoint_url}: {error}", "check AWS_ENDPOINT_URL_PINPOINT"
+        ) from error
+
+
+def _end(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
