@@ -8,6 +8,7 @@ import click
 
 from service.cli.context import json_option, note, print_json
 from service.cli.errors import Failure
+from service.cli.traffic import traffic
 
 if TYPE_CHECKING:
     from service.local.pinpoint_fake.server import PinpointFake
@@ -18,6 +19,9 @@ PINPOINT_PORT = 9465
 @click.group()
 def local() -> None:
     """Servers for trying things without AWS."""
+
+
+local.add_command(traffic)
 
 
 @local.command()
