@@ -1,7 +1,8 @@
 """The embedded AWS as a process of its own: ministack, mended, with a meter at its handlers.
 
-Run as `python -m service.local.ministack_child [--port N]` by `service.local.emulator`. It binds 127.0.0.1 only, prints
-`{"port": N}` as its first line, and ends when its standard input closes. `GET /_meter` answers what was counted.
+Run as `python -m service.local.ministack_child [--port N]` by `service.local.emulator`. It binds 127.0.0.1 unless told
+otherwise (in a container of its own), prints `{"port": N}` as its first line, and ends when its standard input closes.
+`GET /_meter` answers what was counted.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ from service.local.ministack_meter import Meter
 from service.local.processes import exit_with_parent
 
 
-def _serving_socket(port: int) -> socket.socket:
+def _serving_socket(host: str, port: int) -> socket.socket:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("127.0.0.1", port))
+    listener.bind((host, port))
     return listener
 
 
-def serve(port: int) -> None:
+def serve(host: str, port: int) -> None:
     """Mend, bind, announce the port on standard output, and serve until a signal comes or the owner goes."""
-    listener = _serving_socket(port)
+    listener = _serving_socket(host, port)
     bound: int = listener.getsockname()[1]
     # Read by ministack when its modules are imported, so before they are.
-    os.environ.update({"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(bound)})
+    os.environ.update({"BIND_HOST": host, "GATEWAY_PORT": str(bound)})
     dynamodb, kinesis, streams, app = (
         import_module(f"ministack.{name}")
         for name in ("services.dynamodb", "services.kinesis", "services.dynamodb_streams", "app")
@@ -63,13 +64,14 @@ def serve(port: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the child process."""
-    parser = argparse.ArgumentParser(description="The embedded AWS (ministack, mended) on 127.0.0.1")
+    parser = argparse.ArgumentParser(description="The embedded AWS (ministack, mended)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=0, help="0: any free port")
     options = parser.parse_args(arguments)
     exit_with_parent()
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # nothing here outlives the process
     logging.basicConfig(level=logging.WARNING)
-    serve(options.port)
+    serve(options.host, options.port)
 
 
 if __name__ == "__main__":

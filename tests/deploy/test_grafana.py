@@ -1,0 +1,130 @@
+"""The dashboards: complete, readable without their maker, and asking only for what there is."""
+
+from __future__ import annotations
+
+import re
+from itertools import combinations, pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.files import (
+    DASHBOARD_FILES,
+    PROMETHEUS_FILE,
+    PROVISIONING,
+    Yaml,
+    compose_services,
+    dashboards,
+    filled_in,
+    panels,
+    queries,
+    read_yaml,
+)
+from tests.deploy.promql import faults, series
+
+SCHEMA_VERSION = 41
+"""The classic dashboard model's last version, which the pinned Grafana 12 reads as it is."""
+
+TYPES = {"row", "timeseries", "stat", "bargauge", "table"}
+"""All part of Grafana itself: nothing is installed."""
+
+UNITS = {"s", "percentunit", "none", "short", "cps", "reqps", "wps", "Bps", "bytes"}
+"""Ids of Grafana's value formats; an unknown one is shown as text behind the number."""
+
+ROWS = [
+    "Are scores right now?",
+    "In",
+    "Scores",
+    "Identity",
+    "Out",
+    "Dead letters",
+    "Leases",
+    "AWS",
+    "Runtime",
+]
+
+ALL_PANELS = [
+    pytest.param(panel, id=f"{name} / {panel['title']}")
+    for name, dashboard in dashboards().items()
+    for panel in panels(dashboard)
+]
+
+
+def test_there_is_one_for_on_call_and_one_for_marketers():
+    assert set(dashboards()) == {"operations", "audience"}
+    assert [panel["title"] for panel in dashboards()["operations"]["panels"] if panel["type"] == "row"] == ROWS
+
+
+@pytest.mark.parametrize("path", DASHBOARD_FILES, ids=lambda path: path.stem)
+def test_a_dashboard_can_be_provisioned(path: Path):
+    dashboard = dashboards()[path.stem]
+    assert dashboard["schemaVersion"] == SCHEMA_VERSION
+    assert "id" not in dashboard  # the database gives it; a fixed one collides
+    assert re.fullmatch(r"[a-z-]{1,40}", dashboard["uid"])
+    identifiers = [panel["id"] for panel in dashboard["panels"]]
+    assert len(set(identifiers)) == len(identifiers)
+    assert {panel["type"] for panel in dashboard["panels"]} <= TYPES
+    variables = {variable["name"]: variable for variable in dashboard["templating"]["list"]}
+    assert list(variables) == ["datasource", "job"]
+    assert variables["datasource"]["type"] == "datasource"
+    assert variables["job"]["definition"] == "label_values(scoring_build_info, job)"
+    others = {other["uid"] for other in dashboards().values()}
+    assert {link["url"].removeprefix("/d/") for link in dashboard["links"]} <= others
+
+
+@pytest.mark.parametrize("name", dashboards())
+def test_no_panel_covers_another(name: str):
+    def cells(panel: Yaml) -> set[tuple[int, int]]:
+        at = panel["gridPos"]
+        return {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+
+    shown = dashboards()[name]["panels"]
+    assert all(panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24 for panel in shown)
+    assert not [(a["title"], b["title"]) for a, b in combinations(shown, 2) if cells(a) & cells(b)]
+    assert all(a["gridPos"]["y"] <= b["gridPos"]["y"] for a, b in pairwise(shown))
+
+
+@pytest.mark.parametrize("panel", ALL_PANELS)
+def test_a_panel_explains_itself(panel: Yaml):
+    assert panel["title"]
+    assert panel["description"].endswith(".")
+    assert panel["fieldConfig"]["defaults"]["unit"] in UNITS
+
+
+@pytest.mark.parametrize("panel", ALL_PANELS)
+def test_a_panel_follows_the_variables(panel: Yaml):
+    assert panel["datasource"]["uid"] == "${datasource}"
+    for target in panel["targets"]:
+        assert target["datasource"]["uid"] == "${datasource}"
+        assert 'job="$job"' in target["expr"] or target["expr"].startswith("count(ALERTS{")
+        windows = set(re.findall(r"\[([^\]:]+)\]", re.sub(r'"[^"]*"', '""', target["expr"])))
+        assert windows <= {"$__rate_interval", "$__range"}
+
+
+@pytest.mark.parametrize(("name", "expression"), [pytest.param(*query, id=query[0]) for query in queries()])
+def test_a_query_asks_for_series_and_labels_that_exist(name: str, expression: str):
+    assert faults(filled_in(expression), series()) == [], name
+
+
+@pytest.mark.parametrize("panel", ALL_PANELS)
+def test_a_legend_names_labels_that_the_query_keeps(panel: Yaml):
+    for target in panel["targets"]:
+        for label in re.findall(r"{{\s*(\w+)\s*}}", target["legendFormat"]):
+            grouped = re.findall(r"by \(([^)]*)\)", target["expr"])
+            kept = {part.strip() for group in grouped for part in group.split(",")}
+            plain = not grouped and label in {"instance", "service", "operation"}
+            assert label in kept or plain, target["expr"]
+
+
+def test_provisioning_points_at_what_the_compose_file_mounts_and_runs():
+    grafana = compose_services()["grafana"]
+    mounts = dict(volume.split(":")[:2] for volume in grafana["volumes"])
+    assert mounts["./deploy/grafana/provisioning"] == "/etc/grafana/provisioning"
+    provider = read_yaml(PROVISIONING / "dashboards/scoring.yml")["providers"][0]
+    assert provider["options"]["path"] == mounts["./deploy/grafana/dashboards"]
+    home = grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert home == f"{mounts['./deploy/grafana/dashboards']}/operations.json"
+    source = read_yaml(PROVISIONING / "datasources/prometheus.yml")["datasources"][0]
+    assert source["url"] == "http://prometheus:9090"
+    assert "prometheus" in compose_services()
+    assert source["jsonData"]["timeInterval"] == read_yaml(PROMETHEUS_FILE)["global"]["scrape_interval"]
