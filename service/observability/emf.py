@@ -12,6 +12,10 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 import msgspec
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
+
+from service.observability.metrics import Metrics
 
 NAMESPACE = "EngagementScoring"
 DIMENSION = "Service"
@@ -91,3 +95,27 @@ def _check(dimensions: Iterable[str], metrics: Iterable[str]) -> None:
         raise ValueError(f"not in the EMF catalogue: {', '.join(unknown)}")
     if shared := sorted(set(dimensions) & set(metrics)):
         raise ValueError(f"a dimension and a metric share the name {', '.join(shared)}")
+
+
+def read(metrics: Metrics) -> Reading:
+    """Return what the process's metrics say now."""
+    lags: dict[str, list[float]] = {}
+    for sample in _samples(metrics.lag):
+        lags.setdefault(sample.labels["pipeline"], []).append(sample.value)
+    leading = any(sample.value for sample in _samples(metrics.leading))
+    unowned = sum(sample.value for sample in _samples(metrics.leases) if sample.labels["state"] == "unowned")
+    return Reading(
+        ingest_lags=tuple(lags.get("ingest", ())),
+        publish_lags=tuple(lags.get("publish", ())),
+        dead_letters=_total(metrics.dead_letters),
+        records_trimmed=_total(metrics.records_trimmed),
+        unowned_shards=unowned if leading else None,
+    )
+
+
+def _samples(metric: Collector) -> list[Sample]:
+    return [sample for family in metric.collect() for sample in family.samples]
+
+
+def _total(counter: Collector) -> float:
+    return sum(sample.value for sample in _samples(counter) if sample.name.endswith("_total"))

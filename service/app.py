@@ -1,0 +1,398 @@
+"""The worker: everything constructed, started, watched over and brought to an end. Only this module wires.
+
+`serve` is what `scoring run` calls; tests make a `Worker`, which they can start on port 0 and stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import secrets
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+import msgspec
+import structlog
+
+from service.aws.clients import AwsSettings, Clients, clients
+from service.aws.dead_letter_table import DeadLetterTable
+from service.aws.definition_table import DefinitionTable
+from service.aws.dynamodb_streams import DynamoDbStreamSource
+from service.aws.identity_table import DirectoryTable, IdentityTable
+from service.aws.kinesis import KinesisSource
+from service.aws.lease_table import LeaseTable
+from service.aws.score_table import ScoreTable
+from service.config import Settings
+from service.observability import emf
+from service.observability.http import Health, ObservabilityServer
+from service.observability.looplag import measure_loop_lag
+from service.observability.metrics import Metrics, service_version
+from service.pipelines.commit import Committer
+from service.pipelines.concurrency import AdaptiveLimit
+from service.pipelines.definition_book import CurrentDefinitions
+from service.pipelines.identity import IdentityResolver, IdentitySettings
+from service.pipelines.ingest import PIPELINE as INGEST
+from service.pipelines.ingest import Ingest
+from service.pipelines.marks import ShardMarks
+from service.pipelines.ports import Sink
+from service.pipelines.publish import PIPELINE as PUBLISH
+from service.pipelines.publish import Publisher, PublishOptions
+from service.pipelines.sender import SenderOptions
+from service.scoring.formats import pinpoint
+from service.shards.backoff import Backoff
+from service.shards.budget import ByteBudget
+from service.shards.clock import SystemClock
+from service.shards.coordinator import Coordinator
+from service.shards.errors import TransientError
+from service.shards.ports import StreamId
+from service.shards.retirement import Retirement
+from service.shards.settings import HOURS_48_MS, MIB, ShardSettings
+from service.sinks.directory import DirectoryOptions
+from service.sinks.log import LogSink
+from service.sinks.lookup import PinpointLookup
+from service.sinks.pinpoint import PinpointOptions, PinpointSink
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+FORCED_EXIT = 1
+"""Exit code after a second signal, and after a drain that took too long."""
+
+MEND_TIMEOUT_S = 3.0
+"""Longest wait for scores that must be published anew because a lease was lost; rare, and then quick."""
+
+SILENT_LEASES = 3.0
+"""Lease durations without a heartbeat after which a worker is unhealthy: by then the others do its work."""
+
+
+class _Parts(msgspec.Struct):
+    """What one run consists of.
+
+    Attributes:
+        coordinators: By pipeline.
+        leases: Their lease tables, by pipeline.
+        background: Loops that run beside them and have no end of their own.
+        publisher: Where scores are published.
+    """
+
+    coordinators: dict[str, Coordinator[Any, Any]] = msgspec.field(default_factory=dict)
+    leases: dict[str, LeaseTable] = msgspec.field(default_factory=dict)
+    background: dict[str, Callable[[], Awaitable[None]]] = msgspec.field(default_factory=dict)
+    publisher: Publisher | None = None
+
+
+class Worker:
+    """One worker process.
+
+    Args:
+        settings: Everything the environment decides.
+        metrics: The catalogue; a new one unless given.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
+        self._settings = settings
+        self.metrics = metrics or Metrics(max_shards=settings.metrics_max_shards, process=True)
+        self._clock = SystemClock()
+        self._rng = random.Random(secrets.randbits(64))  # noqa: S311 - jitter, not cryptography
+        self._parts = _Parts()
+        self._stop = asyncio.Event()
+        self._began = 0.0
+        self._drained = True
+        self.started = asyncio.Event()
+        self.server = ObservabilityServer(
+            settings.http_host, settings.http_port, self.metrics.registry, self._health, self._ready
+        )
+
+    def stop(self) -> None:
+        """Ask `run` to finish what is in hand and return."""
+        self._stop.set()
+
+    async def run(self) -> bool:
+        """Work until `stop`; return whether everything in hand was finished in time.
+
+        Raises:
+            AwsSetupError: A stream or table is missing, or a permission.
+            ExceptionGroup: A bug; what was not checkpointed is read again by the next worker.
+        """
+        self._began = self._clock.monotonic()
+        worker = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+        log.info("worker.starting", worker=worker, role=self._settings.role, version=service_version())
+        async with self.server, clients(AwsSettings(region=self._settings.aws_region), self.metrics) as aws:
+            log.info("worker.listening", url=self.server.url)
+            try:
+                await self._wire(aws, worker)
+            except asyncio.CancelledError:
+                if self._stop.is_set():
+                    return True
+                raise
+            self.started.set()
+            await self._work()
+        log.info("worker.stopped", worker=worker, drained=self._drained)
+        return self._drained
+
+    async def _work(self) -> None:
+        coordinators = self._parts.coordinators
+        async with asyncio.TaskGroup() as group:
+            beside = [group.create_task(_forever(loop), name=name) for name, loop in self._parts.background.items()]
+            reading = [group.create_task(each.run(), name=name) for name, each in coordinators.items()]
+            beside.append(group.create_task(self._drain_when_told(reading), name="drain"))
+            await asyncio.wait(reading)
+            if self._parts.publisher is not None:
+                # Scores in doubt are mended before this worker goes: it alone knows of them.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(MEND_TIMEOUT_S):
+                        await self._parts.publisher.drained()
+            for task in beside:
+                task.cancel()
+
+    async def _drain_when_told(self, reading: list[asyncio.Task[None]]) -> None:
+        await self._stop.wait()
+        log.info("worker.draining", longest_s=self._settings.drain_timeout_s)
+        for coordinator in self._parts.coordinators.values():
+            coordinator.stop()
+        await self._clock.sleep(self._settings.drain_timeout_s)
+        self._drained = False
+        log.error(
+            "worker.drain_timeout",
+            why=f"not finished {self._settings.drain_timeout_s:g} s after the signal",
+            consequence="what was not checkpointed is read again by another worker; no event is lost or counted twice",
+        )
+        for task in reading:
+            task.cancel()
+
+    async def _wire(self, aws: Clients, worker: str) -> None:
+        """Make the parts; what must be asked of AWS first is asked side by side."""
+        settings, parts = self._settings, self._parts
+        budget = ByteBudget(settings.read_budget_mib * MIB)
+        async with asyncio.TaskGroup() as group:
+            if settings.ingests:
+                group.create_task(self._wire_ingest(aws, worker, budget))
+            if settings.publishes:
+                group.create_task(self._wire_publish(aws, worker, budget))
+        parts.background["loop lag"] = lambda: measure_loop_lag(self.metrics)
+        if settings.emf_service:
+            parts.background["emf"] = self._log_emf
+
+    async def _wire_ingest(self, aws: Clients, worker: str, budget: ByteBudget) -> None:
+        settings, metrics, clock = self._settings, self.metrics, self._clock
+        definitions = CurrentDefinitions(
+            DefinitionTable(aws.dynamodb, settings.definitions_table),
+            clock,
+            metrics,
+            refresh_s=settings.definitions_refresh_s,
+        )
+        async with asyncio.TaskGroup() as group:
+            opening = group.create_task(
+                self._patiently("stream", lambda: KinesisSource.open(aws.kinesis, settings.stream))
+            )
+            group.create_task(self._patiently("definitions", definitions.refresh))
+        source = opening.result()
+        retirement = Retirement(clock.monotonic)
+        ingest = Ingest(
+            pinpoint.decode,
+            definitions,
+            IdentityResolver(
+                IdentityTable(aws.dynamodb, settings.identities_table),
+                PinpointLookup(aws.pinpoint, metrics, per_second=settings.identity_lookup_per_s)
+                if settings.identity_lookup
+                else None,
+                IdentitySettings(
+                    cache_entries=settings.identity_cache_entries, unknown_ttl_s=settings.identity_negative_ttl_s
+                ),
+                clock,
+                metrics,
+            ),
+            Committer(
+                ScoreTable(aws.dynamodb, settings.scores_table, metrics),
+                clock,
+                metrics,
+                AdaptiveLimit(maximum=settings.commit_concurrency_max, initial=min(4, settings.commit_concurrency_max)),
+                cache_entries=settings.score_cache_entries,
+                rng=self._rng,
+            ),
+            DeadLetterTable(aws.dynamodb, settings.dead_letters_table, ttl_days=settings.dead_letter_ttl_days),
+            clock,
+            metrics,
+            project_ids=settings.project_ids,
+            marks=ShardMarks(source.stream, retirement),
+        )
+        leases = self._leases(aws, INGEST, source.stream)
+        metrics.retention.labels(INGEST).set(source.retention_s)
+        self._parts.background["definitions"] = definitions.run
+        self._parts.coordinators[INGEST] = Coordinator(
+            pipeline=INGEST,
+            worker=worker,
+            source=source,
+            store=leases,
+            membership=leases,
+            consumer=ingest,
+            settings=ShardSettings(
+                lease_duration=settings.lease_duration_s,
+                batch_max_age=settings.batch_max_age_ms / 1000,
+                batch_max_records=settings.batch_max_records,
+                checkpoint_interval=settings.checkpoint_interval_ms / 1000,
+                poll_max=settings.poll_max_ms / 1000,
+            ),
+            clock=clock,
+            rng=self._rng,
+            metrics=metrics,
+            budget=budget,
+            retirement=retirement,
+            start=settings.start,
+        )
+
+    async def _wire_publish(self, aws: Clients, worker: str, budget: ByteBudget) -> None:
+        settings, metrics, clock = self._settings, self.metrics, self._clock
+        source = await self._patiently(
+            "score stream",
+            lambda: DynamoDbStreamSource.open(aws.dynamodb, aws.streams, settings.scores_table),
+        )
+        parts = self._parts
+        publisher = Publisher(
+            [self._sink(name, aws) for name in settings.sinks],
+            ScoreTable(aws.dynamodb, settings.scores_table, metrics),
+            DeadLetterTable(aws.dynamodb, settings.dead_letters_table, ttl_days=settings.dead_letter_ttl_days),
+            # Asked only while a coordinator reads: by then it is there.
+            lambda shard_id: parts.coordinators[PUBLISH].holds(shard_id),  # noqa: PLW0108 - not there yet here
+            clock,
+            metrics,
+            self._rng,
+            PublishOptions(sender=SenderOptions(linger_s=settings.publish_linger_ms / 1000)),
+        )
+        leases = self._leases(aws, PUBLISH, source.stream)
+        metrics.retention.labels(PUBLISH).set(source.retention_s)
+        parts.background["publisher"] = publisher.run
+        parts.publisher = publisher
+        parts.coordinators[PUBLISH] = Coordinator(
+            pipeline=PUBLISH,
+            worker=worker,
+            source=source,
+            store=leases,
+            membership=leases,
+            consumer=publisher,
+            settings=ShardSettings(
+                lease_duration=settings.lease_duration_s,
+                # The senders wait for more changes of the same users: waiting here as well would only add up.
+                batch_max_age=0.1,
+                batch_max_records=1000,
+                fetch_limit=1000,
+                in_flight=8,
+                # Calls are billed, and a score is shown to nobody within half a second.
+                poll_min=0.5,
+                poll_max=max(settings.poll_max_ms / 1000, 0.5),
+                checkpoint_interval=settings.checkpoint_interval_ms / 1000,
+                keep_ended_ms=HOURS_48_MS,
+            ),
+            clock=clock,
+            rng=self._rng,
+            metrics=metrics,
+            budget=budget,
+            on_trimmed=lambda _shard_id: publisher.request_reconcile(),
+        )
+
+    def _leases(self, aws: Clients, pipeline: str, stream: StreamId) -> LeaseTable:
+        table = LeaseTable(aws.dynamodb, self._settings.leases_table, pipeline, stream)
+        self._parts.leases[pipeline] = table
+        return table
+
+    def _sink(self, name: str, aws: Clients) -> Sink:
+        settings = self._settings
+        if name == LogSink.name:
+            return LogSink()
+        return PinpointSink(
+            aws.pinpoint,
+            DirectoryTable(aws.dynamodb, settings.identities_table),
+            self._clock,
+            self.metrics,
+            PinpointOptions(
+                attribute=settings.score_attribute,
+                metric=settings.score_metric,
+                updates_per_s=settings.pinpoint_update_batch_per_s,
+                lookups_per_s=settings.pinpoint_get_user_per_s,
+                directory=DirectoryOptions(max_age_s=settings.directory_max_age_h * 3600),
+            ),
+            IdentityTable(aws.dynamodb, settings.identities_table),
+        )
+
+    async def _patiently(self, what: str, call: Callable[[], Awaitable[T]]) -> T:
+        """Repeat `call` while AWS does not answer; a worker that starts first need not be started again."""
+        backoff = Backoff(self._rng)
+        while True:
+            try:
+                return await call()
+            except TransientError as error:
+                log.warning("worker.waiting", what=what, why=str(error))
+                await self._clock.sleep(backoff.failed())
+
+    def _health(self) -> Health:
+        now = self._clock.monotonic()
+        limit = SILENT_LEASES * self._settings.lease_duration_s
+        ages = {name: now - max(each.last_beat, self._began) for name, each in self._parts.coordinators.items()}
+        if not ages:
+            ages = {"start": now - self._began}
+        silent = [name for name, age in ages.items() if age > limit]
+        reason = f"no heartbeat for more than {limit:g} s: {', '.join(silent)}" if silent else ""
+        return Health(ok=not silent, reason=reason, ages_s=ages)
+
+    async def _ready(self) -> Health:
+        if not self.started.is_set():
+            return Health(ok=False, reason="stream, tables or definitions have not been reached yet")
+        waiting = [name for name, each in self._parts.coordinators.items() if not each.first_sync_done]
+        if waiting:
+            return Health(ok=False, reason=f"the leases have not been read yet: {', '.join(waiting)}")
+        for leases in self._parts.leases.values():
+            await leases.leadership()
+        return Health(ok=True)
+
+    async def _log_emf(self) -> None:
+        """Write one line a minute that CloudWatch turns into metrics."""
+        before: emf.Reading | None = None
+        while True:
+            await self._clock.sleep(emf.PERIOD_S)
+            now = emf.read(self.metrics)
+            dimensions = {emf.DIMENSION: self._settings.emf_service}
+            line = emf.emf_line(emf.NAMESPACE, dimensions, emf.metrics_between(before, now), self._clock.wall_ms())
+            # Bare, not through the log: CloudWatch takes only an event that is nothing but this object.
+            print(msgspec.json.encode(line).decode(), flush=True)  # noqa: T201
+            before = now
+
+
+async def _forever(loop: Callable[[], Awaitable[None]]) -> None:
+    await loop()
+
+
+async def serve(settings: Settings) -> int:
+    """Run a worker until SIGTERM or SIGINT; return the exit code. A second signal exits at once."""
+    worker = Worker(settings)
+    async with _signals(worker.stop):
+        drained = await worker.run()
+    return 0 if drained else FORCED_EXIT
+
+
+@contextlib.asynccontextmanager
+async def _signals(stop: Callable[[], None]) -> AsyncIterator[None]:
+    loop = asyncio.get_running_loop()
+    told = False
+
+    def on_signal(name: str) -> None:
+        nonlocal told
+        if told:
+            log.error("worker.killed", why=f"a second signal, {name}")
+            os._exit(FORCED_EXIT)
+        told = True
+        log.info("worker.signal", signal=name)
+        stop()
+
+    caught = (signal.SIGTERM, signal.SIGINT)
+    for each in caught:
+        loop.add_signal_handler(each, on_signal, each.name)
+    try:
+        yield
+    finally:
+        for each in caught:
+            loop.remove_signal_handler(each)
