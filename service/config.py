@@ -176,7 +176,7 @@ class Settings(BaseSettings):
 
     batch_max_age_ms: int = Field(1000, ge=10, le=60_000, description="Longest wait before a batch is committed.")
     batch_max_records: int = Field(
-        2000, ge=1, le=10_000, description="Most records per batch; a full shard receives 1,000 per second."
+        5000, ge=1, le=10_000, description="Most records per batch; a full shard receives 1,000 per second."
     )
     checkpoint_interval_ms: int = Field(1000, ge=0, le=60_000, description="Least time between a shard's checkpoints.")
     poll_max_ms: int = Field(1000, ge=200, le=60_000, description="Longest pause between reads of an idle shard.")

@@ -123,7 +123,7 @@ def one_project(settings: Settings, project: str | None) -> str:
 def print_json(value: object) -> None:
     """Write one JSON document to standard output, indented on a terminal."""
     encoded = _JSON.encode(value)
-    click.echo(msgspec.json.format(encoded, indent=2 if sys.stdout.isatty() else 0).decode())
+    click.echo(msgspec.json.format(encoded, indent=2 if sys.stdout.isatty() else -1).decode())
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:

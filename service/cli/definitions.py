@@ -107,7 +107,7 @@ def import_(file: BinaryIO, project: str | None, *, dry_run: bool) -> None:
     if faults:
         more = [f"... and {len(faults) - MAX_FAULTS_SHOWN} more"] if len(faults) > MAX_FAULTS_SHOWN else []
         raise UsageFailure(
-            f"{file.name} is not usable, nothing was written", "\n  ".join(faults[:MAX_FAULTS_SHOWN] + more)
+            f"{_name(file)} is not usable, nothing was written", "\n  ".join(faults[:MAX_FAULTS_SHOWN] + more)
         )
     aws = Aws(settings)
     for definition in wanted.values():
@@ -117,13 +117,13 @@ def import_(file: BinaryIO, project: str | None, *, dry_run: bool) -> None:
 def _parsed(file: BinaryIO) -> list[Any]:
     data = file.read(MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
-        raise UsageFailure(f"{file.name} has more than {MAX_FILE_BYTES:,} bytes")
+        raise UsageFailure(f"{_name(file)} has more than {MAX_FILE_BYTES:,} bytes")
     try:
         if data.lstrip()[:1] == b"[":
             return _ARRAY.decode(data)
         return [_OBJECT.decode(line) for line in data.splitlines() if line.strip()]
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UsageFailure(f"{file.name} is no JSON", str(error)) from None
+        raise UsageFailure(f"{_name(file)} is no JSON", str(error)) from None
 
 
 _OBJECT: msgspec.json.Decoder[Any] = msgspec.json.Decoder(Any, float_hook=Decimal)
@@ -185,3 +185,7 @@ def _rows(settings: Settings, aws: Aws) -> Iterator[dict[str, Any]]:
                 "PinpointProjectId": item["PinpointProjectId"]["S"],
                 "ScoreOffset": Decimal(offset["N"]) if "N" in offset else str(next(iter(offset.values()), "missing")),
             }
+
+
+def _name(file: BinaryIO) -> str:
+    return str(getattr(file, "name", "standard input"))

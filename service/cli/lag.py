@@ -1,0 +1,141 @@
+"""`scoring lag`: how far each shard is behind, as stream and lease table say, whether or not a worker runs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import click
+import msgspec
+
+from service.aws.clients import clients
+from service.cli.context import aws_settings, iso, json_option, note, print_json, print_table, run_async, settings_for
+from service.cli.streams import View, look, pipelines_of
+from service.config import Purpose, Settings
+from service.shards.errors import IteratorExpiredError, RecordsTrimmedError, ShardGoneError, TransientError
+from service.shards.lease import Lease
+
+CONCURRENT = 8
+"""Shards looked at at once; each costs two calls, which share Kinesis's 5 reads per second with its worker."""
+_PAGES = 10
+"""Reads spent on one shard to find its oldest unread record: pages may be empty before it."""
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One shard.
+
+    Attributes:
+        pipeline: `ingest` or `publish`.
+        stream: Name of the stream, or of the table.
+        shard: Its id.
+        state: `owned`, `unowned`, `waiting` (for its parents), `finished`, or `new` (no worker saw it yet).
+        owner: The worker that holds it; empty: none.
+        checkpoint: Everything up to here is done with.
+        checkpoint_at: When it was last moved, ISO; empty: never.
+        behind_s: Age of the oldest record not done with; 0 at the tip; None where it is not to be had.
+        remark: Why it is not to be had.
+    """
+
+    pipeline: str
+    stream: str
+    shard: str
+    state: str
+    owner: str
+    checkpoint: str
+    checkpoint_at: str
+    behind_s: float | None
+    remark: str = ""
+
+
+@click.command()
+@click.option("--all", "everything", is_flag=True, help="Finished shards too.")
+@json_option
+def lag(*, everything: bool, as_json: bool) -> None:
+    """Show for each shard its owner, its checkpoint, and the age of the oldest record not done with."""
+    settings = settings_for(Purpose.TABLES)
+    if not settings.stream:
+        note("SCORING_STREAM is not set: only the stream of the score table is shown")
+    lines = [line for line in run_async(_lines(settings)) if everything or line.state != "finished"]
+    if as_json:
+        print_json(lines)
+        return
+    rows = [
+        (
+            line.pipeline,
+            line.shard,
+            line.state,
+            line.owner,
+            line.checkpoint,
+            line.remark if line.behind_s is None else f"{line.behind_s:.1f}",
+        )
+        for line in lines
+    ]
+    print_table(("Pipeline", "Shard", "State", "Owner", "Checkpoint", "Behind s"), rows, "no shards")
+
+
+async def _lines(settings: Settings) -> list[Line]:
+    async with clients(aws_settings(settings)) as aws:
+        lines: list[Line] = []
+        for pipeline in pipelines_of(settings):
+            view = await look(aws, settings, pipeline)
+            lines += await _of(view)
+        return lines
+
+
+async def _of(view: View) -> list[Line]:
+    gate = asyncio.Semaphore(CONCURRENT)
+    rows = view.rows
+
+    async def one(shard_id: str) -> Line:
+        async with gate:
+            lease = rows.get(shard_id)
+            state = state_of(lease, rows)
+            behind, remark = (None, "") if lease is None or lease.finished else await behind_s(view, lease)
+            return Line(
+                pipeline=view.pipeline,
+                stream=view.source.stream.name,
+                shard=shard_id,
+                state=state,
+                owner=lease.owner if lease else "",
+                checkpoint=lease.checkpoint if lease else "",
+                checkpoint_at=iso(lease.checkpoint_ms) if lease else "",
+                behind_s=behind,
+                remark=remark,
+            )
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one(shard_id)) for shard_id in sorted({s.shard_id for s in view.shards} | set(rows))]
+    return [task.result() for task in tasks]
+
+
+def state_of(lease: Lease | None, rows: dict[str, Lease]) -> str:
+    """Return how a shard stands."""
+    if lease is None:
+        return "new"
+    if lease.finished:
+        return "finished"
+    if lease.owner:
+        return "owned"
+    return "waiting" if any(parent in rows and not rows[parent].finished for parent in lease.parents) else "unowned"
+
+
+async def behind_s(view: View, lease: Lease) -> tuple[float | None, str]:
+    """Return the age in seconds of the oldest record after the checkpoint; or None, and why it is not known."""
+    try:
+        iterator: str | None = await view.source.iterator(lease.shard_id, lease.checkpoint)
+        for _ in range(_PAGES):
+            if iterator is None:
+                return 0.0, ""
+            page = await view.source.fetch(iterator, 1)
+            if page.records:
+                return round(max(0.0, time.time() - page.records[0].arrival_ms / 1000), 1), ""
+            if not page.behind_ms:
+                return 0.0, ""
+            iterator = page.next_iterator
+    except RecordsTrimmedError:
+        return None, "records lost: the position has left the stream"
+    except ShardGoneError:
+        return None, "the stream knows it no more"
+    except (TransientError, IteratorExpiredError) as error:
+        return None, f"not answered: {error}"
+    return None, "no record found yet"

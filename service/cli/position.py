@@ -1,0 +1,188 @@
+"""`scoring position`: moving where reading goes on.
+
+A plan first; it acts only with `--execute`, and only while nobody reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+
+import click
+import msgspec
+
+from service.aws.clients import clients
+from service.cli.context import aws_settings, json_option, note, print_json, print_table, run_async, settings_for
+from service.cli.errors import Failure
+from service.cli.streams import INGEST, PUBLISH, View, look
+from service.config import Purpose, Settings, epoch_ms
+from service.shards.lease import Lease, Member
+from service.shards.ports import Shard
+from service.shards.position import LATEST, TRIM_HORIZON, Position, at_timestamp
+
+HARMLESS = {
+    INGEST: "going back is harmless: what is in a score already is not counted again",
+    PUBLISH: "going back is harmless: scores are absolute, and an older one never replaces a newer one",
+}
+FORWARD = "going forward leaves out what is skipped, for good"
+
+
+watch = asyncio.sleep
+"""Waits while heartbeats are watched."""
+
+
+class Move(msgspec.Struct, frozen=True):
+    """One shard's part of the plan.
+
+    Attributes:
+        shard: Its id.
+        now: Its checkpoint; empty where it has no lease yet.
+        then: Where it will go on.
+    """
+
+    shard: str
+    now: Position
+    then: Position
+
+
+def plan(
+    shards: Sequence[Shard], rows: Mapping[str, Lease], to: Position, only: str = "", *, finished: bool = True
+) -> list[Move]:
+    """Return what a reset changes.
+
+    Args:
+        shards: What the stream lists; what it lists no more is left alone, nothing can be read from it.
+        rows: Leases by shard id.
+        to: Where to go on.
+        only: A shard id: no other moves. Empty: all.
+        finished: Whether finished shards start again; not where the tip is wanted, which they have passed.
+    """
+    moves = []
+    for shard in sorted(shards, key=lambda shard: shard.shard_id):
+        lease = rows.get(shard.shard_id)
+        if (only and shard.shard_id != only) or (lease and lease.finished and not finished):
+            continue
+        now = lease.checkpoint if lease else ""
+        if now != to:
+            moves.append(Move(shard.shard_id, now, to))
+    return moves
+
+
+def moved(lease: Lease, to: Position, now_ms: int) -> Lease:
+    """Return the lease with its shard to be read from `to`: nobody's, and not finished."""
+    return msgspec.structs.replace(
+        lease,
+        checkpoint=to,
+        owner="",
+        counter=lease.counter + 1,
+        owner_switches=0,
+        children=(),
+        ended_ms=0,
+        checkpoint_ms=now_ms,
+    )
+
+
+def alive(before: Sequence[Member], after: Sequence[Member]) -> list[str]:
+    """Return the workers whose heartbeat went on, or began, between two looks."""
+    beats = {member.worker: member.beats for member in before}
+    return sorted(member.worker for member in after if beats.get(member.worker) != member.beats)
+
+
+@click.group()
+def position() -> None:
+    """Move where reading goes on."""
+
+
+@position.command()
+@click.option("--to-earliest", is_flag=True, help="Read everything that the stream still holds.")
+@click.option("--to-latest", is_flag=True, help="Skip what is there, read what comes.")
+@click.option("--to-time", metavar="TIME", help="Read what arrived at this time or later, e.g. 2026-01-31T12:00:00Z.")
+@click.option("--shard", default="", metavar="ID", help="Only this shard.")
+@click.option(
+    "--pipeline", type=click.Choice([INGEST, PUBLISH]), default=INGEST, show_default=True, help="Whose position."
+)
+@click.option("--execute", is_flag=True, help="Do it; without this only the plan is shown.")
+@json_option
+def reset(
+    *, to_earliest: bool, to_latest: bool, to_time: str | None, shard: str, pipeline: str, execute: bool, as_json: bool
+) -> None:
+    """Make every shard go on somewhere else. Stop the workers first."""
+    to = _target(earliest=to_earliest, latest=to_latest, moment=to_time, pipeline=pipeline)
+    settings = settings_for(Purpose.STREAM if pipeline == INGEST else Purpose.TABLES)
+    moves = run_async(_reset(settings, pipeline, to, shard, finished=not to_latest, execute=execute))
+    if as_json:
+        print_json(moves)
+    else:
+        print_table(("Shard", "Now", "Then"), [(m.shard, m.now or "new", m.then) for m in moves], "nothing to move")
+    note(HARMLESS[pipeline] if to == TRIM_HORIZON else f"{HARMLESS[pipeline]}; {FORWARD}")
+    if moves:
+        note(f"moved {len(moves):,} shards" if execute else "this is the plan: --execute does it")
+
+
+def _target(*, earliest: bool, latest: bool, moment: str | None, pipeline: str) -> Position:
+    if earliest + latest + (moment is not None) != 1:
+        raise click.UsageError("where to? Give one of --to-earliest, --to-latest, --to-time")
+    if earliest:
+        return TRIM_HORIZON
+    if moment is None:
+        # LATEST would mean another record each time a worker asked for it before its first checkpoint.
+        return LATEST if pipeline == PUBLISH else at_timestamp(_now_ms())
+    if pipeline == PUBLISH:
+        raise click.UsageError("the stream of a table cannot be read from a time: give --to-earliest or --to-latest")
+    try:
+        return at_timestamp(epoch_ms(moment))
+    except ValueError as error:
+        raise click.BadParameter(f"{moment!r} {error}", param_hint="--to-time") from None
+
+
+async def _reset(
+    settings: Settings, pipeline: str, to: Position, shard: str, *, finished: bool, execute: bool
+) -> list[Move]:
+    async with clients(aws_settings(settings)) as aws:
+        view = await look(aws, settings, pipeline)
+        if shard and shard not in {listed.shard_id for listed in view.shards}:
+            raise Failure(f"the stream lists no shard {shard}", remedy="`scoring lag` shows those there are")
+        moves = plan(view.shards, view.rows, to, shard, finished=finished)
+        if execute and moves:
+            await _refuse_while_read(view, settings.lease_duration_s)
+            await _execute(view, moves)
+        return moves
+
+
+async def _refuse_while_read(view: View, lease_duration_s: float) -> None:
+    """Raise where a worker is alive: its heartbeat is watched for a lease duration, the time after which it is dead."""
+    if not view.snapshot.members:
+        return
+    note(f"watching {len(view.snapshot.members)} workers for {lease_duration_s:g} s: are they alive?")
+    await watch(lease_duration_s)
+    active = alive(view.snapshot.members, (await view.leases.snapshot()).members)
+    if active:
+        raise Failure(
+            f"{len(active)} workers are active: {', '.join(active)}",
+            "they would write their own positions over this one",
+            "stop them, and run this again",
+        )
+
+
+async def _execute(view: View, moves: Sequence[Move]) -> None:
+    parents = {shard.shard_id: shard.parents for shard in view.shards}
+    rows = view.rows
+    now_ms = _now_ms()
+    for move in moves:
+        lease = rows.get(move.shard)
+        if lease is None:
+            done = await view.leases.create(Lease(move.shard, move.then, parents=parents[move.shard]))
+        else:
+            wanted = moved(lease, move.then, now_ms)
+            done = await view.leases.replace(lease, wanted) in (None, wanted)
+        if not done:
+            raise Failure(
+                f"the lease of shard {move.shard} has changed meanwhile",
+                "a worker is active; the shards before it in the plan are moved",
+                "stop the workers, and run this again",
+            )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

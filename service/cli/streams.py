@@ -1,0 +1,62 @@
+"""The two streams of an installation with their leases, as `lag` and `position` look at them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from service.aws.clients import Clients
+from service.aws.dynamodb_streams import DynamoDbStreamSource
+from service.aws.kinesis import KinesisSource
+from service.aws.lease_table import LeaseTable
+from service.config import Settings
+from service.shards.lease import Lease, Snapshot
+from service.shards.ports import Shard
+
+INGEST = "ingest"
+PUBLISH = "publish"
+
+
+class View(msgspec.Struct, frozen=True):
+    """A pipeline's stream at one moment.
+
+    Attributes:
+        pipeline: `ingest` or `publish`.
+        source: The stream.
+        leases: Its leases.
+        shards: What the stream lists.
+        snapshot: What the lease table holds.
+    """
+
+    pipeline: str
+    source: KinesisSource | DynamoDbStreamSource
+    leases: LeaseTable
+    shards: Sequence[Shard]
+    snapshot: Snapshot
+
+    @property
+    def rows(self) -> dict[str, Lease]:
+        """Leases by shard id."""
+        return {lease.shard_id: lease for lease in self.snapshot.leases}
+
+
+async def look(clients: Clients, settings: Settings, pipeline: str) -> View:
+    """Return a pipeline's stream and leases as they are.
+
+    Raises:
+        AwsSetupError: Stream or table does not exist, or may not be read.
+        TransientError: AWS does not answer.
+    """
+    source: KinesisSource | DynamoDbStreamSource = (
+        await KinesisSource.open(clients.kinesis, settings.stream)
+        if pipeline == INGEST
+        else await DynamoDbStreamSource.open(clients.dynamodb, clients.streams, settings.scores_table)
+    )
+    leases = LeaseTable(clients.dynamodb, settings.leases_table, pipeline, source.stream)
+    return View(pipeline, source, leases, await source.list_shards(), await leases.snapshot())
+
+
+def pipelines_of(settings: Settings) -> list[str]:
+    """Return the pipelines there is something to look at for."""
+    return [INGEST, PUBLISH] if settings.stream else [PUBLISH]

@@ -1,0 +1,317 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+from click.testing import CliRunner, Result
+
+from service.cli.root import COMMANDS, scoring
+
+Cli = Callable[..., Result]
+Aws: TypeAlias = Any  # clients have no types
+Run = Callable[..., Any]
+SAMPLES = Path(__file__).parents[1] / "samples" / "pinpoint-events.jsonl"
+
+
+@pytest.fixture
+def names(fresh_name: Callable[[str], str]) -> dict[str, str]:
+    return {
+        "SCORING_STREAM": fresh_name("events"),
+        "SCORING_SCORES_TABLE": fresh_name("cli-scores"),
+        "SCORING_DEFINITIONS_TABLE": fresh_name("cli-definitions"),
+        "SCORING_IDENTITIES_TABLE": fresh_name("cli-identities"),
+        "SCORING_LEASES_TABLE": fresh_name("cli-leases"),
+        "SCORING_DEAD_LETTERS_TABLE": fresh_name("cli-letters"),
+    }
+
+
+@pytest.fixture
+def cli(aws_environment: dict[str, str], names: dict[str, str]) -> Cli:
+    """Run `scoring` in this process against the embedded AWS."""
+
+    def invoke(*args: str, text: str | bytes | None = None, code: int = 0) -> Result:
+        result = CliRunner().invoke(scoring, args, input=text, env={**aws_environment, **names})
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == code, result.output
+        return result
+
+    return invoke
+
+
+@pytest.fixture
+def ready(cli: Cli) -> Cli:
+    cli("setup", "--project", "p1")
+    return cli
+
+
+def records(aws_clients: Aws, run: Run, stream: str) -> list[bytes]:
+    async def read() -> list[bytes]:
+        found: list[bytes] = []
+        for shard in (await aws_clients.kinesis.list_shards(StreamName=stream))["Shards"]:
+            iterator = await aws_clients.kinesis.get_shard_iterator(
+                StreamName=stream, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
+            )
+            page = await aws_clients.kinesis.get_records(ShardIterator=iterator["ShardIterator"])
+            found += [record["Data"] for record in page["Records"]]
+        return found
+
+    found: list[bytes] = run(read())
+    return found
+
+
+def put_letter(aws_clients: Aws, run: Run, table: str, **fields: object) -> None:
+    from service.aws.dead_letter_table import DeadLetterTable  # noqa: PLC0415
+    from service.pipelines.ports import DeadLetter  # noqa: PLC0415
+    from service.scoring.event import Reason  # noqa: PLC0415
+
+    payload = fields.pop("payload", b"no json")
+    assert isinstance(payload, bytes)
+    letter: dict[str, Any] = {
+        "letter_id": "letter-1",
+        "stage": "ingest",
+        "reason": Reason.NOT_JSON,
+        "detail": "not JSON",
+        "stream": "",
+        "shard_id": "shardId-000000000000",
+        "sequence": "1",
+        "partition_key": "key",
+        "at_ms": time.time_ns() // 1_000_000,
+        "payload": payload,
+        "payload_size": len(payload),
+    } | fields
+    run(DeadLetterTable(aws_clients.dynamodb, table).put([DeadLetter(**letter)]))
+
+
+def test_help_and_version_need_no_configuration():
+    for args in ([], ["--help"], ["-h"]):
+        result = CliRunner().invoke(scoring, args, env={"SCORING_NONSENSE": "1"})
+        assert result.exit_code == (0 if args else 2)
+        assert all(name in result.output for name in COMMANDS)
+    assert CliRunner().invoke(scoring, ["--version"]).output.startswith("scoring ")
+    assert CliRunner().invoke(scoring, ["nonsense"]).exit_code == 2
+
+
+def test_help_imports_no_aws_library():
+    code = (
+        "import sys; sys.argv = ['scoring', '--help']\n"
+        "from service.cli import main\n"
+        "try: main()\n"
+        "finally: print({name for name in sys.modules} & {'boto3', 'botocore', 'pydantic', 'rich', 'aiohttp'})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603 # our own code
+    assert done.stdout.endswith("set()\n")
+
+
+def test_a_wrong_configuration_is_a_usage_error():
+    result = CliRunner().invoke(
+        scoring, ["scores", "get", "ann"], env={"SCORING_HTTP_PORT": "x", "SCORING_STRAEM": "y"}
+    )
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert "SCORING_HTTP_PORT = 'x'" in result.stderr
+    assert "did you mean SCORING_STREAM?" in result.stderr
+
+
+def test_a_missing_table_is_named_with_the_remedy(cli: Cli, names: dict[str, str]):
+    result = cli("scores", "get", "ann", code=1)
+    assert f"table {names['SCORING_SCORES_TABLE']} does not exist" in result.stderr
+    assert "scoring setup" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_unreachable_endpoint_names_its_variable(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("service.aws.clients.AwsSettings.options", lambda _: {"retries": {"total_max_attempts": 1}})
+    environment = {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
+    result = CliRunner().invoke(
+        scoring,
+        ["scores", "get", "ann"],
+        env={
+            **environment,
+            "AWS_ENDPOINT_URL_DYNAMODB": "http://127.0.0.1:1",
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "x",
+            "AWS_SECRET_ACCESS_KEY": "x",
+        },
+    )
+    assert result.exit_code == 1
+    assert "AWS_ENDPOINT_URL" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_setup_makes_what_is_missing_once(cli: Cli):
+    def states(*args: str) -> set[str]:
+        return {action["state"] for action in json.loads(cli("setup", "--project", "p1", "--json", *args).stdout)}
+
+    assert states("--dry-run") == {"would create"}
+    assert states() == {"created"}
+    assert states() == {"exists"}
+
+
+def test_send_puts_every_line_on_the_stream_as_it_is(ready: Cli, aws_clients: Aws, run: Run, names: dict[str, str]):
+    lines = [line for line in SAMPLES.read_bytes().splitlines() if line]
+    result = ready("send", str(SAMPLES), "--json")
+    assert json.loads(result.stdout)["sent"] == len(lines)
+    assert sorted(records(aws_clients, run, names["SCORING_STREAM"])) == sorted(lines)
+    result = ready("send", "-", text=b"not json\n\n\xff\n")
+    assert result.stdout.startswith("sent 2 records, 9 bytes, to 1 shard of ")
+    assert {b"not json", b"\xff"} < set(records(aws_clients, run, names["SCORING_STREAM"]))
+
+
+def test_send_of_a_file_that_is_not_there(ready: Cli):
+    assert "nowhere.jsonl" in ready("send", "nowhere.jsonl", code=2).stderr
+
+
+def test_scores_of_a_user(ready: Cli, aws_clients: Aws, run: Run, names: dict[str, str]):
+    item = {
+        "UserId": {"S": "ann"},
+        "PinpointProjectId": {"S": "p1"},
+        "Score": {"N": "12.5"},
+        "Revision": {"N": "3"},
+        "UpdatedAt": {"N": "1769860800000"},
+        "Applied": {"M": {"tag:0": {"B": (7).to_bytes(24, "big")}}},
+    }
+    run(aws_clients.dynamodb.put_item(TableName=names["SCORING_SCORES_TABLE"], Item=item))
+    assert json.loads(ready("scores", "get", "ann", "--json").stdout) == [
+        {
+            "user_id": "ann",
+            "project_id": "p1",
+            "score": 12.5,
+            "revision": 3,
+            "updated_at": "2026-01-31T12:00:00.000Z",
+            "applied": {"tag:0": "7"},
+        }
+    ]
+    result = ready("scores", "get", "ann", "--project", "p1")
+    assert result.stdout == "project\tscore\trevision\tnewest_event\np1\t12.5\t3\t2026-01-31T12:00:00.000Z\n"
+    assert ready("scores", "get", "ann", "--project", "p2", "--json", code=1).stdout == "[]\n"
+    assert "no score" in ready("scores", "get", "bob", code=1).stderr
+
+
+def test_definitions_are_set_listed_and_removed(ready: Cli):
+    defaults = json.loads(ready("definitions", "list", "--json").stdout)
+    assert len(defaults) == 15
+    assert "added purchase = -2.5" in ready("definitions", "set", "purchase", "-2.5", "--project", "p1").stderr
+    assert "unchanged" in ready("definitions", "set", "purchase", "-2.50", "--project", "p1").stderr
+    assert "before: -2.5" in ready("definitions", "set", "purchase", "3", "--project", "p1").stderr
+    assert "p1\tpurchase\t3\n" in ready("definitions", "list", "--project", "p1").stdout
+    ready("definitions", "remove", "purchase", "--project", "p1")
+    ready("definitions", "remove", "purchase", "--project", "p1", code=1)
+    assert json.loads(ready("definitions", "list", "--json").stdout) == defaults
+    assert ready("definitions", "list", "--project", "p2").stdout == ""
+
+
+@pytest.mark.parametrize("points", ["many", "nan", "1e20", "0.0000000001"])
+def test_points_that_cannot_be_are_refused(ready: Cli, points: str):
+    assert "ScoreOffset" in ready("definitions", "set", "purchase", points, "--project", "p1", code=2).stderr
+
+
+def test_definitions_need_a_project(ready: Cli):
+    assert "--project" in ready("definitions", "set", "purchase", "1", code=2).stderr
+
+
+def test_definitions_are_imported_all_or_none(ready: Cli):
+    good = '{"EventType": "a", "ScoreOffset": 1.25}\n{"EventType": "b", "PinpointProjectId": "p2", "ScoreOffset": "-3"}'
+    ready("definitions", "import", "-", "--project", "p3", "--dry-run", text=good)
+    assert len(json.loads(ready("definitions", "list", "--json").stdout)) == 15
+    ready("definitions", "import", "-", "--project", "p3", text=good)
+    listed = ready("definitions", "list", "--json").stdout
+    assert '"ScoreOffset":1.25' in listed
+    assert len(json.loads(listed)) == 17
+    assert "unchanged" in ready("definitions", "import", "-", text=listed).stderr
+    bad = '[{"EventType": "c", "ScoreOffset": 1}, {"EventType": "d", "ScoreOffset": true}, 7, {"ScoreOffset": 1}]'
+    result = ready("definitions", "import", "-", "--project", "p3", text=bad, code=2)
+    assert "definition 2: ScoreOffset" in result.stderr
+    assert "definition 3: is no object" in result.stderr
+    assert "definition 4: EventType" in result.stderr
+    assert len(json.loads(ready("definitions", "list", "--json").stdout)) == 17
+    ready("definitions", "import", "-", text="{", code=2)
+
+
+def test_dead_letters_are_listed_and_shown(ready: Cli, aws_clients: Aws, run: Run, names: dict[str, str]):
+    assert ready("dead-letters", "list").stdout == ""
+    table = names["SCORING_DEAD_LETTERS_TABLE"]
+    put_letter(aws_clients, run, table, letter_id="one", payload=b"\xff\x00")
+    put_letter(aws_clients, run, table, letter_id="two", stage="commit", stream="s")
+    (listed,) = json.loads(ready("dead-letters", "list", "--stage", "commit", "--json").stdout)
+    assert (listed["id"], listed["stage"], listed["reason"], listed["state"]) == ("two", "commit", "not_json", "new")
+    assert "1 ingest not_json" in ready("dead-letters", "list").stderr
+    assert json.loads(ready("dead-letters", "show", "one", "--json").stdout)["payload_base64"] == "/wA="
+    assert ready("dead-letters", "show", "one", "--payload").stdout_bytes == b"\xff\x00"
+    assert "payload:       no json" in ready("dead-letters", "show", "two").stdout
+    assert "no dead letter three" in ready("dead-letters", "show", "three", code=1).stderr
+
+
+def test_redriving_puts_the_record_back_once(ready: Cli, aws_clients: Aws, run: Run, names: dict[str, str]):
+    stream, table = names["SCORING_STREAM"], names["SCORING_DEAD_LETTERS_TABLE"]
+    put_letter(aws_clients, run, table, stream=stream)
+    ready("dead-letters", "redrive", code=2)  # nobody to ask
+    assert "would put back on the stream: 1 ingest not_json" in ready("dead-letters", "redrive", "--dry-run").stderr
+    assert records(aws_clients, run, stream) == []
+    result = ready("dead-letters", "redrive", "--yes")
+    assert result.stdout.startswith(f"letter-1\tredriven\t{stream}/shardId-")
+    assert "1 redriven" in result.stderr
+    assert "nothing to redrive" in ready("dead-letters", "redrive", "--yes").stderr
+    assert records(aws_clients, run, stream) == [b"no json"]
+    assert json.loads(ready("dead-letters", "show", "letter-1", "--json").stdout)["state"] == "redriven"
+
+
+def test_redriving_only_what_was_asked_for(ready: Cli, aws_clients: Aws, run: Run, names: dict[str, str]):
+    stream, table = names["SCORING_STREAM"], names["SCORING_DEAD_LETTERS_TABLE"]
+    for name in ("one", "two"):
+        put_letter(aws_clients, run, table, letter_id=name, stream=stream, payload=name.encode())
+    assert ready("dead-letters", "redrive", "--yes", "--reason", "bad_id", "--json").stdout == "[]\n"
+    (result,) = json.loads(ready("dead-letters", "redrive", "--yes", "--id", "two", "--json").stdout)
+    assert (result["letter_id"], result["outcome"]) == ("two", "redriven")
+    assert records(aws_clients, run, stream) == [b"two"]
+    assert "three" in ready("dead-letters", "redrive", "--id", "three", code=1).stderr
+
+
+def test_a_redrive_that_died_is_taken_up_only_on_demand(ready: Cli, aws_clients: Aws, run: Run, names: dict[str, str]):
+    from service.aws.dead_letter_table import DeadLetterTable  # noqa: PLC0415
+
+    stream, table = names["SCORING_STREAM"], names["SCORING_DEAD_LETTERS_TABLE"]
+    put_letter(aws_clients, run, table, stream=stream)
+    assert run(DeadLetterTable(aws_clients.dynamodb, table).claim("letter-1"))
+    assert "half-way" in ready("dead-letters", "redrive", "--yes").stderr
+    assert records(aws_clients, run, stream) == []
+    ready("dead-letters", "redrive", "--yes", "--stuck")
+    assert records(aws_clients, run, stream) == [b"no json"]
+
+
+def test_a_record_that_was_not_kept_is_read_back(ready: Cli, aws_clients: Aws, run: Run, names: dict[str, str]):
+    stream, table = names["SCORING_STREAM"], names["SCORING_DEAD_LETTERS_TABLE"]
+    put = run(aws_clients.kinesis.put_record(StreamName=stream, PartitionKey="k", Data=b"large"))
+    put_letter(
+        aws_clients, run, table, letter_id="there", stream=stream, payload=b"", payload_size=5,
+        shard_id=put["ShardId"], sequence=put["SequenceNumber"],
+    )  # fmt: skip
+    put_letter(
+        aws_clients, run, table, letter_id="gone", stream=stream, payload=b"", payload_size=5,
+        shard_id="shardId-000000000099", sequence=put["SequenceNumber"],
+    )  # fmt: skip
+    result = ready("dead-letters", "redrive", "--yes", code=1)
+    assert "there\tredriven" in result.stdout
+    assert "gone\tpayload not kept, and no longer on the stream" in result.stdout
+    assert records(aws_clients, run, stream) == [b"large", b"large"]
+    assert json.loads(ready("dead-letters", "show", "gone", "--json").stdout)["state"] == "new"
+
+
+def test_a_score_that_no_sink_took_is_published_again(ready: Cli, aws_clients: Aws, run: Run, names: dict[str, str]):
+    scores, table = names["SCORING_SCORES_TABLE"], names["SCORING_DEAD_LETTERS_TABLE"]
+    key = {"UserId": {"S": "ann"}, "PinpointProjectId": {"S": "p1"}}
+    run(aws_clients.dynamodb.put_item(TableName=scores, Item={**key, "Score": {"N": "5"}, "Revision": {"N": "3"}}))
+    for name, user in (("there", "ann"), ("gone", "bob")):
+        payload = json.dumps({"user": user, "project": "p1", "score": "5", "revision": 3}).encode()
+        put_letter(aws_clients, run, table, letter_id=name, stage="publish", payload=payload, sequence="")
+    result = ready("dead-letters", "redrive", "--yes", "--stage", "publish", code=1)
+    assert "there\tredriven\trevision 4" in result.stdout
+    assert "gone\tits score is gone" in result.stdout
+    item = run(aws_clients.dynamodb.get_item(TableName=scores, Key=key, ConsistentRead=True))["Item"]
+    assert (item["Score"], item["Revision"]) == ({"N": "5"}, {"N": "4"})

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import pytest
+from click.testing import CliRunner, Result
+
+from service.aws.clients import AwsSettings, clients
+from service.aws.kinesis import KinesisSource
+from service.aws.lease_table import LeaseTable
+from service.cli.root import scoring
+from service.shards.lease import Lease, Member
+from service.shards.position import SHARD_END, TRIM_HORIZON
+
+Cli = Callable[..., Result]
+Aws: TypeAlias = Any  # clients have no types
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def names(aws_clients: Aws, run: Run, fresh_name: Callable[[str], str], make_table: Callable[[str], str]) -> Any:  # noqa: ANN401
+    stream = fresh_name("events")
+    run(aws_clients.kinesis.create_stream(StreamName=stream, ShardCount=2))
+    return {
+        "SCORING_STREAM": stream,
+        "SCORING_LEASES_TABLE": make_table("leases"),
+        "SCORING_SCORES_TABLE": make_table("scores"),
+        "SCORING_LEASE_DURATION_S": "1",
+        "SCORING_BATCH_MAX_AGE_MS": "100",
+        "SCORING_CHECKPOINT_INTERVAL_MS": "100",
+        "SCORING_POLL_MAX_MS": "200",
+    }
+
+
+@pytest.fixture
+def cli(aws_environment: dict[str, str], names: dict[str, str]) -> Cli:
+    def invoke(*args: str, code: int = 0) -> Result:
+        result = CliRunner().invoke(scoring, args, env={**aws_environment, **names})
+        assert result.exit_code == code, result.output
+        return result
+
+    return invoke
+
+
+@pytest.fixture
+def leases(aws_clients: Aws, run: Run, names: dict[str, str]) -> LeaseTable:
+    source = run(KinesisSource.open(aws_clients.kinesis, names["SCORING_STREAM"]))
+    return LeaseTable(aws_clients.dynamodb, names["SCORING_LEASES_TABLE"], "ingest", source.stream)
+
+
+FIRST, SECOND = "shardId-000000000000", "shardId-000000000001"
+
+
+def test_lag_of_each_shard(cli: Cli, aws_clients: Aws, run: Run, names: dict[str, str], leases: LeaseTable):
+    stream = names["SCORING_STREAM"]
+    put = [
+        run(aws_clients.kinesis.put_record(StreamName=stream, Data=b"x", PartitionKey="k", ExplicitHashKey=key))
+        for key in ("0", "0", str(2**128 - 1))
+    ]
+    run(leases.create(Lease(FIRST, put[0]["SequenceNumber"], owner="me", checkpoint_ms=1)))
+    run(leases.create(Lease(SECOND, put[2]["SequenceNumber"])))
+    lines = {line["shard"]: line for line in json.loads(cli("lag", "--json").stdout) if line["pipeline"] == "ingest"}
+    assert (lines[FIRST]["state"], lines[FIRST]["owner"]) == ("owned", "me")
+    assert lines[FIRST]["checkpoint"] == put[0]["SequenceNumber"]
+    assert lines[FIRST]["behind_s"] is not None
+    assert (lines[SECOND]["state"], lines[SECOND]["behind_s"]) == ("unowned", 0.0)
+    assert "publish\t" in cli("lag").stdout
+
+
+def test_lag_before_the_first_worker(cli: Cli):
+    lines = [line for line in json.loads(cli("lag", "--json").stdout) if line["pipeline"] == "ingest"]
+    assert [(line["shard"], line["state"], line["behind_s"]) for line in lines] == [
+        (FIRST, "new", None),
+        (SECOND, "new", None),
+    ]
+
+
+def test_a_reset_is_shown_and_then_done(cli: Cli, run: Run, leases: LeaseTable):
+    run(leases.create(Lease(FIRST, "17", owner="dead", counter=3)))
+    run(leases.create(Lease(SECOND, SHARD_END, ended_ms=5)))
+    result = cli("position", "reset", "--to-earliest")
+    assert "harmless" in result.stderr
+    assert f"{FIRST}\t17\tTRIM_HORIZON" in result.stdout
+    assert run(leases.get(FIRST)).checkpoint == "17"
+    cli("position", "reset", "--to-earliest", "--execute")
+    first, second = run(leases.get(FIRST)), run(leases.get(SECOND))
+    assert (first.checkpoint, first.owner, first.counter) == (TRIM_HORIZON, "", 4)
+    assert (second.checkpoint, second.ended_ms) == (TRIM_HORIZON, 0)
+    assert cli("position", "reset", "--to-earliest", "--execute", "--json").stdout == "[]\n"
+
+
+def test_a_reset_to_a_time_or_the_tip_is_a_time(cli: Cli, run: Run, leases: LeaseTable):
+    cli("position", "reset", "--to-time", "2026-01-31T12:00:00Z", "--shard", SECOND, "--execute")
+    assert run(leases.get(FIRST)) is None
+    assert run(leases.get(SECOND)).checkpoint == "AT_TIMESTAMP#1769860800000"
+    cli("position", "reset", "--to-latest", "--execute")
+    assert run(leases.get(FIRST)).checkpoint.startswith("AT_TIMESTAMP#")
+
+
+def test_a_reset_is_refused_while_a_worker_beats(
+    cli: Cli, run: Run, leases: LeaseTable, monkeypatch: pytest.MonkeyPatch
+):
+    run(leases.create(Lease(FIRST, "17", owner="living")))
+    run(leases.join(Member("living")))
+    run(leases.join(Member("dead")))
+
+    async def beat(_seconds: float) -> None:
+        async with clients(AwsSettings()) as aws:
+            table = LeaseTable(aws.dynamodb, leases._table, "ingest", leases._stream)
+            await table.beat("living", 1)
+
+    monkeypatch.setattr("service.cli.position.watch", beat)
+    result = cli("position", "reset", "--to-earliest", "--execute", code=1)
+    assert "1 workers are active: living" in result.stderr
+    assert run(leases.get(FIRST)).checkpoint == "17"
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        (),
+        ("--to-earliest", "--to-latest"),
+        ("--to-time", "yesterday"),
+        ("--to-time", "2026-01-31T12:00:00Z", "--pipeline", "publish"),
+    ],
+)
+def test_a_reset_needs_one_place_to_go(cli: Cli, args: tuple[str, ...]):
+    cli("position", "reset", *args, code=2)
+
+
+def test_a_reset_of_a_shard_that_is_not_there(cli: Cli):
+    assert "no shard nowhere" in cli("position", "reset", "--to-earliest", "--shard", "nowhere", code=1).stderr
