@@ -105,7 +105,7 @@ class Metrics:
         self.points_taken = self._counter("points_taken", "Points taken off scores, by event type.", "event_type")
         self.band_entered = self._counter("band_entered", "Users whose score moved into the band.", "band")
         self.band_left = self._counter("band_left", "Users whose score moved out of the band.", "band")
-        # From zero on: Prometheus takes a counter's first value for no increase, and here the first batch is the largest.
+        # From zero on: Prometheus takes a counter's first value for no increase, and the first batch is the largest.
         for score in (-1, *SCORE_BANDS):
             self.band_entered.labels(score_band(score))
             self.band_left.labels(score_band(score))
