@@ -102,4 +102,8 @@ def _json(_logger: WrappedLogger, _method: str, line: EventDict) -> str:
     try:
         return msgspec.json.encode(ordered, enc_hook=repr).decode()
     except (TypeError, ValueError):  # a log line must never be what stops a worker
-        return msgspec.json.encode({str(key): ascii(value) for key, value in ordered.items()}).decode()
+        return msgspec.json.encode({str(key): _plain(value) for key, value in ordered.items()}).decode()
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) and value.isascii() else ascii(value)
