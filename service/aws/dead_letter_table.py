@@ -11,6 +11,7 @@
 | `PayloadSize` | N | bytes of the record |
 | `State` | S | `new`, `redriving`, `redriven` |
 | `StateAt` | N | when the state was set, epoch milliseconds |
+| `RedrivenTo` | S | where a redrive put it: `stream/shard/sequence`, or the score's new revision |
 | `ExpiresAt` | N | time to live, epoch seconds |
 
 Letters are inserted, never overwritten: a replay must not set a letter that was redriven back to `new`. PartiQL's
@@ -70,6 +71,7 @@ _ATTRIBUTES = (
     "PayloadKept",
     "State",
     "StateAt",
+    "RedrivenTo",
     "ExpiresAt",
 )
 _REMEDY = "run `scoring setup`, or set SCORING_DEAD_LETTERS_TABLE"
@@ -88,6 +90,7 @@ class StoredLetter(msgspec.Struct, frozen=True):
         state: `new`, `redriving` (a redrive began, and may have put the record back) or `redriven`.
         state_ms: When that state was set, epoch milliseconds.
         expires_s: When the table forgets it, epoch seconds; 0: never.
+        redriven_to: Where a redrive put it; empty before.
     """
 
     letter: DeadLetter
@@ -95,6 +98,7 @@ class StoredLetter(msgspec.Struct, frozen=True):
     state: str
     state_ms: int
     expires_s: int
+    redriven_to: str = ""
 
 
 class DeadLetterTable:
@@ -221,9 +225,9 @@ class DeadLetterTable:
         """
         return await self._move(letter_id, NEW, REDRIVING)
 
-    async def finish(self, letter_id: str) -> bool:
-        """End a redrive: `redriving` to `redriven`; return whether it was so."""
-        return await self._move(letter_id, REDRIVING, REDRIVEN)
+    async def finish(self, letter_id: str, redriven_to: str = "") -> bool:
+        """End a redrive: `redriving` to `redriven`; return whether it was so. `redriven_to` says where it went."""
+        return await self._move(letter_id, REDRIVING, REDRIVEN, redriven_to)
 
     async def release(self, letter_id: str) -> bool:
         """Undo a claim whose record was not put back: `redriving` to `new`; return whether it was so."""
@@ -237,19 +241,20 @@ class DeadLetterTable:
             )
         return bool(answer.get("Attributes"))
 
-    async def _move(self, letter_id: str, before: str, after: str) -> bool:
+    async def _move(self, letter_id: str, before: str, after: str, redriven_to: str = "") -> bool:
         with translated(self._what, remedy=_REMEDY):
             try:
                 await self._client.update_item(
                     TableName=self._table,
                     Key={"Id": {"S": letter_id}},
-                    UpdateExpression="SET #state = :after, StateAt = :now",
+                    UpdateExpression="SET #state = :after, StateAt = :now, RedrivenTo = :to",
                     ConditionExpression="#state = :before",
                     ExpressionAttributeNames={"#state": "State"},
                     ExpressionAttributeValues={
                         ":before": {"S": before},
                         ":after": {"S": after},
                         ":now": {"N": str(int(self._wall_s() * 1000))},
+                        ":to": {"S": redriven_to},
                     },
                 )
             except ClientError as error:
@@ -313,4 +318,5 @@ def _stored(item: Item) -> StoredLetter:
         state=item["State"]["S"],
         state_ms=int(item["StateAt"]["N"]),
         expires_s=int(item["ExpiresAt"]["N"]) if "ExpiresAt" in item else 0,
+        redriven_to=item.get("RedrivenTo", {}).get("S", ""),
     )

@@ -165,6 +165,11 @@ def note(text: str) -> None:
     click.echo(text, err=True)
 
 
+def number_of(count: int, what: str) -> str:
+    """Return `1 shard`, `2 shards`."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
 def iso(epoch_ms: int) -> str:
     """Return an ISO UTC time of epoch milliseconds; empty for 0, which means not known."""
     if not epoch_ms:

@@ -203,6 +203,7 @@ def _described(stored: StoredLetter) -> dict[str, object]:
         "at": iso(letter.at_ms),
         "state": stored.state,
         "state_at": iso(stored.state_ms),
+        "redriven_to": stored.redriven_to,
         "expires_at": iso(stored.expires_s * 1000),
         "stream": letter.stream,
         "shard": letter.shard_id,

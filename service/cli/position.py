@@ -13,7 +13,16 @@ import click
 import msgspec
 
 from service.aws.clients import clients
-from service.cli.context import aws_settings, json_option, note, print_json, print_table, run_async, settings_for
+from service.cli.context import (
+    aws_settings,
+    json_option,
+    note,
+    number_of,
+    print_json,
+    print_table,
+    run_async,
+    settings_for,
+)
 from service.cli.errors import Failure
 from service.cli.streams import INGEST, PUBLISH, View, look
 from service.config import Purpose, Settings, epoch_ms
@@ -117,7 +126,7 @@ def reset(
         print_table(("Shard", "Now", "Then"), [(m.shard, m.now or "new", m.then) for m in moves], "nothing to move")
     note(HARMLESS[pipeline] if to == TRIM_HORIZON else f"{HARMLESS[pipeline]}; {FORWARD}")
     if moves:
-        note(f"moved {len(moves):,} shards" if execute else "this is the plan: --execute does it")
+        note(f"moved {number_of(len(moves), 'shard')}" if execute else "this is the plan: --execute does it")
 
 
 def _target(*, earliest: bool, latest: bool, moment: str | None, pipeline: str) -> Position:
@@ -154,12 +163,12 @@ async def _refuse_while_read(view: View, lease_duration_s: float) -> None:
     """Raise where a worker is alive: its heartbeat is watched for a lease duration, the time after which it is dead."""
     if not view.snapshot.members:
         return
-    note(f"watching {len(view.snapshot.members)} workers for {lease_duration_s:g} s: are they alive?")
+    note(f"watching {number_of(len(view.snapshot.members), 'worker')} for {lease_duration_s:g} s: alive?")
     await watch(lease_duration_s)
     active = alive(view.snapshot.members, (await view.leases.snapshot()).members)
     if active:
         raise Failure(
-            f"{len(active)} workers are active: {', '.join(active)}",
+            f"still active: {', '.join(active)}",
             "they would write their own positions over this one",
             "stop them, and run this again",
         )

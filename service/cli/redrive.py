@@ -117,7 +117,7 @@ class Redriver:
                 return Result(letter_id, Outcome.UNCERTAIN, str(error))
             result = Result(letter_id, Outcome.REFUSED, str(error))
         if result.outcome is Outcome.REDRIVEN:
-            await self.table.finish(letter_id)
+            await self.table.finish(letter_id, result.detail)
         else:
             await self.table.release(letter_id)
         return result

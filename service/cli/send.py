@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import click
 import msgspec
 
-from service.cli.context import Aws, json_option, note, print_json, settings_for, stream_argument
+from service.cli.context import Aws, json_option, note, number_of, print_json, settings_for, stream_argument
 from service.cli.errors import FAILURE, Failure
 from service.config import Purpose
 
@@ -167,7 +167,8 @@ def read(source: BinaryIO, path: Sequence[str], on_bytes: Callable[[int], None])
 def send(ctx: click.Context, file: BinaryIO, key_path: str, *, as_json: bool) -> None:
     """Put each line of FILE on the stream as one record; `-` is standard input.
 
-    Lines are sent as they are, also those that are no events: those show up as dead letters.
+    Lines are sent as they are, also those that are no events: those show up as dead letters. A file sent
+    twice counts twice, as would a call that was repeated because its answer was lost.
     """
     settings = settings_for(Purpose.STREAM)
     sender = Sender(Aws(settings).kinesis, stream_argument(settings))
@@ -180,8 +181,8 @@ def send(ctx: click.Context, file: BinaryIO, key_path: str, *, as_json: bool) ->
         print_json(summary)
     else:
         click.echo(
-            f"sent {summary.sent:,} records, {summary.sent_bytes:,} bytes, to {summary.shards} "
-            f"shard{'' if summary.shards == 1 else 's'} of {settings.stream_name} in {summary.seconds:.1f} s"
+            f"sent {number_of(summary.sent, 'record')}, {summary.sent_bytes:,} bytes, "
+            f"to {number_of(summary.shards, 'shard')} of {settings.stream_name} in {summary.seconds:.1f} s"
             + (f"; {summary.retried:,} sent again" if summary.retried else "")
         )
     if summary.failed:

@@ -24,6 +24,9 @@ Format = Literal["json", "console"]
 TALKATIVE: Final = ("botocore", "boto3", "aiobotocore", "urllib3", "aiohttp", "asyncio")
 """Loggers whose DEBUG lines hold request bodies, or tell nothing: never below INFO."""
 
+QUIET: Final = ("aiobotocore.credentials", "botocore.credentials")
+"""Loggers whose INFO lines repeat at every renewal: never below WARNING."""
+
 MAX_FRAMES: Final = 30
 """Stack frames per exception in a JSON line."""
 
@@ -67,8 +70,8 @@ def configure(log_format: Format | None = None, level: str = "info", stream: Tex
     root.setLevel(threshold)
     for name in TALKATIVE:
         logging.getLogger(name).setLevel(max(threshold, logging.INFO))
-    # Found credentials, retries and the like are no news to the operator of a worker.
-    logging.getLogger("botocore.credentials").setLevel(max(threshold, logging.WARNING))
+    for name in QUIET:
+        logging.getLogger(name).setLevel(max(threshold, logging.WARNING))
     logging.captureWarnings(capture=True)
 
 

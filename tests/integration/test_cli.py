@@ -259,7 +259,9 @@ def test_redriving_puts_the_record_back_once(ready: Cli, aws_clients: Aws, run: 
     assert "1 redriven" in result.stderr
     assert "nothing to redrive" in ready("dead-letters", "redrive", "--yes").stderr
     assert records(aws_clients, run, stream) == [b"no json"]
-    assert json.loads(ready("dead-letters", "show", "letter-1", "--json").stdout)["state"] == "redriven"
+    letter = json.loads(ready("dead-letters", "show", "letter-1", "--json").stdout)
+    assert letter["state"] == "redriven"
+    assert letter["redriven_to"] in result.stdout
 
 
 def test_redriving_only_what_was_asked_for(ready: Cli, aws_clients: Aws, run: Run, names: dict[str, str]):

@@ -23,7 +23,7 @@ def restored() -> Iterator[None]:
     root.handlers[:] = handlers
     root.setLevel(level)
     logging.captureWarnings(capture=False)
-    for name in (*logs.TALKATIVE, "botocore.credentials"):
+    for name in (*logs.TALKATIVE, *logs.QUIET):
         logging.getLogger(name).setLevel(logging.NOTSET)
 
 
