@@ -70,9 +70,9 @@ class Patience(msgspec.Struct, frozen=True):
 class _Draft:
     """A plan in the making: who is to hold what, and how many each got anew."""
 
-    def __init__(self, members: Mapping[str, Member], limit: int) -> None:
+    def __init__(self, members: Mapping[str, Member], stalled: AbstractSet[str], limit: int) -> None:
         self.members = members
-        self.limit = limit
+        self.limit = dict.fromkeys(members, limit) | dict.fromkeys(stalled, 0)
         self.target: dict[str, str] = {}
         self.load = dict.fromkeys(members, 0)
         self.had = {worker: {entry.shard_id for entry in member.assigned} for worker, member in members.items()}
@@ -88,7 +88,7 @@ class _Draft:
             self.fresh[worker] += 1
 
     def has_room(self, worker: str) -> bool:
-        return self.fresh[worker] < self.limit
+        return self.fresh[worker] < self.limit[worker]
 
 
 def plan(
@@ -97,6 +97,7 @@ def plan(
     *,
     dead: AbstractSet[str],
     leaving: AbstractSet[str],
+    stalled: AbstractSet[str] = frozenset(),
     now: float,
     memory: Memory,
     waits: Patience,
@@ -108,6 +109,7 @@ def plan(
         members: The living that may hold leases.
         dead: Workers whose leases may be taken by force.
         leaving: Living workers that take no more and give up what they hold.
+        stalled: Living workers that keep what they have and get nothing new.
         now: Monotonic seconds.
         memory: Of the plan before.
         waits: How long to wait for hand-overs.
@@ -117,7 +119,7 @@ def plan(
     rows = {member.worker: member for member in sorted(members, key=lambda member: member.worker)}
     came = any(worker not in memory.workers for worker in rows)
     calm = 0 if came else memory.calm + 1
-    draft = _Draft(rows, MAX_NEW_PER_PLAN << min(calm, _MAX_DOUBLINGS))
+    draft = _Draft(rows, stalled, MAX_NEW_PER_PLAN << min(calm, _MAX_DOUBLINGS))
     asked: dict[str, list[str]] = {}
     for worker, member in rows.items():
         for entry in member.assigned:

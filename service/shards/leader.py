@@ -31,6 +31,9 @@ _FIRST_RELIST = 1.0
 """Seconds until the next list after a shard ended whose children are unknown; doubles up to the usual interval."""
 
 
+_STALLED_BEATS = 3
+"""Beats in a row that a worker must have missed to be given no more leases."""
+
 _MARGIN = 0.01
 """Seconds; so that a cycle due at somebody's death does not come a moment too early."""
 
@@ -108,8 +111,11 @@ class Leader:
         pause = await self._reign.cycle(self)
         if leaving:
             self.given_away.set()
+        # Many things may happen at once: one plan for all of them.
+        gap = min(pause, self._ports.settings.cycle_min / 4)
+        await self._ports.clock.sleep(gap)
         try:
-            async with asyncio.timeout(pause):
+            async with asyncio.timeout(pause - gap):
                 await self._wake.wait()
         except TimeoutError:
             pass
@@ -308,6 +314,7 @@ class _Reign:
             [member for member in snapshot.members if member.worker in takers],
             dead=frozenset(dead),
             leaving=leader.leaving,
+            stalled=self._liveness.stalled(asked_at, _STALLED_BEATS * ports.settings.beat_interval) - {self._worker},
             now=answered_at,
             memory=self._memory,
             waits=self._waits,

@@ -81,6 +81,7 @@ class Liveness:
         self._deposed = deposed
         self._pulses: Mapping[str, Pulse] = {}
         self._strangers: frozenset[str] = frozenset()
+        self._dead: frozenset[str] = frozenset()
 
     def observe(
         self,
@@ -104,7 +105,7 @@ class Liveness:
 
         Returns:
             The living, and the dead among members and owners; both sorted. An owner without a row is a worker that
-            was removed as dead, and is dead to us when two readings in a row did not show its row.
+            was removed as dead: dead to us if found dead before, or when two readings in a row did not show its row.
         """
         pulses: dict[str, Pulse] = {}
         for member in members:
@@ -120,7 +121,8 @@ class Liveness:
             if worker == me or (worker != self._deposed and asked_at - pulse.since < self._lease_duration)
         }
         strangers = frozenset(owner for owner in owners if owner and owner not in pulses and owner != me)
-        dead = (pulses.keys() - alive) | (strangers & self._strangers)
+        dead = (pulses.keys() - alive) | (strangers & (self._strangers | self._dead))
+        self._dead = frozenset(dead)
         self._pulses = pulses
         self._strangers = strangers
         return tuple(sorted(alive)), tuple(sorted(dead))
@@ -128,3 +130,7 @@ class Liveness:
     def next_death(self, now: float) -> float:
         """Return seconds until the first of the living will have been silent for too long, if it stays silent."""
         return min((pulse.since + self._lease_duration - now for pulse in self._pulses.values()), default=float("inf"))
+
+    def stalled(self, now: float, seconds: float) -> frozenset[str]:
+        """Return whoever has been silent for longer than `seconds`: not dead yet, but not to be given anything."""
+        return frozenset(worker for worker, pulse in self._pulses.items() if now - pulse.since > seconds)
