@@ -122,7 +122,7 @@ def _parsed(file: BinaryIO) -> list[Any]:
         if data.lstrip()[:1] == b"[":
             return _ARRAY.decode(data)
         return [_OBJECT.decode(line) for line in data.splitlines() if line.strip()]
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageFailure(f"{_name(file)} is no JSON", str(error)) from None
 
 

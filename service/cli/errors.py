@@ -60,25 +60,28 @@ class UsageFailure(Failure):
     exit_code = USAGE
 
 
+_KNOWN = (
+    ConfigurationError,
+    AwsSetupError,
+    BindError,
+    TransientError,
+    aws.BotoCoreError,
+    aws.ClientError,
+    click.ClickException,
+)
+
+
 def is_known(error: BaseException) -> bool:
     """Return whether the error is one of the world's (a message will do), and not a bug (a traceback is due)."""
-    return isinstance(
-        leaf(error),
-        ConfigurationError
-        | AwsSetupError
-        | BindError
-        | TransientError
-        | aws.BotoCoreError
-        | aws.ClientError
-        | click.ClickException,
-    )
+    return isinstance(leaf(error), _KNOWN)
 
 
 def leaf(error: BaseException) -> BaseException:
-    """Return the first error inside groups of one task group or several."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+    """Return the error inside the groups of task groups that matters most: a bug before a fault of the world."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    leaves = [leaf(each) for each in error.exceptions]
+    return next((each for each in leaves if not isinstance(each, _KNOWN)), leaves[0])
 
 
 def explain(error: BaseException) -> click.ClickException:

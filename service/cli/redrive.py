@@ -164,7 +164,7 @@ def score_key(payload: bytes) -> dict[str, dict[str, str]] | None:
     """Return the key of the score item that a `publish` letter is about; None where it names none."""
     try:
         scored = msgspec.json.decode(payload, type=_Scored)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     user = scored.user or scored.keys.get("UserId", {}).get("S", "")
     project = scored.project or scored.keys.get("PinpointProjectId", {}).get("S", "")

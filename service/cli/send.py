@@ -61,7 +61,7 @@ def partition_key(data: bytes, path: Sequence[str]) -> str:
     value: object = None
     try:
         value = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         path = ()
     for name in path:
         value = value.get(name) if isinstance(value, dict) else None
