@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -194,6 +195,7 @@ class TestPlanAndApply:
                 "wait change-set-create-complete": (255, ""),
                 "describe-change-set StatusReason": (0, "The submitted information didn't contain changes."),
                 "describe-stacks StackStatus": (0, "CREATE_COMPLETE"),
+                "describe-stacks": (0, ""),
             }
         )
         ended = deploy("apply", "data", "--yes")
@@ -237,7 +239,7 @@ class TestPlanAndApply:
 
 
 class TestDestroy:
-    RUNNING = {"describe-stacks StackStatus": (0, "CREATE_COMPLETE"), "describe-stacks": (0, "")}
+    RUNNING: ClassVar = {"describe-stacks StackStatus": (0, "CREATE_COMPLETE"), "describe-stacks": (0, "")}
 
     def test_data_is_never_destroyed(self, deploy: Deploy):
         ended = deploy("destroy", "data", "--yes")
