@@ -284,10 +284,13 @@ class Demo:
                 dead_letters=self._world.letters(),
             )
         last = self._worker.last
+        # What a killed worker committed after the last look at it is in nobody's counts: at the tip all is dealt with.
+        at_tip = put == self._options.events and last.lag_s.get("ingest") == 0.0
+        scored = put if at_tip else min(put, self._handled_before + last.handled)
         self._moment = msgspec.structs.replace(
             self._moment,
             put=put,
-            scored=min(put, self._handled_before + last.handled),
+            scored=scored,
             lag_s=last.lag_s.get("ingest", 0.0),
             publish_lag_s=last.lag_s.get("publish", 0.0),
         )

@@ -110,8 +110,8 @@ class View:
     def _line(self, moment: Moment) -> str:
         return (
             f"put {moment.put:,}/{moment.total:,} · scored {moment.scored:,} ({self._rate:,.0f}/s) · "
-            f"lag {moment.lag_s:.1f} s · users {moment.users:,} · endpoints {moment.endpoints:,} · "
-            f"dead letters {moment.dead_letters:,}"
+            f"lag {moment.lag_s:.1f} s, to publish {moment.publish_lag_s:.1f} s · users {moment.users:,} · "
+            f"endpoints {moment.endpoints:,} · dead letters {moment.dead_letters:,}"
         )
 
     def _draw(self) -> None:

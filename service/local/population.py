@@ -18,7 +18,7 @@ MAX_USERS = 50_000
 """Most users a population has: it is held in memory, and telephone numbers for fiction are 78,900."""
 
 _QUIET_SHARE = 50
-_NOBODY_SHARE = 100
+_NOBODY_SHARE = 200
 
 
 class Endpoint(msgspec.Struct, frozen=True, gc=False):

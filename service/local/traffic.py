@@ -259,7 +259,7 @@ def _oddities(rng: Random, population: Population, events: int) -> Iterator[list
     makers: tuple[tuple[int, Callable[[], list[Beat]]], ...] = (
         (2_400, lambda: _reading_of_a_ghost(rng)),
         (150, lambda: _transactional(rng)),
-        (1_000, lambda: _visit(rng)),
+        (2_400, lambda: _visit(rng)),
         (2_000, lambda: [(rng.random(), Draft("_session.start", _device(rng), project_id=OTHER_PROJECT_ID))]),
         (1_000, lambda: [(rng.random(), Draft(_unheard_of(rng), rng.choice(population.endpoints)))]),
     )
