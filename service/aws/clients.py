@@ -4,9 +4,9 @@ Endpoints and credentials come from AWS's own standard variables: `AWS_ENDPOINT_
 (`AWS_ENDPOINT_URL_KINESIS`, `_DYNAMODB`, `_DYNAMODB_STREAMS`, `_PINPOINT`;
 https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html).
 
-Measured on two shared cores (Python 3.11, botocore 1.43): importing this takes 0.3 to 0.4 s, and making all four clients
-0.11 to 0.26 s, most of it the first one's endpoint tables; each further one takes 0.01 to 0.02 s of pure CPU, so making
-them side by side, or later, would gain nothing.
+Measured on two shared cores (Python 3.11, botocore 1.43): importing this takes 0.3 to 0.4 s, and making all four
+clients 0.11 to 0.26 s, most of it the first one's endpoint tables. Each further one takes 0.01 to 0.02 s of pure CPU,
+so making them side by side, or later, would gain nothing.
 """
 
 from __future__ import annotations
