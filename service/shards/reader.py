@@ -33,10 +33,11 @@ log = structlog.get_logger()
 GONE_LISTS = 3
 """Lists in a row that must not name a shard before it is believed to be gone."""
 
-FIRST_RECORD_SIZE = 1024
-"""Bytes; size of a record assumed before one was seen."""
+FIRST_RECORD_SIZE = 16 * 1024
+"""Bytes; size of a record assumed before one was seen: rather too large, as all shards start at once and the
+first page is the one whose size nobody knows."""
 
-_SMOOTHING = 0.3
+_SMOOTHING = 0.5
 """Weight of the newest page in the average record size."""
 
 _POLL_GROWTH = 1.5

@@ -148,9 +148,7 @@ class FakeLeases:
             self.table.wrote(max(_member_bytes(row), _member_bytes(member)))
             if row is None:
                 return False
-            self.table.members[worker] = msgspec.structs.replace(
-                row, assigned=member.assigned, version=member.version
-            )
+            self.table.members[worker] = msgspec.structs.replace(row, assigned=member.assigned, version=member.version)
             return True
 
         return await self._call(write)

@@ -7,8 +7,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-import msgspec
-
 from service.shards.errors import IteratorExpiredError, RecordsTrimmedError, ShardGoneError
 from service.shards.ports import Page, Record, Shard, StreamId
 from service.shards.position import LATEST, TRIM_HORIZON, sequence_of, timestamp_of
@@ -67,7 +65,7 @@ class FakeStream:
             self.shards[parent].children.append(shard)
         return shard
 
-    def put(self, shard_id: str, data: Any, size: int = 100) -> str:
+    def put(self, shard_id: str, data: object, size: int = 100) -> str:
         """Append a record; return its sequence number."""
         shard = self.shards[shard_id]
         assert not shard.closed

@@ -1,0 +1,157 @@
+"""Workers over the in-memory stream and lease table, each behind a gate, and a consumer that keeps what it gets."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any, Self
+
+import msgspec
+from prometheus_client import CollectorRegistry
+
+from service.observability.metrics import Metrics
+from service.shards.budget import ByteBudget
+from service.shards.coordinator import Coordinator
+from service.shards.ports import Batch
+from service.shards.position import TRIM_HORIZON
+from service.shards.settings import ShardSettings
+from tests.fakes.aio import Gate, VirtualClock
+from tests.fakes.leases import FakeLeases, LeaseTable
+from tests.fakes.source import FakeSource, FakeStream
+
+
+class Committed(msgspec.Struct):
+    """A batch that was committed."""
+
+    at: float
+    worker: str
+    batch: Batch[Any]
+
+
+class FakeConsumer:
+    """Keeps every committed batch.
+
+    Attributes:
+        seconds: What a commit takes.
+        error: Raised by commits while set.
+    """
+
+    def __init__(self, worker: str, committed: list[Committed], gate: Gate) -> None:
+        self._worker = worker
+        self._committed = committed
+        self._gate = gate
+        self.seconds = 0.0
+        self.error: Exception | None = None
+        self.prepared = 0
+
+    async def prepare(self, batch: Batch[Any]) -> Batch[Any]:
+        self.prepared += 1
+        return batch
+
+    async def commit(self, prepared: Batch[Any]) -> None:
+        await asyncio.sleep(self.seconds)
+        if self.error is not None:
+            raise self.error
+        await self._gate.call(
+            lambda: self._committed.append(Committed(asyncio.get_running_loop().time(), self._worker, prepared))
+        )
+
+
+class Worker:
+    """One process."""
+
+    def __init__(self, world: World, name: str, **options: Any) -> None:  # noqa: ANN401 - passed on
+        rng = random.Random(f"{world.seed} {name}")
+        self.name = name
+        self.gate = Gate(rng, latency=lambda: rng.uniform(0.001, 0.004))
+        self.clock = VirtualClock(self.gate, skew_ms=options.pop("skew_ms", 0))
+        self.metrics = Metrics(CollectorRegistry())
+        self.budget = options.pop("budget", None) or ByteBudget()
+        self.consumer = FakeConsumer(name, world.committed, self.gate)
+        self.store = FakeLeases(world.table, self.gate)
+        self.trimmed: list[str] = []
+        self.coordinator: Coordinator[Any, Any] = Coordinator(
+            pipeline="ingest",
+            worker=name,
+            source=FakeSource(world.stream, self.gate),
+            store=self.store,
+            membership=self.store,
+            consumer=self.consumer,
+            settings=options.pop("settings", world.settings),
+            clock=self.clock,
+            rng=rng,
+            metrics=self.metrics,
+            budget=self.budget,
+            start=options.pop("start", TRIM_HORIZON),
+            on_trimmed=self.trimmed.append,
+            **options,
+        )
+        self.task = world.group.create_task(self.coordinator.run())
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        return self.coordinator.shards
+
+    async def stop(self) -> float:
+        """SIGTERM; return the seconds it took."""
+        started = asyncio.get_running_loop().time()
+        self.coordinator.stop()
+        await self.task
+        return asyncio.get_running_loop().time() - started
+
+    def kill(self) -> None:
+        """SIGKILL: nothing it does from here on reaches the world."""
+        self.gate.pause()
+        self.task.cancel()
+
+    def value(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+class World:
+    """A stream, a lease table, and workers; `async with` ends the workers."""
+
+    def __init__(self, stream: FakeStream, *, seed: int = 1, settings: ShardSettings | None = None) -> None:
+        self.stream = stream
+        self.seed = seed
+        self.settings = settings or ShardSettings()
+        self.table = LeaseTable()
+        self.committed: list[Committed] = []
+        self.workers: list[Worker] = []
+        self.group = asyncio.TaskGroup()
+
+    async def __aenter__(self) -> Self:
+        await self.group.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        for worker in self.workers:
+            worker.task.cancel()
+        await self.group.__aexit__(*error)  # type: ignore[arg-type] # handed on as it came
+
+    def start(self, name: str, **options: Any) -> Worker:  # noqa: ANN401 - passed on
+        worker = Worker(self, name, **options)
+        self.workers.append(worker)
+        return worker
+
+    async def until(self, met: Callable[[], bool], within: float = 60.0) -> float:
+        """Wait until `met`; return the seconds it took; fail after `within`."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        while not met():
+            assert loop.time() - started <= within, f"not within {within} s"
+            await asyncio.sleep(0.02)
+        return loop.time() - started
+
+    def data(self, shard_id: str | None = None) -> list[Any]:
+        """What was committed, in order, with repetitions."""
+        return [
+            record.data
+            for done in self.committed
+            for record in done.batch.records
+            if shard_id is None or done.batch.shard_id == shard_id
+        ]
+
+    def checkpoint(self, shard_id: str) -> str:
+        return self.table.leases[shard_id].checkpoint
