@@ -51,6 +51,8 @@ DRAIN_TIMEOUT_S = 45.0
 QUIET_BUT_WRONG_S = 6.0
 """Seconds a worker may say that it has nothing to do while something differs: then it differs for good."""
 SETUP_TIMEOUT_S = 60.0
+MAX_LINE = 300
+"""Characters of a log line that an error shows."""
 UNWIND_GRACE_S = 5.0
 """Seconds a worker gets to end when the demo is interrupted or has failed."""
 
@@ -177,6 +179,8 @@ class Demo:
         return self._report(found, faults, bill)
 
     def _failed(self, what: str, why: str) -> DemoError:
+        # A worker's last words are JSON lines with tracebacks of any length.
+        why = "\n".join(line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]}..." for line in why.splitlines())
         return DemoError(what, why, f"the logs are in {self.logs}; the worker's is {self.worker_log}")
 
     def _prepare(self) -> None:
