@@ -11,6 +11,7 @@ from service.cli.lazy import LazyGroup
 COMMANDS = {
     "run": ("service.cli.run:run", "Run a worker until it is told to stop."),
     "setup": ("service.cli.setup:setup", "Create the stream, the tables and the default definitions."),
+    "doctor": ("service.cli.doctor:doctor", "Try every permission, and check streams, tables, clock and quotas."),
     "send": ("service.cli.send:send", "Put events from a file on the stream."),
     "scores": ("service.cli.scores:scores", "Look scores up."),
     "definitions": ("service.cli.definitions:definitions", "Show and change what events are worth."),

@@ -1,0 +1,59 @@
+"""`scoring doctor`: whether this configuration, with these permissions, can work; and what is missing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from service.cli.context import aws_settings, json_option, note, print_json, print_table, settings_for
+from service.cli.errors import FAILURE
+from service.cli.setup import names_of
+from service.config import Purpose, Settings
+
+
+@click.command()
+@json_option
+@click.pass_context
+def doctor(ctx: click.Context, *, as_json: bool) -> None:
+    """Try every permission with a call that changes nothing, and look at streams, tables, clock and quotas.
+
+    Run it with the role of the service, for example as a one-off ECS task of its task definition. Exit code 0: the
+    service can work (notes are advice); 1: something is broken.
+    """
+    from service.aws.doctor import Doctor  # noqa: PLC0415 # slow to import
+    from service.aws.doctor_plan import Verdict, Wanted  # noqa: PLC0415 # likewise
+
+    settings = settings_for(Purpose.RUN)
+    pinpoint = "pinpoint" in settings.sinks
+    wanted = Wanted(
+        names=names_of(settings),
+        ingests=settings.ingests,
+        publishes=settings.publishes,
+        projects=settings.project_ids if pinpoint else (),
+        lookups=settings.identity_lookup,
+        update_batches_per_s=settings.pinpoint_update_batch_per_s,
+        lookups_per_s=settings.identity_lookup_per_s,
+    )
+    findings = list(Doctor(wanted, _clients(settings)).examine())
+    if as_json:
+        print_json(findings)
+    else:
+        rows = [(each.verdict.value, each.subject, each.detail) for each in findings]
+        print_table(("", "What", "Found"), rows, "nothing was looked at")
+        for each in findings:
+            if each.remedy:
+                note(f"{each.subject}: {each.remedy}")
+    if pinpoint and not settings.project_ids:
+        note("Pinpoint permissions were not tried: SCORING_PROJECT_IDS names no project")
+    broken = sum(each.verdict is Verdict.BROKEN for each in findings)
+    note(f"{broken} broken of {len(findings)}" if broken else f"all {len(findings)} checks passed or are notes")
+    ctx.exit(FAILURE if broken else 0)
+
+
+def _clients(settings: Settings) -> dict[str, Any]:
+    from service.aws.setup import client  # noqa: PLC0415 # slow to import
+
+    return {
+        name: client(name, aws_settings(settings)) for name in ("kinesis", "dynamodb", "dynamodbstreams", "pinpoint")
+    }

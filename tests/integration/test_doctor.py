@@ -1,0 +1,313 @@
+from __future__ import annotations
+
+import json
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from service.aws.clients import AwsSettings
+from service.aws.doctor import Doctor
+from service.aws.doctor_plan import Finding, Verdict, Wanted, judge_rates, judge_retention, judge_shards
+from service.aws.setup import Setup, client
+from service.aws.setup_plan import Names
+from service.cli.root import scoring
+from service.local.emulator import REGION, Emulator
+from tests.fakes.embedded import FreshName
+
+PROJECT = "0123456789abcdef0123456789abcdef"
+
+
+class Gate(ThreadingHTTPServer):
+    """Passes requests on to the embedded AWS, but for the operations in `denied`: those are not allowed."""
+
+    def __init__(self, upstream: str) -> None:
+        self.upstream = upstream
+        self.denied: set[str] = set()
+        super().__init__(("127.0.0.1", 0), _Pass)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Pass(BaseHTTPRequestHandler):
+    server: Gate
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
+        if operation in self.server.denied:
+            refusal = {"__type": "AccessDeniedException", "message": f"not authorized to perform {operation}"}
+            self._answer(400, {"Content-Type": "application/x-amz-json-1.0"}, json.dumps(refusal).encode())
+            return
+        headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
+        request = urllib.request.Request(self.server.upstream, body, headers)  # noqa: S310 # loopback
+        try:
+            with urllib.request.urlopen(request) as answer:  # noqa: S310 # loopback
+                self._answer(answer.status, dict(answer.headers), answer.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                self._answer(error.code, dict(error.headers), error.read())
+
+    def _answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            if name.lower() not in {"content-length", "connection", "transfer-encoding", "date", "server"}:
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def shared_gate(aws: Emulator) -> Iterator[Gate]:
+    with pytest.MonkeyPatch.context() as environment, Gate(aws.endpoint_url) as server:
+        for name, value in aws.environment().items():
+            environment.setenv(name, value)
+        for name in ("KINESIS", "DYNAMODB", "DYNAMODB_STREAMS", "PINPOINT"):
+            environment.setenv(f"AWS_ENDPOINT_URL_{name}", server.url)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def gate(shared_gate: Gate) -> Iterator[Gate]:
+    yield shared_gate
+    shared_gate.denied = set()
+
+
+@pytest.fixture(scope="module")
+def clients(shared_gate: Gate) -> dict[str, Any]:
+    assert shared_gate.url
+    return {name: client(name, AwsSettings(region=REGION)) for name in ("kinesis", "dynamodb", "dynamodbstreams")}
+
+
+@pytest.fixture
+def names(clients: dict[str, Any], fresh_name: FreshName) -> Names:
+    made = Names(*(fresh_name(f"doctor-{field}") for field in Names.__struct_fields__))
+    Setup(made, clients["dynamodb"], clients["kinesis"]).run([PROJECT])
+    return made
+
+
+Examine = Callable[..., list[Finding]]
+
+
+@pytest.fixture
+def examine(clients: dict[str, Any], names: Names) -> Examine:
+    def examined(**changed: Any) -> list[Finding]:  # noqa: ANN401 # any field of Wanted
+        wanted = Wanted(**({"names": names, "ingests": True, "publishes": True} | changed))
+        return list(Doctor(wanted, clients).examine())
+
+    return examined
+
+
+def broken(findings: list[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.verdict is Verdict.BROKEN]
+
+
+def test_what_setup_makes_is_healthy_and_stays_untouched(examine: Examine, clients: dict[str, Any], names: Names):
+    findings = examine()
+    assert broken(findings) == []
+    # The embedded AWS knows no DescribeLimits.
+    assert {finding.subject for finding in findings if finding.verdict is Verdict.SKIPPED} <= {"Kinesis quota"}
+    for table in (names.scores, names.leases, names.identities, names.dead_letters):
+        assert clients["dynamodb"].scan(TableName=table)["Count"] == 0
+
+
+DENIALS = [
+    ("BatchGetItem", "dynamodb:BatchGetItem", "identities"),
+    ("BatchWriteItem", "dynamodb:BatchWriteItem", "identities"),
+    ("BatchExecuteStatement", "dynamodb:PartiQLUpdate", "scores"),
+    ("BatchExecuteStatement", "dynamodb:PartiQLInsert", "scores"),
+    ("BatchExecuteStatement", "dynamodb:PartiQLInsert", "dead_letters"),
+    ("Scan", "dynamodb:Scan", "definitions"),
+    ("Scan", "dynamodb:Scan", "leases"),
+    ("GetItem", "dynamodb:GetItem", "leases"),
+    ("PutItem", "dynamodb:PutItem", "leases"),
+    ("UpdateItem", "dynamodb:UpdateItem", "leases"),
+    ("DeleteItem", "dynamodb:DeleteItem", "leases"),
+    ("DescribeTable", "dynamodb:DescribeTable", "scores"),
+    ("DescribeStreamSummary", "kinesis:DescribeStreamSummary", "stream"),
+    ("ListShards", "kinesis:ListShards", "stream"),
+    ("GetShardIterator", "kinesis:GetShardIterator", "stream"),
+    ("GetRecords", "kinesis:GetRecords", "stream"),
+    ("DescribeStream", "dynamodb:DescribeStream", "scores"),
+    ("GetShardIterator", "dynamodb:GetShardIterator", "scores"),
+    ("GetRecords", "dynamodb:GetRecords", "scores"),
+]
+
+
+@pytest.mark.parametrize(("operation", "action", "resource"), DENIALS)
+def test_a_missing_permission_is_named(
+    examine: Examine, gate: Gate, names: Names, operation: str, action: str, resource: str
+):
+    gate.denied = {operation}
+    remedies = {finding.remedy for finding in broken(examine())}
+    assert any(remedy.startswith(f"allow {action} on ") and getattr(names, resource) in remedy for remedy in remedies)
+    short = action.rpartition(":")[2]
+    assert all(short in remedy or operation == "BatchExecuteStatement" for remedy in remedies)
+
+
+@pytest.mark.parametrize("operation", ["DescribeTimeToLive", "DescribeLimits"])
+def test_what_only_the_doctor_would_call_is_no_fault_of_the_service(examine: Examine, gate: Gate, operation: str):
+    gate.denied = {operation}
+    findings = examine()
+    assert broken(findings) == []
+    assert any(operation in finding.detail for finding in findings if finding.verdict is Verdict.SKIPPED)
+
+
+def test_a_table_that_is_not_there(examine: Examine, clients: dict[str, Any], names: Names):
+    clients["dynamodb"].delete_table(TableName=names.leases)
+    found = broken(examine())
+    assert (
+        Finding(Verdict.BROKEN, f"table {names.leases}", "does not exist", "run `scoring setup`, or correct the name")
+        in found
+    )
+    assert all(names.leases in finding.subject for finding in found)
+
+
+def test_a_table_with_other_keys(examine: Examine, clients: dict[str, Any], names: Names, fresh_name: FreshName):
+    other = fresh_name("other-keys")
+    clients["dynamodb"].create_table(
+        TableName=other,
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[{"AttributeName": "user_id", "AttributeType": "S"}],
+        KeySchema=[{"AttributeName": "user_id", "KeyType": "HASH"}],
+        StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"},
+    )
+    wrong = Names(names.stream, other, names.definitions, names.identities, names.leases, names.dead_letters)
+    found = {finding.subject: finding for finding in broken(examine(names=wrong))}
+    assert "user_id (S)" in found[f"table {other}"].detail
+    assert "UserId, PinpointProjectId" in found[f"table {other}"].remedy
+
+
+@pytest.mark.parametrize(
+    ("specification", "detail", "remedy"),
+    [
+        (None, "has no stream", "scoring setup"),
+        ({"StreamEnabled": True, "StreamViewType": "KEYS_ONLY"}, "shows KEYS_ONLY only", "NEW_AND_OLD_IMAGES"),
+    ],
+)
+def test_a_score_table_whose_changes_cannot_be_read(
+    examine: Examine,
+    clients: dict[str, Any],
+    names: Names,
+    fresh_name: FreshName,
+    specification: dict[str, Any] | None,
+    detail: str,
+    remedy: str,
+):
+    other = fresh_name("other-view")
+    keys = ("UserId", "PinpointProjectId")
+    clients["dynamodb"].create_table(
+        TableName=other,
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"} for key in keys],
+        KeySchema=[{"AttributeName": key, "KeyType": kind} for key, kind in zip(keys, ("HASH", "RANGE"), strict=True)],
+        **({"StreamSpecification": specification} if specification else {}),
+    )
+    wrong = Names(names.stream, other, names.definitions, names.identities, names.leases, names.dead_letters)
+    (found,) = broken(examine(names=wrong))
+    assert detail in found.detail
+    assert remedy in found.remedy
+
+
+def test_a_stream_that_is_not_there(examine: Examine, names: Names):
+    wrong = Names("no-such-stream", names.scores, names.definitions, names.identities, names.leases, names.dead_letters)
+    found = broken(examine(names=wrong))
+    assert found
+    assert all("no-such-stream" in finding.subject and "scoring setup" in finding.remedy for finding in found)
+
+
+def test_no_definitions_mean_no_scores(examine: Examine, clients: dict[str, Any], names: Names):
+    for row in clients["dynamodb"].scan(TableName=names.definitions)["Items"]:
+        key = {name: row[name] for name in ("EventType", "PinpointProjectId")}
+        clients["dynamodb"].delete_item(TableName=names.definitions, Key=key)
+    (found,) = broken(examine())
+    assert found.remedy == "write the defaults: scoring setup --project ID"
+
+
+def test_a_clock_that_is_off(clients: dict[str, Any], names: Names):
+    doctor = Doctor(Wanted(names, ingests=True, publishes=True), clients, wall_s=lambda: 0.0)
+    (found,) = broken(list(doctor.examine()))
+    assert found.subject == "clock"
+    assert "set the clock" in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("hours", "lag_s", "verdict"),
+    [
+        (168, None, Verdict.OK),
+        (168, 60.0, Verdict.OK),
+        (24, None, Verdict.NOTE),
+        (24, 13 * 3600.0, Verdict.BROKEN),
+        (168, 85 * 3600.0, Verdict.BROKEN),
+    ],
+)
+def test_retention_is_held_against_the_lag(hours: float, lag_s: float | None, verdict: Verdict):
+    found = judge_retention("stream s", hours, lag_s)
+    assert found.verdict is verdict
+    assert bool(found.remedy) == (verdict is not Verdict.OK)
+
+
+def test_the_lag_is_read_behind_the_checkpoints(examine: Examine, clients: dict[str, Any], names: Names):
+    put = clients["kinesis"].put_record(StreamName=names.stream, Data=b"{}", PartitionKey="a")
+    clients["dynamodb"].put_item(
+        TableName=names.leases,
+        Item={
+            "leaseKey": {"S": f"ingest:tag:{put['ShardId']}"},
+            "checkpoint": {"S": put["SequenceNumber"]},
+        },
+    )
+    (found,) = [finding for finding in examine() if "keeps" in finding.detail and names.stream in finding.subject]
+    assert "the service is 0 s behind" in found.detail
+
+
+def test_quotas_in_sight_are_noted():
+    assert judge_shards(499, 500).verdict is Verdict.NOTE
+    assert judge_shards(4, 500).verdict is Verdict.OK
+    names = Names("s", "scores", "definitions", "identities", "leases", "letters")
+    wanted = Wanted(
+        names, ingests=True, publishes=True, projects=(PROJECT,), update_batches_per_s=20, lookups_per_s=100
+    )
+    assert len(judge_rates(wanted)) == 2
+    assert judge_rates(Wanted(names, ingests=True, publishes=True, projects=(PROJECT,))) == []
+
+
+class TestCommand:
+    @pytest.fixture
+    def environment(self, names: Names, gate: Gate) -> dict[str, str]:
+        assert gate.url
+        return {
+            "SCORING_STREAM": names.stream,
+            "SCORING_SCORES_TABLE": names.scores,
+            "SCORING_DEFINITIONS_TABLE": names.definitions,
+            "SCORING_IDENTITIES_TABLE": names.identities,
+            "SCORING_LEASES_TABLE": names.leases,
+            "SCORING_DEAD_LETTERS_TABLE": names.dead_letters,
+            "SCORING_SINKS": "log",
+        }
+
+    def test_all_is_well(self, environment: dict[str, str]):
+        ended = CliRunner().invoke(scoring, ["doctor"], env=environment)
+        assert ended.exit_code == 0, ended.output
+        assert "checks passed" in ended.stderr
+
+    def test_what_is_broken_is_said_with_its_remedy(self, environment: dict[str, str], gate: Gate):
+        gate.denied = {"ListShards"}
+        ended = CliRunner().invoke(scoring, ["doctor", "--json"], env=environment)
+        assert ended.exit_code == 1
+        (found,) = [item for item in json.loads(ended.stdout) if item["verdict"] == "broken"]
+        assert found["remedy"] == f"allow kinesis:ListShards on stream {environment['SCORING_STREAM']} to this role"
