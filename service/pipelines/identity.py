@@ -117,7 +117,12 @@ class IdentityResolver:
 
         async def ask(key: EndpointKey) -> None:
             async with self._asking:
-                answers[key] = await lookup.user_of(key)
+                try:
+                    answers[key] = await lookup.user_of(key)
+                except TransientError:
+                    self._metrics.identity_lookups.labels("error").inc()
+                    raise
+                self._metrics.identity_lookups.labels("found" if answers[key] else "unknown").inc()
 
         failure: BaseException | None = None
         try:

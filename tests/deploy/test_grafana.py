@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from service.observability.metrics import Metrics
 from tests.deploy.files import (
     DASHBOARD_FILES,
     PROMETHEUS_FILE,
     PROVISIONING,
+    ROOT,
     Yaml,
     compose_services,
     dashboards,
@@ -114,6 +116,13 @@ def test_a_legend_names_labels_that_the_query_keeps(panel: Yaml):
             kept = {part.strip() for group in grouped for part in group.split(",")}
             plain = not grouped and label in {"instance", "service", "operation"}
             assert label in kept or plain, target["expr"]
+
+
+@pytest.mark.parametrize("name", [name for name, metric in vars(Metrics()).items() if hasattr(metric, "describe")])
+def test_a_metric_of_the_catalogue_is_set_by_somebody(name: str):
+    catalogue = ROOT / "service/observability/metrics.py"
+    code = [path.read_text(encoding="utf-8") for path in (ROOT / "service").rglob("*.py") if path != catalogue]
+    assert any(re.search(rf"\.{name}\b", text) for text in code)
 
 
 def test_provisioning_points_at_what_the_compose_file_mounts_and_runs():

@@ -62,6 +62,10 @@ def found_by(metrics: Metrics, source: str) -> float:
     return metrics.registry.get_sample_value("scoring_identities_total", {"source": source}) or 0
 
 
+def asked(metrics: Metrics, outcome: str) -> float:
+    return metrics.registry.get_sample_value("scoring_identity_lookups_total", {"outcome": outcome}) or 0
+
+
 def test_what_was_learned_is_durable_and_answers_from_memory():
     async def scenario(resolver: IdentityResolver, table: MemoryIdentities, _: ManualClock) -> None:
         await resolver.learn({key("e"): "u"})
@@ -87,6 +91,7 @@ def test_the_table_is_asked_once_and_the_fallback_only_about_the_rest_and_both_a
 
     metrics = play(scenario, lookup, MemoryIdentities({key("a"): "ua"}))
     assert [found_by(metrics, source) for source in ("table", "lookup", "none")] == [1, 1, 3]
+    assert [asked(metrics, outcome) for outcome in ("found", "unknown", "error")] == [1, 1, 0]
 
 
 def test_an_unknown_endpoint_is_asked_about_again_after_a_while_and_believed_when_the_table_learns_it():
@@ -127,7 +132,8 @@ def test_a_failing_fallback_is_one_plain_error_and_the_answers_already_paid_for_
         assert await resolver.resolve([key("a"), key("b")], [key("a"), key("b")]) == {key("a"): "ua"}
         assert lookup.asked.count(key("a")) == 1
 
-    play(scenario, lookup)
+    metrics = play(scenario, lookup)
+    assert (asked(metrics, "found"), asked(metrics, "error")) == (1, 1)
 
 
 def test_with_the_fallback_switched_off_strangers_stay_strangers():
