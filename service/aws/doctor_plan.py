@@ -153,6 +153,14 @@ def trials(wanted: Wanted) -> list[Trial]:
         _batched("BatchGetItem", "batch_get_item", names.identities, {"Keys": [both]}),
         _batched("BatchWriteItem", "batch_write_item", names.identities, [{"DeleteRequest": {"Key": both}}]),
         _batched("BatchGetItem", "batch_get_item", names.scores, get),
+        _dynamodb(
+            "Query",
+            "query",
+            names.dead_letters,
+            KeyConditionExpression="Origin = :origin",
+            ExpressionAttributeValues={":origin": {"S": PROBE}},
+            Limit=1,
+        ),
         _statement("Insert", names.dead_letters, f"INSERT INTO \"{names.dead_letters}\" VALUE {{'NoKey': ?}}", [PROBE],
                    "ValidationError", "ValidationException"),
     ]  # fmt: skip

@@ -132,6 +132,7 @@ DENIALS = [
     ("BatchExecuteStatement", "dynamodb:PartiQLUpdate", "scores"),
     ("BatchExecuteStatement", "dynamodb:PartiQLInsert", "scores"),
     ("BatchExecuteStatement", "dynamodb:PartiQLInsert", "dead_letters"),
+    ("Query", "dynamodb:Query", "dead_letters"),
     ("Scan", "dynamodb:Scan", "definitions"),
     ("Scan", "dynamodb:Scan", "leases"),
     ("GetItem", "dynamodb:GetItem", "leases"),
