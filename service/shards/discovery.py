@@ -2,7 +2,8 @@
 
 A list may be wrong for a while: `DescribeStream` of a DynamoDB stream is eventually consistent, as is `ListShards`
 after a reshard. So a shard that a list does not name is not gone until several lists in a row agree, and only
-when nothing depends on its row any more.
+when nothing depends on its row any more. Nor is a parent that neither a row nor the list knows: its children wait
+until a few lists agree, but for the very first list, where such parents are those whose retention is over.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ from service.shards.ports import Shard
 from service.shards.position import TRIM_HORIZON, Position
 
 
+ORPHAN_LISTS = 3
+"""Lists in a row that must not name an unknown parent before its children are read without it."""
+
+
 class Discovery(msgspec.Struct, frozen=True):
     """What a list asks for.
 
@@ -24,11 +29,13 @@ class Discovery(msgspec.Struct, frozen=True):
         create: Rows to make.
         delete: Rows to remove.
         absent: For each finished shard the list does not name: how many lists in a row did not.
+        unknown: For each parent that has no row and is not listed: how many lists in a row did not name it.
     """
 
     create: tuple[Lease, ...]
     delete: tuple[Lease, ...]
     absent: Mapping[str, int]
+    unknown: Mapping[str, int]
 
 
 def start_of(shard: Shard, initial: Position, *, discovered: bool) -> Position:
@@ -44,6 +51,7 @@ def discover(
     shards: Sequence[Shard],
     rows: Mapping[str, Lease],
     absent: Mapping[str, int],
+    unknown: Mapping[str, int],
     *,
     initial: Position,
     discovered: bool,
@@ -56,6 +64,7 @@ def discover(
         shards: The list, complete.
         rows: Every row, by shard id.
         absent: `Discovery.absent` of the list before.
+        unknown: `Discovery.unknown` of the list before.
         initial: Configured start position, LATEST resolved to a time.
         discovered: Whether a discovery was ever complete.
         absent_lists: Lists in a row that must miss a shard before its row goes.
@@ -72,7 +81,7 @@ def discover(
     )
     if not shards:
         # No stream is without shards: a list that says so tells nothing.
-        return Discovery(create=create, delete=(), absent=absent)
+        return Discovery(create=create, delete=(), absent=absent, unknown=unknown)
     listed = {shard.shard_id for shard in shards}
     still_absent = {
         shard_id: absent.get(shard_id, 0) + 1
@@ -87,4 +96,11 @@ def discover(
         and rows[shard_id].ended_ms <= ended_before_ms
         and all(child not in rows or rows[child].finished for child in children.get(shard_id, ()))
     )
-    return Discovery(create=create, delete=delete, absent=still_absent)
+    parents = {parent for lease in (*rows.values(), *create) if not lease.finished for parent in lease.parents}
+    seen = 1 if discovered else ORPHAN_LISTS
+    still_unknown = {
+        parent: unknown.get(parent, 0) + seen
+        for parent in sorted(parents)
+        if parent not in rows and parent not in listed
+    }
+    return Discovery(create=create, delete=delete, absent=still_absent, unknown=still_unknown)

@@ -16,7 +16,7 @@ import structlog
 from service.observability.metrics import Metrics
 from service.shards.assignment import Memory, Patience, Plan, plan
 from service.shards.concurrency import for_each
-from service.shards.discovery import discover
+from service.shards.discovery import ORPHAN_LISTS, discover
 from service.shards.lease import Leadership, Lease, Member, Snapshot
 from service.shards.lineage import children_of, may_start
 from service.shards.liveness import Liveness, Watch
@@ -223,6 +223,7 @@ class _Reign:
         self._waits = Patience(patience=2 * settings.lease_duration, rest=6 * settings.lease_duration)
         self._listed: frozenset[str] | None = None
         self._absent: Mapping[str, int] = {}
+        self._unknown: Mapping[str, int] = {}
         self._list_at = float("-inf")
         self._relist = settings.discovery_interval
         self._childless: frozenset[str] = frozenset()
@@ -255,12 +256,14 @@ class _Reign:
             shards,
             rows,
             self._absent,
+            self._unknown,
             initial=leader.row.initial,
             discovered=leader.row.discovered,
             absent_lists=settings.absent_lists,
             ended_before_ms=ports.clock.wall_ms() - settings.keep_ended_ms,
         )
-        self._listed = frozenset(shard.shard_id for shard in shards)
+        missing = frozenset(parent for parent, lists in found.unknown.items() if lists < ORPHAN_LISTS)
+        self._listed = frozenset(shard.shard_id for shard in shards) | missing
 
         async def create(lease: Lease) -> None:
             if leader.in_office() and await ports.store.create(lease):
@@ -272,11 +275,13 @@ class _Reign:
 
         await for_each(found.create, create, settings.store_concurrency)
         await for_each(found.delete, delete, settings.store_concurrency)
-        self._absent = found.absent
+        self._absent, self._unknown = found.absent, found.unknown
         if not leader.row.discovered and shards:
             leader.discovered()
         if found.create or found.delete:
             log.info("leader.discovered", created=len(found.create), deleted=len(found.delete), listed=len(shards))
+        if missing:
+            self._relist = _FIRST_RELIST
         self._list_at = ports.clock.monotonic() + self._relist
         self._relist = min(settings.discovery_interval, self._relist * 2)
 

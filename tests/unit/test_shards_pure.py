@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from service.shards.assignment import MAX_NEW_PER_PLAN, Memory, Patience, Plan, plan
 from service.shards.backoff import Backoff
 from service.shards.budget import ByteBudget
-from service.shards.discovery import discover
+from service.shards.discovery import ORPHAN_LISTS, discover
 from service.shards.lease import Assigned, Leadership, Lease, Member
 from service.shards.lineage import may_start
 from service.shards.liveness import Liveness, Watch
@@ -198,7 +198,7 @@ def test_no_shard_starts_before_its_parents_are_finished(data: st.DataObject):
 
 def find(shards: list[Shard], rows: dict[str, Lease], absent: dict[str, int] | None = None, **options: object):
     wanted = {"initial": "AT_TIMESTAMP#5", "discovered": True, "absent_lists": 2, "ended_before_ms": 100} | options
-    return discover(shards, rows, absent or {}, **wanted)
+    return discover(shards, rows, absent or {}, {}, **wanted)
 
 
 def test_where_new_shards_start():
@@ -225,6 +225,18 @@ def test_a_row_goes_only_when_finished_absent_for_long_and_without_unfinished_ch
     assert find([Shard("p"), *listed], {"p": done, "c": ended}, {"p": 1}).absent == {}
     assert find([], {"p": done}, {"p": 1}).absent == {"p": 1}
     assert find(listed, {"q": Lease("q", TRIM_HORIZON), "c": ended}, {"q": 9}).delete == ()
+
+
+def test_children_of_an_unknown_parent_wait_for_a_few_lists_but_not_at_first_start():
+    shards = [Shard("child", parents=("gone",))]
+    first = find(shards, {}, discovered=False)
+    assert first.unknown["gone"] >= ORPHAN_LISTS
+    later = find(shards, {})
+    assert later.unknown == {"gone": 1}
+    again = discover(
+        shards, {}, {}, later.unknown, initial=TRIM_HORIZON, discovered=True, absent_lists=2, ended_before_ms=0
+    )
+    assert again.unknown == {"gone": 2}
 
 
 def read(life: Liveness, at: float, beats: dict[str, int], owners: tuple[str, ...] = (), now_ms: int = 0):
