@@ -2,7 +2,7 @@
 
 | attribute | type | meaning |
 |---|---|---|
-| `Id` (HASH) | S | derived from stage and pointer |
+| `Origin` (HASH), `Id` (RANGE) | S | the two parts of the letter's id (`service/pipelines/letters.py`) |
 | `Stage`, `Reason`, `Detail` | S | where, why |
 | `Stream`, `ShardId`, `Sequence`, `PartitionKey` | S | the pointer to the record |
 | `At` | N | when it was set aside, epoch milliseconds |
@@ -23,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -32,6 +32,7 @@ from botocore.exceptions import ClientError
 from service.aws.calls import MAX_ROUNDS, Item, each, pause
 from service.aws.clients import AwsClient
 from service.aws.errors import AwsSetupError, is_condition_failure, translated
+from service.pipelines.letters import split_letter_id
 from service.pipelines.ports import MAX_COMMITS, DeadLetter
 from service.scoring.event import Reason
 from service.shards.errors import TransientError
@@ -58,6 +59,7 @@ _LATER = frozenset(
     }
 )
 _ATTRIBUTES = (
+    "Origin",
     "Id",
     "Stage",
     "Reason",
@@ -137,7 +139,7 @@ class DeadLetterTable:
         now_s = self._wall_s()
         kept = len(payload) <= MAX_PAYLOAD_BYTES and len(letter.payload) >= letter.payload_size
         item: dict[str, dict[str, Any]] = {
-            "Id": {"S": letter.letter_id},
+            **_key(letter.letter_id),
             "Stage": {"S": letter.stage},
             "Reason": {"S": letter.reason.value},
             "Detail": {"S": letter.detail},
@@ -209,12 +211,28 @@ class DeadLetterTable:
                 return
             request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
+    async def between(self, origin: str, first: str, last: str) -> Collection[str]:
+        """Return the ids of an origin's letters from `first` to `last`; see `DeadLetters.between`."""
+        request: dict[str, Any] = {
+            "TableName": self._table,
+            "ConsistentRead": True,
+            "KeyConditionExpression": "Origin = :origin AND Id BETWEEN :first AND :last",
+            "ProjectionExpression": "Id",
+            "ExpressionAttributeValues": {":origin": {"S": origin}, ":first": {"S": first}, ":last": {"S": last}},
+        }
+        found: set[str] = set()
+        while True:
+            with translated(self._what, remedy=_REMEDY):
+                page = await self._client.query(**request)
+            found.update(f"{origin}.{item['Id']['S']}" for item in page["Items"])
+            if not page.get("LastEvaluatedKey"):
+                return found
+            request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+
     async def get(self, letter_id: str) -> StoredLetter | None:
         """Return one letter with its payload, read consistently; None where there is none."""
         with translated(self._what, remedy=_REMEDY):
-            answer = await self._client.get_item(
-                TableName=self._table, Key={"Id": {"S": letter_id}}, ConsistentRead=True
-            )
+            answer = await self._client.get_item(TableName=self._table, Key=_key(letter_id), ConsistentRead=True)
         return _stored(answer["Item"]) if answer.get("Item") else None
 
     async def claim(self, letter_id: str) -> bool:
@@ -236,9 +254,7 @@ class DeadLetterTable:
     async def remove(self, letter_id: str) -> bool:
         """Remove a letter for good; return whether there was one."""
         with translated(self._what, remedy=_REMEDY):
-            answer = await self._client.delete_item(
-                TableName=self._table, Key={"Id": {"S": letter_id}}, ReturnValues="ALL_OLD"
-            )
+            answer = await self._client.delete_item(TableName=self._table, Key=_key(letter_id), ReturnValues="ALL_OLD")
         return bool(answer.get("Attributes"))
 
     async def _move(self, letter_id: str, before: str, after: str, redriven_to: str = "") -> bool:
@@ -246,7 +262,7 @@ class DeadLetterTable:
             try:
                 await self._client.update_item(
                     TableName=self._table,
-                    Key={"Id": {"S": letter_id}},
+                    Key=_key(letter_id),
                     UpdateExpression="SET #state = :after, StateAt = :now, RedrivenTo = :to",
                     ConditionExpression="#state = :before",
                     ExpressionAttributeNames={"#state": "State"},
@@ -262,6 +278,11 @@ class DeadLetterTable:
                     return False
                 raise
         return True
+
+
+def _key(letter_id: str) -> dict[str, dict[str, Any]]:
+    origin, rest = split_letter_id(letter_id)
+    return {"Origin": {"S": origin}, "Id": {"S": rest}}
 
 
 async def _compressed(payload: bytes) -> bytes:
@@ -302,7 +323,7 @@ def _stored(item: Item) -> StoredLetter:
     payload = zlib.decompress(item["Payload"]["B"]) if "Payload" in item else b""
     return StoredLetter(
         letter=DeadLetter(
-            letter_id=item["Id"]["S"],
+            letter_id=f"{item['Origin']['S']}.{item['Id']['S']}",
             stage=item["Stage"]["S"],
             reason=Reason(item["Reason"]["S"]),
             detail=item["Detail"]["S"],

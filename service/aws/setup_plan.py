@@ -108,7 +108,7 @@ def tables(names: Names) -> list[TableSpec]:
         TableSpec(names.definitions, ("EventType", "PinpointProjectId"), recovery=True),
         TableSpec(names.identities, ("Id", "PinpointProjectId"), ttl="ExpiresAt", recovery=True),
         TableSpec(names.leases, ("leaseKey",)),
-        TableSpec(names.dead_letters, ("Id",), ttl="ExpiresAt"),
+        TableSpec(names.dead_letters, ("Origin", "Id"), ttl="ExpiresAt"),
     ]
 
 

@@ -15,6 +15,7 @@ from service.cli.context import aws_settings, iso, json_option, note, print_json
 from service.cli.errors import FAILURE, Failure
 from service.cli.redrive import DONE, MAX_LETTERS, Outcome, Redriver, Result, by_fault, due
 from service.config import Purpose, Settings
+from service.pipelines.letters import split_letter_id
 from service.scoring.event import Reason
 
 STAGES = ("ingest", "commit", "publish")
@@ -66,6 +67,10 @@ def list_(reason: str | None, stage: str | None, state: str | None, limit: int, 
 def show(letter_id: str, *, payload_only: bool, as_json: bool) -> None:
     """Show one dead letter with its record, which may hold personal data."""
     settings = settings_for(Purpose.TABLES)
+    try:
+        split_letter_id(letter_id)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
     stored = run_async(_get(settings, letter_id))
     if stored is None:
         raise Failure(

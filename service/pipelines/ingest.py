@@ -6,7 +6,6 @@ shard's order. What a later step needs travels in `Prepared`; nothing reaches ba
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection
 
@@ -16,6 +15,7 @@ from service.observability.metrics import Metrics
 from service.pipelines.commit import Committer, Tally
 from service.pipelines.definition_book import CurrentDefinitions
 from service.pipelines.identity import IdentityResolver
+from service.pipelines.letters import record_letter_id, sortable
 from service.pipelines.marks import ShardMarks, shard_tag
 from service.pipelines.ports import DeadLetter, DeadLetters, EndpointKey
 from service.scoring.event import Decoded, Event, Reason, Rejected, Skipped
@@ -23,6 +23,10 @@ from service.scoring.fold import Scorable, UserKey, sequence_bytes
 from service.shards.ports import Batch, Clock, Record
 
 PIPELINE = "ingest"
+
+CLOCK_SKEW_MS = 5000
+"""How far this machine's clock may be behind the stream's: records that arrived up to this long after reading
+began are looked up as if another worker might have set them aside."""
 
 Decode = Callable[[bytes], Decoded]
 
@@ -100,7 +104,11 @@ class Ingest:
         prepared = Prepared(batch)
         users: dict[EndpointKey, str] = {}
         waiting: list[_Waiting] = []
+        lettered = await self._lettered(batch)
         for record in batch.records:
+            if lettered and record_letter_id(shard_tag(batch.stream, batch.shard_id), record.sequence) in lettered:
+                prepared.counts["replayed"] += 1
+                continue
             self._sort(record, prepared, users, waiting)
         started = self._took("decode", started)
         if users:
@@ -131,6 +139,18 @@ class Ingest:
             await self._dead_letters.put(prepared.letters)
             self._took("dead_letter", started)
         self._count(prepared, prepared.tally)
+
+    async def _lettered(self, batch: Batch[bytes]) -> Collection[str]:
+        """Return the ids of the batch's letters that an earlier reader of the shard wrote.
+
+        What was set aside stays set aside when it is read again, even where its user is known by now:
+        somebody may redrive the letter, and the event would count twice.
+        """
+        first, last = batch.records[0], batch.records[-1]
+        if first.arrival_ms > batch.since_ms + CLOCK_SKEW_MS:
+            return ()
+        tag = shard_tag(batch.stream, batch.shard_id)
+        return await self._dead_letters.between(tag, sortable(first.sequence), sortable(last.sequence))
 
     def _sort(
         self,
@@ -196,7 +216,7 @@ class Ingest:
 
     def _letter(self, batch: Batch[bytes], record: Record[bytes], stage: str, why: Rejected) -> DeadLetter:
         return DeadLetter(
-            letter_id=letter_id(stage, batch.stream.tag, batch.shard_id, record.sequence),
+            letter_id=record_letter_id(shard_tag(batch.stream, batch.shard_id), record.sequence),
             stage=stage,
             reason=why.reason,
             detail=why.detail,
@@ -229,8 +249,3 @@ class Ingest:
             # The oldest record stands for its batch: what is shown is never better than what was.
             age_ms = self._clock.wall_ms() - prepared.batch.records[0].arrival_ms
             metrics.event_to_score.observe(max(age_ms, 0) / 1000)
-
-
-def letter_id(*pointer: str) -> str:
-    """Return the id of a dead letter: the same for the same pointer, whoever writes it and however often."""
-    return hashlib.blake2b("\n".join(pointer).encode(), digest_size=10).hexdigest()

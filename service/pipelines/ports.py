@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -132,7 +132,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
     """Something set aside for a person, with all that is needed to see why and to try again.
 
     Attributes:
-        letter_id: Derived from stage and pointer, so that a replay writes the same letter, not another.
+        letter_id: Derived from the pointer (`letters.py`), so that a replay writes the same letter, not another.
         stage: `ingest` (a record is no event, or has no user), `commit` or `publish`.
         reason: Class of fault.
         detail: One sentence, free of payload.
@@ -163,6 +163,10 @@ class DeadLetters(Protocol):
 
     async def put(self, letters: Sequence[DeadLetter]) -> None:
         """Keep the letters (any number), durably; one that is there already stays as it is."""
+        ...
+
+    async def between(self, origin: str, first: str, last: str) -> Collection[str]:
+        """Return the ids of the letters of an origin whose rest is `first` to `last`, both included."""
         ...
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import random
 from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
 from service.observability.metrics import Metrics
+from service.pipelines.letters import publish_letter_id
 from service.pipelines.outbox import Held, Ticket
 from service.pipelines.ports import DeadLetter, DeadLetters, ScoreStore, Sink
 from service.pipelines.retry import retried
@@ -193,10 +193,9 @@ class Publisher:
 
 
 def _letter(batch: Batch[StreamImage], record: Record[StreamImage], why: Rejected, now_ms: int) -> DeadLetter:
-    pointer = f"{STAGE}\n{batch.stream.tag}\n{batch.shard_id}\n{record.sequence}"
     payload = msgspec.json.encode(record.data)
     return DeadLetter(
-        letter_id=hashlib.blake2b(pointer.encode(), digest_size=10).hexdigest(),
+        letter_id=publish_letter_id(batch.stream.tag, batch.shard_id, record.sequence),
         stage=STAGE,
         reason=why.reason,
         detail=why.detail,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import random
 from collections.abc import Callable, Sequence
 
 import msgspec
 
 from service.observability.metrics import Metrics
+from service.pipelines.letters import publish_letter_id
 from service.pipelines.outbox import Held, Offered, Outbox, Pending, Ticket
 from service.pipelines.ports import DeadLetter, DeadLetters, NoTarget, Published, Sink, SinkOutcome
 from service.pipelines.retry import RETRY_CAP_S, retried
@@ -224,11 +224,10 @@ class _Payload(msgspec.Struct, frozen=True):
 def _letter(sink: str, pending: Pending, rejected: Rejected, now_ms: int) -> DeadLetter:
     change = pending.change
     key = change.key
-    parts = (STAGE, sink, key.project_id, key.user_id, str(change.revision))
     payload = msgspec.json.encode(_Payload(key.user_id, key.project_id, f"{change.score:f}", change.revision))
     source = next((ticket for ticket in pending.tickets if ticket.shard_id), None)
     return DeadLetter(
-        letter_id=hashlib.blake2b("\n".join(parts).encode(), digest_size=10).hexdigest(),
+        letter_id=publish_letter_id(sink, key.project_id, key.user_id, str(change.revision)),
         stage=STAGE,
         reason=rejected.reason,
         detail=f"{sink}: {rejected.detail}",

@@ -60,6 +60,7 @@ class Tail(Generic[P, T]):
         self._slots = asyncio.Semaphore(reading.settings.in_flight)
         self._prepared: asyncio.Queue[_InFlight[P, T] | None] = asyncio.Queue(reading.settings.in_flight)
         self._arrivals: deque[int] = deque()
+        self._since_ms = reading.clock.wall_ms()
         self._durable = self._lease.checkpoint
         self._durable_moved = asyncio.Event()
         self._drained = False
@@ -136,6 +137,7 @@ class Tail(Generic[P, T]):
                 records=records,
                 deadline=self._held.deadline(),
                 taken_over=clock.monotonic() < self._held.seized_at + settings.call_timeout,
+                since_ms=self._since_ms,
             )
             prepared = await self._insist("prepare", partial(consumer.prepare, batch))
             await self._prepared.put(_InFlight(records=records, prepared=prepared))

@@ -10,15 +10,20 @@ import pytest
 from service.aws.clients import Clients
 from service.aws.dead_letter_table import MAX_PAYLOAD_BYTES, NEW, REDRIVEN, REDRIVING, DeadLetterTable, StoredLetter
 from service.aws.errors import AwsSetupError
+from service.pipelines.letters import publish_letter_id, record_letter_id, sortable
 from service.pipelines.ports import DeadLetter
 from service.scoring.event import Reason
 from tests.fakes.dead_letters import MemoryDeadLetters
 from tests.fakes.embedded import MakeTable, Run
 
 
+def an_id(number: int) -> str:
+    return record_letter_id("tag-0", str(10**55 + number))
+
+
 def letter(number: int = 0, payload: bytes = b'{"event_type": 7}', reason: Reason = Reason.WRONG_TYPE) -> DeadLetter:
     return DeadLetter(
-        letter_id=f"ingest-{number}",
+        letter_id=an_id(number),
         stage="ingest",
         reason=reason,
         detail="event_type is a number",
@@ -58,8 +63,8 @@ def table(make_table: MakeTable, aws_clients: Clients) -> DeadLetterTable:
 @pytest.mark.parametrize("payload", [b"", b"\xff\x00not utf-8", b"{}" * 300_000])
 def test_what_is_put_is_kept(world: World, run: Run, payload: bytes):
     run(world.port.put([letter(payload=payload)]))
-    assert world.read("ingest-0") == letter(payload=payload)
-    assert world.read("ingest-1") is None
+    assert world.read(an_id(0)) == letter(payload=payload)
+    assert world.read(an_id(1)) is None
 
 
 def test_no_letters_are_no_call(world: World, run: Run):
@@ -70,90 +75,104 @@ def test_a_letter_that_is_there_stays_as_it_is(world: World, run: Run):
     run(world.port.put([letter()]))
     later = msgspec.structs.replace(letter(), at_ms=1_800_000_000_000)
     run(world.port.put([later, letter(1)]))
-    assert world.read("ingest-0") == letter()
-    assert world.read("ingest-1") == letter(1)
+    assert world.read(an_id(0)) == letter()
+    assert world.read(an_id(1)) == letter(1)
 
 
 def test_of_one_letter_twice_in_a_call_the_first_is_kept(world: World, run: Run):
     run(world.port.put([letter(), msgspec.structs.replace(letter(), at_ms=5)]))
-    assert world.read("ingest-0") == letter()
+    assert world.read(an_id(0)) == letter()
 
 
 def test_any_number_of_letters_is_kept(world: World, run: Run):
     run(world.port.put([letter(number) for number in range(230)]))
-    assert all(world.read(f"ingest-{number}") == letter(number) for number in range(0, 230, 23))
-    assert world.read("ingest-229") == letter(229)
+    assert all(world.read(an_id(number)) == letter(number) for number in range(0, 230, 23))
+    assert world.read(an_id(229)) == letter(229)
 
 
 def test_of_a_record_too_large_the_pointer_and_size_are_kept(table: DeadLetterTable, run: Run):
     noise = random.Random(7).randbytes(MAX_PAYLOAD_BYTES + 10_000)
     run(table.put([letter(0, noise), letter(1)]))
-    stored = run(table.get("ingest-0"))
+    stored = run(table.get(an_id(0)))
     assert stored.payload_kept is False
     assert stored.letter == msgspec.structs.replace(letter(0, noise), payload=b"")
-    assert run(table.get("ingest-1")).payload_kept is True
+    assert run(table.get(an_id(1))).payload_kept is True
 
 
 def test_many_large_letters_go_in_calls_of_bounded_size(table: DeadLetterTable, run: Run):
     noise = random.Random(7).randbytes(MAX_PAYLOAD_BYTES - 10_000)
     run(table.put([letter(number, noise) for number in range(26)]))
-    assert run(table.get("ingest-25")).letter.payload == noise
+    assert run(table.get(an_id(25))).letter.payload == noise
 
 
 def test_a_letter_expires(table: DeadLetterTable, run: Run):
     run(table.put([letter()]))
-    stored = run(table.get("ingest-0"))
+    stored = run(table.get(an_id(0)))
     assert (stored.state, stored.state_ms, stored.expires_s) == (NEW, 1_000_000, 1000 + 14 * 86_400)
 
 
 def test_letters_are_listed_by_reason_and_stage_without_payloads(table: DeadLetterTable, run: Run):
-    publish = msgspec.structs.replace(letter(9), letter_id="publish-9", stage="publish")
+    publish = msgspec.structs.replace(letter(9), letter_id=publish_letter_id("9"), stage="publish")
     run(table.put([letter(0), letter(1, reason=Reason.NOT_JSON), publish]))
 
     async def listed(**which: object) -> dict[str, StoredLetter]:
         return {stored.letter.letter_id: stored async for stored in table.letters(**which)}
 
     everything = run(listed())
-    assert set(everything) == {"ingest-0", "ingest-1", "publish-9"}
-    assert everything["ingest-0"].payload_kept
-    assert everything["ingest-0"].letter == msgspec.structs.replace(letter(0), payload=b"")
-    assert set(run(listed(reason=Reason.WRONG_TYPE))) == {"ingest-0", "publish-9"}
-    assert set(run(listed(stage="ingest"))) == {"ingest-0", "ingest-1"}
-    assert set(run(listed(stage="ingest", reason=Reason.NOT_JSON))) == {"ingest-1"}
+    assert set(everything) == {an_id(0), an_id(1), publish_letter_id("9")}
+    assert everything[an_id(0)].payload_kept
+    assert everything[an_id(0)].letter == msgspec.structs.replace(letter(0), payload=b"")
+    assert set(run(listed(reason=Reason.WRONG_TYPE))) == {an_id(0), publish_letter_id("9")}
+    assert set(run(listed(stage="ingest"))) == {an_id(0), an_id(1)}
+    assert set(run(listed(stage="ingest", reason=Reason.NOT_JSON))) == {an_id(1)}
 
 
 def test_only_one_redrive_gets_a_letter(table: DeadLetterTable, run: Run):
     run(table.put([letter()]))
-    assert run(table.claim("ingest-0")) is True
-    assert run(table.claim("ingest-0")) is False
-    assert run(table.get("ingest-0")).state == REDRIVING
-    assert run(table.finish("ingest-0")) is True
-    assert run(table.claim("ingest-0")) is False
-    assert run(table.claim("ingest-7")) is False
+    assert run(table.claim(an_id(0))) is True
+    assert run(table.claim(an_id(0))) is False
+    assert run(table.get(an_id(0))).state == REDRIVING
+    assert run(table.finish(an_id(0))) is True
+    assert run(table.claim(an_id(0))) is False
+    assert run(table.claim(an_id(7))) is False
 
 
 def test_a_claim_can_be_given_back(table: DeadLetterTable, run: Run):
     run(table.put([letter()]))
-    assert run(table.release("ingest-0")) is False
-    run(table.claim("ingest-0"))
-    assert run(table.release("ingest-0")) is True
-    assert run(table.claim("ingest-0")) is True
+    assert run(table.release(an_id(0))) is False
+    run(table.claim(an_id(0)))
+    assert run(table.release(an_id(0))) is True
+    assert run(table.claim(an_id(0))) is True
 
 
 def test_a_replay_does_not_bring_a_redriven_letter_back(table: DeadLetterTable, run: Run):
     run(table.put([letter()]))
-    run(table.claim("ingest-0"))
-    run(table.finish("ingest-0"))
+    run(table.claim(an_id(0)))
+    run(table.finish(an_id(0)))
     run(table.put([letter()]))
-    assert run(table.get("ingest-0")).state == REDRIVEN
+    assert run(table.get(an_id(0))).state == REDRIVEN
 
 
 def test_a_letter_can_be_removed(table: DeadLetterTable, run: Run):
     run(table.put([letter()]))
-    assert run(table.remove("ingest-0")) is True
-    assert run(table.remove("ingest-0")) is False
+    assert run(table.remove(an_id(0))) is True
+    assert run(table.remove(an_id(0))) is False
 
 
 def test_a_missing_table_is_named(aws_clients: Clients, run: Run):
     with pytest.raises(AwsSetupError, match=r"no-such-table.*SCORING_DEAD_LETTERS_TABLE"):
         run(DeadLetterTable(aws_clients.dynamodb, "no-such-table").put([letter()]))
+
+
+def test_the_letters_of_a_stretch_of_a_shard_are_found(world: World, run: Run):
+    other_shard = msgspec.structs.replace(letter(3), letter_id=record_letter_id("tag-1", str(10**55 + 3)))
+    run(world.port.put([*(letter(number) for number in (1, 3, 5, 9)), other_shard]))
+
+    def between(first: int, last: int) -> set[str]:
+        found = world.port.between("tag-0", sortable(str(10**55 + first)), sortable(str(10**55 + last)))
+        return set(run(found))
+
+    assert between(3, 5) == {an_id(3), an_id(5)}
+    assert between(0, 100) == {an_id(1), an_id(3), an_id(5), an_id(9)}
+    assert between(6, 8) == set()
+    assert set(run(world.port.between("tag-2", sortable("0"), sortable("9" * 56)))) == set()

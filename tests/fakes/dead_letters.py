@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from service.pipelines.ports import DeadLetter
 
@@ -22,3 +22,8 @@ class MemoryDeadLetters:
             raise self.faults.popleft()
         for letter in letters:
             self.letters.setdefault(letter.letter_id, letter)
+
+    async def between(self, origin: str, first: str, last: str) -> Collection[str]:
+        if self.faults:
+            raise self.faults.popleft()
+        return [letter_id for letter_id in self.letters if f"{origin}.{first}" <= letter_id <= f"{origin}.{last}"]

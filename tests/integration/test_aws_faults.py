@@ -346,7 +346,7 @@ def test_capacity_is_counted_from_the_answer(server: Server, connect: Connect, r
 
 def test_a_throttled_letter_is_written_again_and_one_that_is_there_is_not(server: Server, connect: Connect, run: Run):
     def letter(number: int) -> DeadLetter:
-        return DeadLetter(str(number), "ingest", Reason.NOT_JSON, "", "s", "shard", "1", "k", 0, b"x", 1)
+        return DeadLetter(f"tag.{number}", "ingest", Reason.NOT_JSON, "", "s", "shard", "1", "k", 0, b"x", 1)
 
     errors = [{"Error": {"Code": code}} for code in ("ThrottlingError", "DuplicateItem")]
     server.answer({"Responses": [*errors, {}]})

@@ -74,7 +74,7 @@ def put_letter(aws_clients: Aws, run: Run, table: str, **fields: object) -> None
     payload = fields.pop("payload", b"no json")
     assert isinstance(payload, bytes)
     letter: dict[str, Any] = {
-        "letter_id": "letter-1",
+        "letter_id": "letter.1",
         "stage": "ingest",
         "reason": Reason.NOT_JSON,
         "detail": "not JSON",
@@ -237,15 +237,21 @@ def test_definitions_are_imported_all_or_none(ready: Cli):
 def test_dead_letters_are_listed_and_shown(ready: Cli, aws_clients: Aws, run: Run, names: dict[str, str]):
     assert ready("dead-letters", "list").stdout == ""
     table = names["SCORING_DEAD_LETTERS_TABLE"]
-    put_letter(aws_clients, run, table, letter_id="one", payload=b"\xff\x00")
-    put_letter(aws_clients, run, table, letter_id="two", stage="commit", stream="s")
+    put_letter(aws_clients, run, table, letter_id="letter.one", payload=b"\xff\x00")
+    put_letter(aws_clients, run, table, letter_id="letter.two", stage="commit", stream="s")
     (listed,) = json.loads(ready("dead-letters", "list", "--stage", "commit", "--json").stdout)
-    assert (listed["id"], listed["stage"], listed["reason"], listed["state"]) == ("two", "commit", "not_json", "new")
+    assert (listed["id"], listed["stage"], listed["reason"], listed["state"]) == (
+        "letter.two",
+        "commit",
+        "not_json",
+        "new",
+    )
     assert "1 ingest not_json" in ready("dead-letters", "list").stderr
-    assert json.loads(ready("dead-letters", "show", "one", "--json").stdout)["payload_base64"] == "/wA="
-    assert ready("dead-letters", "show", "one", "--payload").stdout_bytes == b"\xff\x00"
-    assert "payload:       no json" in ready("dead-letters", "show", "two").stdout
-    assert "no dead letter three" in ready("dead-letters", "show", "three", code=1).stderr
+    assert json.loads(ready("dead-letters", "show", "letter.one", "--json").stdout)["payload_base64"] == "/wA="
+    assert ready("dead-letters", "show", "letter.one", "--payload").stdout_bytes == b"\xff\x00"
+    assert "payload:       no json" in ready("dead-letters", "show", "letter.two").stdout
+    assert "no dead letter letter.three" in ready("dead-letters", "show", "letter.three", code=1).stderr
+    assert "is no id of a dead letter" in ready("dead-letters", "show", "three", code=2).stderr
 
 
 def test_redriving_puts_the_record_back_once(ready: Cli, aws_clients: Aws, run: Run, names: dict[str, str]):
@@ -255,11 +261,11 @@ def test_redriving_puts_the_record_back_once(ready: Cli, aws_clients: Aws, run: 
     assert "would put back on the stream: 1 ingest not_json" in ready("dead-letters", "redrive", "--dry-run").stderr
     assert records(aws_clients, run, stream) == []
     result = ready("dead-letters", "redrive", "--yes")
-    assert result.stdout.startswith(f"letter-1\tredriven\t{stream}/shardId-")
+    assert result.stdout.startswith(f"letter.1\tredriven\t{stream}/shardId-")
     assert "1 redriven" in result.stderr
     assert "nothing to redrive" in ready("dead-letters", "redrive", "--yes").stderr
     assert records(aws_clients, run, stream) == [b"no json"]
-    letter = json.loads(ready("dead-letters", "show", "letter-1", "--json").stdout)
+    letter = json.loads(ready("dead-letters", "show", "letter.1", "--json").stdout)
     assert letter["state"] == "redriven"
     assert letter["redriven_to"] in result.stdout
 
@@ -267,10 +273,10 @@ def test_redriving_puts_the_record_back_once(ready: Cli, aws_clients: Aws, run: 
 def test_redriving_only_what_was_asked_for(ready: Cli, aws_clients: Aws, run: Run, names: dict[str, str]):
     stream, table = names["SCORING_STREAM"], names["SCORING_DEAD_LETTERS_TABLE"]
     for name in ("one", "two"):
-        put_letter(aws_clients, run, table, letter_id=name, stream=stream, payload=name.encode())
+        put_letter(aws_clients, run, table, letter_id=f"letter.{name}", stream=stream, payload=name.encode())
     assert ready("dead-letters", "redrive", "--yes", "--reason", "bad_id", "--json").stdout == "[]\n"
-    (result,) = json.loads(ready("dead-letters", "redrive", "--yes", "--id", "two", "--json").stdout)
-    assert (result["letter_id"], result["outcome"]) == ("two", "redriven")
+    (result,) = json.loads(ready("dead-letters", "redrive", "--yes", "--id", "letter.two", "--json").stdout)
+    assert (result["letter_id"], result["outcome"]) == ("letter.two", "redriven")
     assert records(aws_clients, run, stream) == [b"two"]
     assert "three" in ready("dead-letters", "redrive", "--id", "three", code=1).stderr
 
@@ -280,7 +286,7 @@ def test_a_redrive_that_died_is_taken_up_only_on_demand(ready: Cli, aws_clients:
 
     stream, table = names["SCORING_STREAM"], names["SCORING_DEAD_LETTERS_TABLE"]
     put_letter(aws_clients, run, table, stream=stream)
-    assert run(DeadLetterTable(aws_clients.dynamodb, table).claim("letter-1"))
+    assert run(DeadLetterTable(aws_clients.dynamodb, table).claim("letter.1"))
     assert "half-way" in ready("dead-letters", "redrive", "--yes").stderr
     assert records(aws_clients, run, stream) == []
     ready("dead-letters", "redrive", "--yes", "--stuck")
@@ -291,18 +297,18 @@ def test_a_record_that_was_not_kept_is_read_back(ready: Cli, aws_clients: Aws, r
     stream, table = names["SCORING_STREAM"], names["SCORING_DEAD_LETTERS_TABLE"]
     put = run(aws_clients.kinesis.put_record(StreamName=stream, PartitionKey="k", Data=b"large"))
     put_letter(
-        aws_clients, run, table, letter_id="there", stream=stream, payload=b"", payload_size=5,
+        aws_clients, run, table, letter_id="letter.there", stream=stream, payload=b"", payload_size=5,
         shard_id=put["ShardId"], sequence=put["SequenceNumber"],
     )  # fmt: skip
     put_letter(
-        aws_clients, run, table, letter_id="gone", stream=stream, payload=b"", payload_size=5,
+        aws_clients, run, table, letter_id="letter.gone", stream=stream, payload=b"", payload_size=5,
         shard_id="shardId-000000000099", sequence=put["SequenceNumber"],
     )  # fmt: skip
     result = ready("dead-letters", "redrive", "--yes", code=1)
     assert "there\tredriven" in result.stdout
     assert "gone\tpayload not kept, and no longer on the stream" in result.stdout
     assert records(aws_clients, run, stream) == [b"large", b"large"]
-    assert json.loads(ready("dead-letters", "show", "gone", "--json").stdout)["state"] == "new"
+    assert json.loads(ready("dead-letters", "show", "letter.gone", "--json").stdout)["state"] == "new"
 
 
 def test_a_score_that_no_sink_took_is_published_again(ready: Cli, aws_clients: Aws, run: Run, names: dict[str, str]):
@@ -311,7 +317,7 @@ def test_a_score_that_no_sink_took_is_published_again(ready: Cli, aws_clients: A
     run(aws_clients.dynamodb.put_item(TableName=scores, Item={**key, "Score": {"N": "5"}, "Revision": {"N": "3"}}))
     for name, user in (("there", "ann"), ("gone", "bob")):
         payload = json.dumps({"user": user, "project": "p1", "score": "5", "revision": 3}).encode()
-        put_letter(aws_clients, run, table, letter_id=name, stage="publish", payload=payload, sequence="")
+        put_letter(aws_clients, run, table, letter_id=f"letter.{name}", stage="publish", payload=payload, sequence="")
     result = ready("dead-letters", "redrive", "--yes", "--stage", "publish", code=1)
     assert "there\tredriven\trevision 4" in result.stdout
     assert "gone\tits score is gone" in result.stdout

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.scoring.event import MAX_ID_BYTES, Event, Reason, Rejected, Skipped
+from service.scoring.event import MAX_ID_BYTES, Event, Reason, Rejected, Skipped, id_fault
 from service.scoring.formats.pinpoint import MAX_DEPTH, MAX_RECORD_BYTES, decode
 
 SAMPLES = [
@@ -176,3 +176,9 @@ def test_any_object_decodes_to_an_answer_with_keys_that_fit_a_table(record: dict
     if isinstance(decoded, Event):
         for part in (decoded.event_type, decoded.project_id, decoded.endpoint_id, decoded.user_id):
             assert len(part.encode()) <= MAX_ID_BYTES
+
+
+def test_an_id_with_a_lone_surrogate_fits_no_key():
+    fault = id_fault("UserId", "a\ud800")
+    assert fault is not None
+    assert fault.reason is Reason.BAD_ID

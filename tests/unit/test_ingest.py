@@ -1,0 +1,219 @@
+import asyncio
+import json
+import random
+from collections.abc import Sequence
+from decimal import Decimal
+
+import pytest
+
+from service.observability.metrics import Metrics
+from service.pipelines.commit import Committer
+from service.pipelines.concurrency import AdaptiveLimit
+from service.pipelines.definition_book import CurrentDefinitions
+from service.pipelines.identity import IdentityResolver, IdentitySettings
+from service.pipelines.ingest import CLOCK_SKEW_MS, Ingest
+from service.scoring.definitions import Definition, Malformed
+from service.scoring.event import Reason
+from service.scoring.fold import ScoreState, UserKey
+from service.scoring.formats import pinpoint
+from service.shards.errors import TransientError
+from service.shards.ports import Batch, Record, StreamId
+from tests.fakes.aio import EPOCH_MS, VirtualClock, run
+from tests.fakes.dead_letters import MemoryDeadLetters
+from tests.fakes.definitions import MemoryDefinitions
+from tests.fakes.identities import MemoryIdentities
+from tests.fakes.scores import MemoryScores
+
+P = "project"
+STREAM = StreamId("events", "arn", "tag")
+
+
+def body(event_type: str, endpoint: str = "", user: str = "", project: str = P, **attributes: str) -> bytes:
+    record: dict[str, object] = {
+        "event_type": event_type,
+        "arrival_timestamp": 5,
+        "application": {"app_id": project},
+        "client": {"client_id": endpoint},
+        "attributes": attributes,
+    }
+    if user:
+        record["client_context"] = {"custom": {"endpoint": json.dumps({"User": {"UserId": user}})}}
+    return json.dumps(record).encode()
+
+
+class World:
+    def __init__(self, *, project_ids: Sequence[str] = ()) -> None:
+        self.metrics = Metrics()
+        self.scores = MemoryScores()
+        self.letters = MemoryDeadLetters()
+        self.identities = MemoryIdentities()
+        self.definitions = MemoryDefinitions(
+            [Definition("open", P, Decimal(10)), Definition("_campaign.send", P, Decimal(2))]
+        )
+        clock = VirtualClock()
+        self.book = CurrentDefinitions(self.definitions, clock, self.metrics)
+        self.restart = lambda: Ingest(
+            pinpoint.decode,
+            self.book,
+            IdentityResolver(self.identities, None, IdentitySettings(), clock, self.metrics),
+            Committer(self.scores, clock, self.metrics, AdaptiveLimit(), cache_entries=10, rng=random.Random(1)),
+            self.letters,
+            clock,
+            self.metrics,
+            project_ids=project_ids,
+        )
+
+    def play(self, *batches: Batch[bytes], definitions: bool = True) -> None:
+        async def main() -> None:
+            if definitions:
+                await self.book.refresh()
+            ingest = self.restart()
+            for each in batches:
+                await ingest.commit(await ingest.prepare(each))
+
+        run(main())
+
+    def score(self, user: str) -> Decimal | None:
+        state = self.scores.items.get(UserKey(user, P))
+        return state.score if isinstance(state, ScoreState) else None
+
+    def counted(self, outcome: str) -> float:
+        return self.metrics.registry.get_sample_value("scoring_records_total", {"outcome": outcome}) or 0
+
+    def reasons(self) -> list[Reason]:
+        return [letter.reason for letter in self.letters.letters.values()]
+
+
+def batch(*bodies: bytes, first: int = 1, shard: str = "shardId-000000000000", arrived: int = EPOCH_MS) -> Batch[bytes]:
+    records = [Record(str(first + n), data, arrived, f"key-{n}", len(data)) for n, data in enumerate(bodies)]
+    return Batch(STREAM, shard, records, float("inf"), taken_over=False, since_ms=EPOCH_MS)
+
+
+def test_each_kind_of_record_goes_where_it_belongs():
+    world = World()
+    world.play(
+        batch(
+            body("_campaign.send", "e", "ann"),
+            body("open", "e", campaign_id="c"),
+            body("unknown", "e"),
+            body("open", "stranger"),
+            body("open", "stranger", campaign_id="c"),
+            body("_test.event_stream"),
+            b"no json",
+        )
+    )
+    assert world.score("ann") == 12
+    assert sorted(world.reasons()) == [Reason.NOT_JSON, Reason.UNRESOLVED_USER]
+    counts = {name: world.counted(name) for name in ("scored", "ignored", "anonymous", "skipped", "dead_lettered")}
+    assert counts == {"scored": 2, "ignored": 1, "anonymous": 1, "skipped": 1, "dead_lettered": 2}
+
+
+def test_an_event_is_whose_its_batch_says_also_before_the_event_that_says_it():
+    world = World()
+    world.play(batch(body("open", "e", campaign_id="c"), body("_campaign.send", "e", "ann")))
+    assert world.score("ann") == 12
+    assert world.identities.finds == 0
+
+
+def test_an_ignored_event_teaches_whose_an_endpoint_is():
+    world = World()
+    world.play(batch(body("_journey.send", "e", "ann")), batch(body("open", "e", journey_id="j"), first=2))
+    assert world.score("ann") == 10
+
+
+def test_only_the_projects_wanted_are_scored():
+    world = World(project_ids=["another"])
+    world.play(batch(body("open", "e", "ann")))
+    assert world.counted("foreign") == 1
+    assert world.scores.items == {}
+
+
+def test_a_letter_has_the_record_its_pointer_and_no_payload_in_its_detail():
+    world = World()
+    world.play(batch(b'{"event_type": ["ann@example.com"]}', first=77))
+    (letter,) = world.letters.letters.values()
+    assert (letter.stage, letter.stream, letter.shard_id, letter.sequence) == (
+        "ingest", "events", "shardId-000000000000", "77",
+    )  # fmt: skip
+    assert (letter.payload, letter.partition_key) == (b'{"event_type": ["ann@example.com"]}', "key-0")
+    assert "ann@example.com" not in letter.detail
+
+
+def test_events_of_a_user_whose_item_is_no_score_are_set_aside_and_nobody_else_waits():
+    world = World()
+    world.scores.spoil(UserKey("bad", P))
+    world.play(batch(body("open", "b", "bad"), body("open", "g", "good"), body("open", "b", "bad")))
+    assert world.score("good") == 10
+    assert [letter.stage for letter in world.letters.letters.values()] == ["commit", "commit"]
+    assert world.reasons() == [Reason.BAD_SCORE_ITEM] * 2
+    assert (world.counted("scored"), world.counted("dead_lettered")) == (1, 2)
+
+
+def test_what_was_set_aside_stays_so_when_it_is_read_again_though_its_user_is_known_by_then():
+    """Or a redrive of the letter would count the event a second time."""
+    world = World()
+    opened = batch(body("open", "e", campaign_id="c"))
+    world.play(opened)
+    assert world.reasons() == [Reason.UNRESOLVED_USER]
+    world.play(batch(body("_campaign.send", "e", "ann"), first=9, shard="shardId-000000000001"))
+    world.play(opened)
+    assert world.score("ann") == 2
+    assert world.counted("replayed") == 1
+
+
+def test_records_that_only_this_worker_can_have_seen_cost_no_question():
+    world = World()
+    world.letters.faults.append(TransientError("asked"))
+    world.play(batch(body("open", "e", "ann"), arrived=EPOCH_MS + CLOCK_SKEW_MS + 1))
+    assert world.score("ann") == 10
+
+
+def test_a_commit_tried_again_after_a_failure_of_the_dead_letters_counts_nothing_twice():
+    world = World()
+    each = batch(body("open", "e", "ann"), b"no json")
+
+    async def main() -> None:
+        await world.book.refresh()
+        ingest = world.restart()
+        prepared = await ingest.prepare(each)
+        world.letters.faults.append(TransientError("not now"))
+        with pytest.raises(TransientError):
+            await ingest.commit(prepared)
+        await ingest.commit(prepared)
+
+    run(main())
+    assert world.score("ann") == 10
+    assert (world.counted("scored"), world.counted("replayed"), world.counted("dead_lettered")) == (1, 0, 1)
+
+
+def test_definitions_change_without_a_restart_and_a_broken_one_keeps_its_last_good_value():
+    world = World()
+    world.play(batch(body("open", "e", "ann")))
+    world.definitions.rows["open", P] = Malformed("open", P, "ScoreOffset is a string")
+    world.play(batch(body("open", "e", "ann"), first=2))
+    assert world.score("ann") == 20
+    world.definitions.rows["open", P] = Definition("open", P, Decimal("-0.5"))
+    world.play(batch(body("open", "e", "ann"), first=3))
+    assert world.score("ann") == Decimal("19.5")
+    del world.definitions.rows["open", P]
+    world.play(batch(body("open", "e", "ann"), first=4))
+    assert world.counted("ignored") == 1
+
+
+def test_definitions_are_read_again_by_themselves_and_a_failed_read_keeps_the_last():
+    world = World()
+
+    async def main() -> Decimal | None:
+        clock = VirtualClock()
+        book = CurrentDefinitions(world.definitions, clock, world.metrics, refresh_s=5)
+        await book.refresh()
+        refreshing = asyncio.create_task(book.run())
+        world.definitions.fault = TransientError("throttled")
+        await clock.sleep(6)
+        assert book.points("open", P) == 10
+        world.definitions.rows["open", P] = Definition("open", P, Decimal(11))
+        await clock.sleep(5)
+        refreshing.cancel()
+        return book.points("open", P)
+
+    assert run(main()) == 11
