@@ -17,9 +17,8 @@ from service.shards.lineage import children_of
 from service.shards.ports import Shard
 from service.shards.position import TRIM_HORIZON, Position
 
-
-ORPHAN_LISTS = 3
-"""Lists in a row that must not name an unknown parent before its children are read without it."""
+ORPHAN_LISTS = 10
+"""Lists in a row, a second apart, that must not name an unknown parent before its children are begun without it."""
 
 
 class Discovery(msgspec.Struct, frozen=True):

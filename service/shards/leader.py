@@ -221,12 +221,13 @@ class _Reign:
         )
         self._memory = Memory()
         self._waits = Patience(patience=2 * settings.lease_duration, rest=6 * settings.lease_duration)
-        self._listed: frozenset[str] | None = None
+        self._listed: frozenset[str] = frozenset()
         self._absent: Mapping[str, int] = {}
         self._unknown: Mapping[str, int] = {}
+        self._gone: frozenset[str] = frozenset()
         self._list_at = float("-inf")
         self._relist = settings.discovery_interval
-        self._childless: frozenset[str] = frozenset()
+        self._puzzling: frozenset[str] = frozenset()
 
     async def cycle(self, leader: Leader) -> float:
         """Look, plan, write; return seconds until the next cycle. May raise `TransientError`."""
@@ -241,8 +242,8 @@ class _Reign:
         rows = {lease.shard_id: lease for lease in sorted(snapshot.leases, key=lambda lease: lease.shard_id)}
         if shards is not None:
             await self._discover(leader, shards, rows)
-            self._ports.retirement.synced(asked_at, (self._listed or frozenset()) | rows.keys())
-        self._expect_children(rows)
+            self._ports.retirement.synced(asked_at, self._listed | rows.keys())
+        self._puzzle(rows)
         done = self._decide(leader, snapshot, rows, asked_at_table, answered_at)
         if leader.in_office():
             await self._carry_out(leader, *done)
@@ -262,8 +263,8 @@ class _Reign:
             absent_lists=settings.absent_lists,
             ended_before_ms=ports.clock.wall_ms() - settings.keep_ended_ms,
         )
-        missing = frozenset(parent for parent, lists in found.unknown.items() if lists < ORPHAN_LISTS)
-        self._listed = frozenset(shard.shard_id for shard in shards) | missing
+        self._gone = frozenset(parent for parent, lists in found.unknown.items() if lists >= ORPHAN_LISTS)
+        self._listed = frozenset(shard.shard_id for shard in shards)
 
         async def create(lease: Lease) -> None:
             if leader.in_office() and await ports.store.create(lease):
@@ -280,19 +281,26 @@ class _Reign:
             leader.discovered()
         if found.create or found.delete:
             log.info("leader.discovered", created=len(found.create), deleted=len(found.delete), listed=len(shards))
-        if missing:
+        if len(self._gone) < len(found.unknown):
             self._relist = _FIRST_RELIST
         self._list_at = ports.clock.monotonic() + self._relist
         self._relist = min(settings.discovery_interval, self._relist * 2)
 
-    def _expect_children(self, rows: Mapping[str, Lease]) -> None:
-        """List again soon when a shard has ended and nobody knows its children."""
+    def _puzzle(self, rows: Mapping[str, Lease]) -> None:
+        """List again soon when nobody knows the children of a shard that has ended, or the parents of a new one."""
         children = children_of(rows.values())
         childless = frozenset(shard_id for shard_id, row in rows.items() if row.finished and not children.get(shard_id))
-        if childless - self._childless:
+        known = rows.keys() | self._gone
+        orphans = frozenset(
+            row.shard_id
+            for row in rows.values()
+            if not row.counter and row.parents and not all(parent in known for parent in row.parents)
+        )
+        puzzling = childless | orphans
+        if puzzling - self._puzzling:
             self._relist = _FIRST_RELIST
             self._list_at = min(self._list_at, self._ports.clock.monotonic())
-        self._childless = childless
+        self._puzzling = puzzling
 
     def _decide(
         self, leader: Leader, snapshot: Snapshot, rows: Mapping[str, Lease], asked_at: float, answered_at: float
@@ -306,12 +314,12 @@ class _Reign:
             answered_at=answered_at,
             now_ms=ports.clock.wall_ms(),
         )
-        listed = self._listed
+        listed, gone = self._listed, self._gone
         order = sorted(rows)
         active = [
             rows[shard_id]
             for shard_id in order
-            if not rows[shard_id].finished and (rows[shard_id].owner or may_start(rows[shard_id], rows, listed))
+            if not rows[shard_id].finished and (rows[shard_id].owner or may_start(rows[shard_id], rows, listed, gone))
         ]
         takers = set(alive) - leader.leaving
         done = plan(

@@ -189,11 +189,22 @@ def test_no_shard_starts_before_its_parents_are_finished(data: st.DataObject):
     known = {shard_id for shard_id in rows if data.draw(st.booleans())}
     some = {shard_id: row for shard_id, row in rows.items() if shard_id in known}
     for row in some.values():
-        starts = may_start(row, some, rows.keys())
+        starts = may_start(row, some, rows.keys(), NONE)
         assert starts == all(parent in some and some[parent].finished for parent in row.parents)
-        assert may_start(row, some, NONE) == all(parent not in some or some[parent].finished for parent in row.parents)
-        if may_start(row, some, None):
+        assert may_start(row, some, NONE, rows.keys()) == all(
+            parent not in some or some[parent].finished for parent in row.parents
+        )
+        if may_start(row, some, NONE, NONE):
             assert all(parent in some for parent in row.parents)
+
+
+def test_a_parent_whose_absence_is_not_certain_holds_up_only_what_was_never_begun():
+    fresh = Lease("c", TRIM_HORIZON, parents=("p",))
+    begun = fresh.taken_by("a").released()
+    assert not may_start(fresh, {}, NONE, NONE)
+    assert may_start(fresh, {}, NONE, frozenset("p"))
+    assert may_start(begun, {}, NONE, NONE)
+    assert not may_start(begun, {}, frozenset("p"), frozenset("p"))
 
 
 def find(shards: list[Shard], rows: dict[str, Lease], absent: dict[str, int] | None = None, **options: object):
