@@ -253,6 +253,7 @@ class TestRolloutAndScaling:
 
     def test_deployments_leave_the_count_to_the_scaling(self):
         assert "DesiredCount" not in self.SERVICE
+        assert service(InitialTasks="2").resources["Service"]["Properties"]["DesiredCount"] == "2"
         target = self.STACK.resources["ScalableTarget"]["Properties"]
         assert target["MaxCapacity"] == "8"
 

@@ -235,7 +235,18 @@ class TestPlanAndApply:
             "LogLevel": 'a"b\\c',
             "StreamArn": STREAM,
             "ScoresTableName": "theirs",
+            "InitialTasks": "2",
         }
+
+    def test_only_a_new_service_is_told_how_many_tasks(self, deploy: Deploy):
+        deploy.settings.write_text(
+            f"ImageDigest={DIGEST}\nVpcId=vpc-1\nSubnetIds=subnet-1\nStreamArn={STREAM}\nMinTasks=3\n"
+        )
+        assert deploy("plan", "service").returncode == 0
+        assert deploy.parameters()["InitialTasks"] == "3"
+        deploy.answer({"describe-stacks StackStatus": (0, "UPDATE_COMPLETE"), "describe-stacks": (0, "")})
+        assert deploy("plan", "service").returncode == 0
+        assert "InitialTasks" not in deploy.parameters()
 
 
 class TestDestroy:
