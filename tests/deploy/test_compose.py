@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import boto3
 import click
 import pytest
 
 from service.cli.root import scoring
 from service.config import Settings, load
 from tests.deploy.files import COMPOSE_FILE, DOCKERFILE, ROOT, Yaml, compose_services, interpolated, read_yaml
+from tests.fakes.embedded import FreshName
 
 SERVICES = compose_services()
 OWN = {name: service for name, service in SERVICES.items() if "build" in service}
@@ -187,3 +190,19 @@ def test_a_worker_is_given_longer_than_its_drain(name: str):
     environment = SERVICES[name]["environment"]
     drain = float(environment.get("SCORING_DRAIN_TIMEOUT_S", Settings.model_fields["drain_timeout_s"].default))
     assert seconds(SERVICES[name]["stop_grace_period"]) > drain
+
+
+def test_the_reshards_of_the_chaos_profile_are_real(aws_environment: dict[str, str], fresh_name: FreshName):
+    kinesis = boto3.client("kinesis")
+    stream = fresh_name("chaos")
+    kinesis.create_stream(StreamName=stream, ShardCount=2)
+    done = subprocess.run(  # noqa: S603 - our own script
+        [sys.executable, "deploy/chaos/reshard.py", "--stream", stream, "--every", "0.1", "--times", "1"],
+        env={**os.environ, **aws_environment},
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    assert done.stdout == "resharding to 4\n"
+    assert kinesis.describe_stream_summary(StreamName=stream)["StreamDescriptionSummary"]["OpenShardCount"] == 4
