@@ -22,6 +22,9 @@ check: $(VENV)/.dev ## Lint, types, floors
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo 2>&1 | tail -n 20; exit $${PIPESTATUS[0]}
 
+simulate-scale: $(VENV)/.dev ## 10,000 shards and 200 workers in virtual time
+	@$(BIN)/python -m tests.simulation.scale $(ARGS)
+
 format: $(VENV)/.dev ## Format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix --quiet .

@@ -63,6 +63,9 @@ T = TypeVar("T")
 FORCED_EXIT = 1
 """Exit code after a second signal, and after a drain that took too long."""
 
+CALL_TIMEOUT_S = 15.0
+"""Longest time of a sink call, retries included: a dead worker's last one may take effect for that long."""
+
 MEND_TIMEOUT_S = 3.0
 """Longest wait for scores that must be published anew because a lease was lost; rare, and then quick."""
 
@@ -262,7 +265,9 @@ class Worker:
             clock,
             metrics,
             self._rng,
-            PublishOptions(sender=SenderOptions(linger_s=settings.publish_linger_ms / 1000)),
+            PublishOptions(
+                sender=SenderOptions(linger_s=settings.publish_linger_ms / 1000), call_timeout_s=CALL_TIMEOUT_S
+            ),
         )
         leases = self._leases(aws, PUBLISH, source.stream)
         metrics.retention.labels(PUBLISH).set(source.retention_s)
@@ -277,6 +282,7 @@ class Worker:
             consumer=publisher,
             settings=ShardSettings(
                 lease_duration=settings.lease_duration_s,
+                call_timeout=CALL_TIMEOUT_S,
                 # The senders wait for more changes of the same users: waiting here as well would only add up.
                 batch_max_age=0.1,
                 batch_max_records=1000,
@@ -314,7 +320,9 @@ class Worker:
                 metric=settings.score_metric,
                 updates_per_s=settings.pinpoint_update_batch_per_s,
                 lookups_per_s=settings.pinpoint_get_user_per_s,
-                directory=DirectoryOptions(max_age_s=settings.directory_max_age_h * 3600),
+                directory=DirectoryOptions(
+                    max_age_s=settings.directory_max_age_h * 3600, request_timeout_s=CALL_TIMEOUT_S
+                ),
             ),
             IdentityTable(aws.dynamodb, settings.identities_table),
         )
