@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# setuptools warns of every editable installation.
+INSTALL := PYTHONWARNINGS=ignore $(PIP) install --no-deps --no-build-isolation --editable .
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format lock clean
@@ -50,11 +52,11 @@ $(BIN)/python:
 $(VENV)/.dev: requirements-dev.txt pyproject.toml | $(BIN)/python
 	@echo "installing the locked packages ..." >&2
 	@$(PIP) install --require-hashes --requirement requirements-dev.txt
-	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@$(INSTALL)
 	@touch $(VENV)/.local $@
 
 $(VENV)/.local: requirements-local.txt pyproject.toml | $(BIN)/python
 	@echo "installing the locked packages ..." >&2
 	@$(PIP) install --require-hashes --requirement requirements-local.txt
-	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@$(INSTALL)
 	@touch $@
