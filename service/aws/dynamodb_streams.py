@@ -124,7 +124,7 @@ def _record(record: dict[str, Any]) -> Record[StreamImage]:
     return Record(
         sequence=change["SequenceNumber"],
         data=StreamImage(change["Keys"], None if record["eventName"] == "REMOVE" else change["NewImage"]),
-        arrival_ms=int(change["ApproximateCreationDateTime"].timestamp() * 1000),
+        arrival_ms=round(change["ApproximateCreationDateTime"] * 1000),
         partition_key="",
         size=change.get("SizeBytes", 0),
     )

@@ -80,7 +80,7 @@ class KinesisSource:
             case "DELETING":
                 raise AwsSetupError(f"stream {name_or_arn} is being deleted: {remedy}")
         arn = summary["StreamARN"]
-        created = int(summary["StreamCreationTimestamp"].timestamp())
+        created = int(summary["StreamCreationTimestamp"])
         stream = StreamId(summary["StreamName"], arn, stream_tag(f"{arn}@{created}"))
         return cls(client, stream, summary["RetentionPeriodHours"] * 3600)
 
@@ -136,7 +136,7 @@ def _record(record: dict[str, Any]) -> Record[bytes]:
     return Record(
         sequence=record["SequenceNumber"],
         data=data,
-        arrival_ms=int(record["ApproximateArrivalTimestamp"].timestamp() * 1000),
+        arrival_ms=round(record["ApproximateArrivalTimestamp"] * 1000),
         partition_key=partition_key,
         size=len(data) + len(partition_key),
     )

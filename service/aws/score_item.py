@@ -48,7 +48,7 @@ def state_of(item: Item) -> ScoreState | Rejected:
     if "Revision" in item:
         number = whole_of(item["Revision"])
         if number is None:
-            return Rejected(Reason.BAD_SCORE_ITEM, "Revision is not a whole number from 0 up")
+            return Rejected(Reason.BAD_SCORE_ITEM, "Revision is not a whole number from 0 up to 2**63 - 1")
         origin, revision = Origin.OURS, number
     applied = _applied_of(item.get("Applied", {"M": {}}))
     if applied is None:

@@ -1,0 +1,229 @@
+"""The hot operations' JSON, written and read in one pass: what botocore does shape by shape, msgspec does in C. Pure.
+
+The results are those of aiobotocore with `epoch_seconds` as its timestamp parser: dictionaries with the members that
+botocore's service models name (`tests/contract/test_codec.py` compares both, and the declarations below with the
+models). Whatever these declarations do not cover (a null, a number where a string belongs, Base64 that is none)
+raises, and aiobotocore's own parser has the last word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, TypedDict
+
+import msgspec
+from botocore.utils import parse_timestamp
+
+Params = Mapping[str, Any]
+
+
+def epoch_seconds(value: float | str) -> float:
+    """Parse a timestamp of any AWS protocol into epoch seconds.
+
+    Making a datetime of each costs half of what aiobotocore spends on a page of records, and nothing here wants one.
+    """
+    return float(value) if isinstance(value, int | float) else float(parse_timestamp(value).timestamp())
+
+
+class AttributeValue(TypedDict, total=False):
+    """https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_AttributeValue.html."""
+
+    S: str
+    N: str
+    B: bytes
+    SS: list[str]
+    NS: list[str]
+    BS: list[bytes]
+    M: dict[str, AttributeValue]
+    L: list[AttributeValue]
+    NULL: bool
+    BOOL: bool
+
+
+_Item = dict[str, AttributeValue]
+
+
+class _HashKeyRange(TypedDict, total=False):
+    StartingHashKey: str
+    EndingHashKey: str
+
+
+class _ChildShard(TypedDict, total=False):
+    ShardId: str
+    ParentShards: list[str]
+    HashKeyRange: _HashKeyRange
+
+
+class _KinesisRecord(TypedDict, total=False):
+    SequenceNumber: str
+    ApproximateArrivalTimestamp: float
+    Data: bytes
+    PartitionKey: str
+    EncryptionType: str
+
+
+class KinesisPage(TypedDict, total=False):
+    """https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html."""
+
+    Records: list[_KinesisRecord]
+    NextShardIterator: str
+    MillisBehindLatest: int
+    ChildShards: list[_ChildShard]
+
+
+class _StreamChange(TypedDict, total=False):
+    ApproximateCreationDateTime: float
+    Keys: _Item
+    NewImage: _Item
+    OldImage: _Item
+    SequenceNumber: str
+    SizeBytes: int
+    StreamViewType: str
+
+
+class _UserIdentity(TypedDict, total=False):
+    PrincipalId: str
+    Type: str
+
+
+class _StreamRecord(TypedDict, total=False):
+    eventID: str
+    eventName: str
+    eventVersion: str
+    eventSource: str
+    awsRegion: str
+    dynamodb: _StreamChange
+    userIdentity: _UserIdentity
+
+
+class StreamPage(TypedDict, total=False):
+    """https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_streams_GetRecords.html."""
+
+    Records: list[_StreamRecord]
+    NextShardIterator: str
+
+
+class _Capacity(TypedDict, total=False):
+    ReadCapacityUnits: float
+    WriteCapacityUnits: float
+    CapacityUnits: float
+
+
+class _VectorCapacity(TypedDict, total=False):
+    VectorSearchRequestBytes: float
+    VectorWriteRequestBytes: float
+
+
+class _ConsumedCapacity(TypedDict, total=False):
+    TableName: str
+    CapacityUnits: float
+    ReadCapacityUnits: float
+    WriteCapacityUnits: float
+    Table: _Capacity
+    LocalSecondaryIndexes: dict[str, _Capacity]
+    GlobalSecondaryIndexes: dict[str, _Capacity]
+    VectorIndexes: dict[str, _VectorCapacity]
+
+
+class _StatementError(TypedDict, total=False):
+    Code: str
+    Message: str
+    Item: _Item
+
+
+class _StatementResponse(TypedDict, total=False):
+    Error: _StatementError
+    TableName: str
+    Item: _Item
+
+
+class StatementsAnswer(TypedDict, total=False):
+    """https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchExecuteStatement.html."""
+
+    Responses: list[_StatementResponse]
+    ConsumedCapacity: list[_ConsumedCapacity]
+
+
+class _KeysAndAttributes(TypedDict, total=False):
+    Keys: list[_Item]
+    AttributesToGet: list[str]
+    ConsistentRead: bool
+    ProjectionExpression: str
+    ExpressionAttributeNames: dict[str, str]
+
+
+class ItemsAnswer(TypedDict, total=False):
+    """https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html."""
+
+    Responses: dict[str, list[_Item]]
+    UnprocessedKeys: dict[str, _KeysAndAttributes]
+    ConsumedCapacity: list[_ConsumedCapacity]
+
+
+class _MessageBody(TypedDict, total=False):
+    Message: str
+    RequestID: str
+
+
+class Operation(msgspec.Struct, frozen=True):
+    """How one operation is said, and its answer understood.
+
+    Attributes:
+        service: botocore's name of the service.
+        name: The API's name of the operation.
+        method: aiobotocore's.
+        route: The part of the parameters that may change the request's URL.
+        encode: The parameters as the request's body.
+        decode: The answer's body as aiobotocore's result, less `ResponseMetadata`.
+        status: HTTP status of success.
+    """
+
+    service: str
+    name: str
+    method: str
+    route: Callable[[Params], Hashable]
+    encode: Callable[[Params], bytes]
+    decode: Callable[[bytes | bytearray], dict[str, Any]]
+    status: int = 200
+
+
+_encode = msgspec.json.Encoder().encode
+_message = msgspec.json.Decoder(_MessageBody).decode
+
+
+def _decoder(answer: Any) -> Callable[[bytes | bytearray], dict[str, Any]]:  # noqa: ANN401 # a type of results
+    decode = msgspec.json.Decoder(answer).decode
+    return decode  # noqa: RET504 # named for mypy, which knows it as the TypedDict
+
+
+OPERATIONS = (
+    Operation("kinesis", "GetRecords", "get_records", lambda p: p.get("StreamARN"), _encode, _decoder(KinesisPage)),
+    Operation("dynamodbstreams", "GetRecords", "get_records", lambda _: None, _encode, _decoder(StreamPage)),
+    Operation(
+        "dynamodb",
+        "BatchExecuteStatement",
+        "batch_execute_statement",
+        lambda _: None,
+        _encode,
+        _decoder(StatementsAnswer),
+    ),
+    Operation(
+        "dynamodb",
+        "BatchGetItem",
+        "batch_get_item",
+        # A table may be named by its ARN, which may choose the endpoint.
+        lambda p: tuple(p["RequestItems"]),
+        _encode,
+        _decoder(ItemsAnswer),
+    ),
+    Operation(
+        "pinpoint",
+        "UpdateEndpointsBatch",
+        "update_endpoints_batch",
+        lambda p: p["ApplicationId"],
+        lambda p: _encode(p["EndpointBatchRequest"]),
+        lambda body: {"MessageBody": _message(body)},
+        status=202,
+    ),
+)
+"""The operations whose number grows with the events; all others are few."""
