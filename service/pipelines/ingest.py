@@ -128,10 +128,12 @@ class Ingest:
         started = self._clock.monotonic()
         batch = prepared.batch
         if prepared.tally is None:
-            prepared.tally = Tally()
+            tally = Tally()
             if prepared.groups:
                 tag = shard_tag(batch.stream, batch.shard_id)
-                prepared.tally = await self._committer.commit(tag, prepared.groups, self._marks)
+                tally = await self._committer.commit(tag, prepared.groups, self._marks)
+            # Only now: a call that failed half-way is repeated, and must commit the rest.
+            prepared.tally = tally
             for key, why in prepared.tally.refused.items():
                 self._refuse(prepared, key, why)
             started = self._took("commit", started)

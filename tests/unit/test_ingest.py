@@ -186,6 +186,22 @@ def test_a_commit_tried_again_after_a_failure_of_the_dead_letters_counts_nothing
     assert (world.counted("scored"), world.counted("replayed"), world.counted("dead_lettered")) == (1, 0, 1)
 
 
+def test_a_commit_tried_again_after_the_table_could_not_be_read_scores_its_events():
+    world = World()
+
+    async def main() -> None:
+        await world.book.refresh()
+        ingest = world.restart()
+        prepared = await ingest.prepare(batch(body("open", "e", "ann")))
+        world.scores.faults.append(TransientError("later"))
+        with pytest.raises(TransientError):
+            await ingest.commit(prepared)
+        await ingest.commit(prepared)
+
+    run(main())
+    assert world.score("ann") == 10
+
+
 def test_definitions_change_without_a_restart_and_a_broken_one_keeps_its_last_good_value():
     world = World()
     world.play(batch(body("open", "e", "ann")))
