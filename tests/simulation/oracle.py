@@ -1,0 +1,196 @@
+"""Who watches: checks made while the simulation runs, and the comparison at its end.
+
+Sound by this: nothing is asked of the service but what it wrote. The final score of a user is taken apart into counts of
+events by type (`events.py`) and compared with what was sent; the marks in `Applied` are used only to tell, while it
+runs, which events the service claims to have scored (for checkpoints), and the final comparison checks that claim.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from decimal import Decimal
+
+from service.pipelines.marks import shard_tag
+from service.pipelines.ports import DeadLetter
+from service.scoring.change import ScoreChange
+from service.scoring.event import Rejected
+from service.scoring.fold import ScoreState, UserKey
+from service.shards.lease import Lease
+from service.shards.ports import StreamId
+from service.shards.position import sequence_of
+from tests.simulation.events import PROJECT, Sent, count_in
+
+Problems = Counter[str]
+"""How often each promise was broken: `over`, `under`, `unpublished`, `order`, `checkpoint`, `accounting`,
+`lettered_and_scored`, `two_in_flight`, `older_sent`, `undrained`, `crashed`."""
+
+
+class Witness:
+    """Sees every fetch, lease row, score, letter and sink call of a run.
+
+    Attributes:
+        problems: Found while it runs.
+        details: A line for each, the first few.
+        finished: Shards that were read to their end, as (pipeline, shard id).
+    """
+
+    def __init__(self, events: StreamId) -> None:
+        self._events = events
+        self.problems: Problems = Counter()
+        self.details: list[str] = []
+        self.finished: set[tuple[str, str]] = set()
+        self.sent: dict[str, list[Sent]] = defaultdict(list)
+        self.letters: Mapping[str, DeadLetter] = {}
+        self.operator_wrote: set[tuple[str, str, int]] = set()
+        self._marks: dict[tuple[str, str], int] = {}
+        self._changes: dict[str, list[tuple[int, UserKey, int]]] = defaultdict(list)
+        self._newest_told: dict[UserKey, int] = {}
+        self._checked: Counter[tuple[str, str]] = Counter()
+        self._children: set[str] = set()
+
+    def problem(self, kind: str, detail: str) -> None:
+        self.problems[kind] += 1
+        if len(self.details) < 12:  # noqa: PLR2004
+            self.details.append(f"{kind}: {detail}")
+
+    def fetched(self, pipeline: str, shard_id: str, parents: Collection[str]) -> None:
+        """No record is read before all parents of its shard are finished."""
+        for parent in parents:
+            if (pipeline, parent) not in self.finished:
+                self.problem("order", f"{pipeline} {shard_id} is read before {parent} is finished")
+
+    def scored(self, key: UserKey, state: ScoreState) -> None:
+        for tag, mark in state.applied.items():
+            value = int.from_bytes(mark, "big")
+            if value > self._marks.get((key.user_id, tag), -1):
+                self._marks[key.user_id, tag] = value
+
+    def changed(self, shard_id: str, sequence: str, key: UserKey, revision: int) -> None:
+        self._changes[shard_id].append((int(sequence), key, revision))
+
+    def published(self, change: ScoreChange) -> None:
+        self._newest_told[change.key] = max(change.revision, self._newest_told.get(change.key, 0))
+
+    def sending(self, changes: Sequence[ScoreChange], flying: Collection[UserKey], told: Mapping[UserKey, int]) -> None:
+        """A worker has one call in flight per user, and never sends an older score than it has sent before."""
+        for change in changes:
+            if change.key in flying:
+                self.problem("two_in_flight", change.key.user_id)
+            if change.revision < told.get(change.key, 0):
+                self.problem("older_sent", f"{change.key.user_id} {change.revision} after {told[change.key]}")
+
+    def lease_written(self, pipeline: str, before: Lease | None, after: Lease) -> None:
+        """A checkpoint passes nothing that is not durable, and moves only by the hand of who holds the lease."""
+        shard_id = after.shard_id
+        if before is not None and (pipeline, shard_id, after.counter) not in self.operator_wrote:
+            here, there = sequence_of(before.checkpoint), sequence_of(after.checkpoint)
+            back = here is not None and there is not None and there < here
+            if after.counter <= before.counter or back or (before.finished and not after.finished):
+                self.problem("fencing", f"{pipeline} {shard_id}: {before} -> {after}")
+        if after.finished:
+            self._check_passed(pipeline, shard_id, None)
+            self.finished.add((pipeline, shard_id))
+        elif (passed := sequence_of(after.checkpoint)) is not None:
+            self._check_passed(pipeline, shard_id, passed)
+
+    def _check_passed(self, pipeline: str, shard_id: str, passed: int | None) -> None:
+        if pipeline == "ingest":
+            records = self.sent[shard_id]
+            start = self._checked[pipeline, shard_id]
+            for at in range(start, len(records)):
+                record = records[at]
+                if passed is not None and int(record.sequence) > passed:
+                    break
+                if not self._durable(record):
+                    self.problem("checkpoint", f"{pipeline} {shard_id} {record} is neither scored nor set aside")
+                self._checked[pipeline, shard_id] = at + 1
+            return
+        changes = self._changes[shard_id]
+        for at in range(self._checked[pipeline, shard_id], len(changes)):
+            sequence, key, revision = changes[at]
+            if passed is not None and sequence > passed:
+                break
+            if key.user_id != "refused" and self._newest_told.get(key, -1) < revision:
+                self.problem("checkpoint", f"{pipeline} {shard_id} {key.user_id} revision {revision} was not published")
+            self._checked[pipeline, shard_id] = at + 1
+
+    def _durable(self, record: Sent) -> bool:
+        if record.leaves_no_trace or record.kind == "D" or (record.shard_id, record.sequence) in self._lettered():
+            return True
+        tag = shard_tag(self._events, record.shard_id)
+        return self._marks.get((record.user, tag), -1) >= int(record.sequence)
+
+    def _lettered(self) -> Counter[tuple[str, str]]:
+        # Letters are few, and never removed.
+        if len(self.letters) != self._known_letters:
+            self._pointers = Counter(
+                (letter.shard_id, letter.sequence) for letter in self.letters.values() if letter.stage != "publish"
+            )
+            self._known_letters = len(self.letters)
+        return self._pointers
+
+    _known_letters = -1
+    _pointers: Counter[tuple[str, str]] = Counter()
+
+    def compare(
+        self,
+        items: Mapping[UserKey, ScoreState | Rejected],
+        sink: Mapping[UserKey, tuple[int, Decimal | None]],
+        versions: int,
+    ) -> list[tuple[str, str]]:
+        """Return every difference between what was sent and what is there now, as (kind, detail)."""
+        found: list[tuple[str, str]] = []
+        lettered = self._lettered()
+        sent_to: dict[str, Counter[str]] = defaultdict(Counter)
+        set_aside: Counter[str] = Counter()
+        pointers = dict(lettered)
+        for record in (record for records in self.sent.values() for record in records):
+            letters = pointers.pop((record.shard_id, record.sequence), 0)
+            if letters > 1:
+                found.append(("accounting", f"{letters} letters for {record}"))
+            if letters and not record.may_be_lettered:
+                found.append(("accounting", f"a letter for {record}"))
+            if not letters and record.must_be_lettered:
+                found.append(("under", f"no letter for {record}"))
+            if record.user and record.user != "spoilt" and not record.leaves_no_trace:
+                sent_to[record.user][record.kind] += 1
+                if letters:
+                    set_aside[record.user] += 1
+        found += [("accounting", f"a letter for no record: {pointer}") for pointer in pointers]
+        for user, sent in sent_to.items():
+            state = items.get(UserKey(user, PROJECT))
+            score = state.score if isinstance(state, ScoreState) else None
+            found += _compare_user(user, count_in(score or Decimal(0)), sent, set_aside[user], versions)
+        for key, state in items.items():
+            if isinstance(state, Rejected) or key.user_id == "refused":
+                continue
+            if key.user_id not in sent_to:
+                found.append(("over", f"{key.user_id} has a score and no events"))
+            if sink.get(key) != (state.revision, state.score):
+                found.append(("unpublished", f"{key.user_id}: {sink.get(key)} is not {state.revision}, {state.score}"))
+        return found
+
+
+def _compare_user(
+    user: str, scored: Counter[str], sent: Counter[str], set_aside: int, versions: int
+) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for kind in ("A", "B", "C", "N"):
+        if scored[kind] != sent[kind]:
+            found.append(("over" if scored[kind] > sent[kind] else "under", _say(user, kind, scored, sent)))
+    if scored["D"] > sent["D"]:
+        found.append(("over", _say(user, "D", scored, sent)))
+    if not 0 <= scored["V"] <= sent["C"] * versions:
+        found.append(("over" if scored["V"] > 0 else "under", f"{user}: points of C: {scored['V']}"))
+    if scored["E"] + set_aside < sent["E"]:
+        found.append(("under", _say(user, "E", scored, sent) + f", {set_aside} set aside"))
+    if scored["E"] > sent["E"]:
+        found.append(("over", _say(user, "E", scored, sent)))
+    elif scored["E"] + set_aside > sent["E"]:
+        found.append(("lettered_and_scored", _say(user, "E", scored, sent) + f", {set_aside} set aside"))
+    return found
+
+
+def _say(user: str, kind: str, scored: Counter[str], sent: Counter[str]) -> str:
+    return f"{user}: {scored[kind]} events of {kind} in the score, {sent[kind]} sent"

@@ -1,0 +1,295 @@
+"""The world's streams, tables and sink, and one worker's way to each."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import zlib
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from service.pipelines.ports import (
+    MAX_COMMITS,
+    Change,
+    Committed,
+    DeadLetter,
+    EndpointKey,
+    Outcome,
+    Published,
+    SinkOutcome,
+    Throttled,
+)
+from service.scoring.change import ScoreChange
+from service.scoring.definitions import Definition, Malformed
+from service.scoring.event import Reason, Rejected
+from service.scoring.fold import ABSENT, ScoreState, UserKey
+from service.shards.errors import TransientError
+from service.shards.lease import Lease
+from service.shards.ports import Page, Shard, StreamId, StreamImage
+from tests.fakes.dead_letters import MemoryDeadLetters
+from tests.fakes.leases import LeaseTable
+from tests.fakes.scores import MemoryScores
+from tests.fakes.source import FakeSource, FakeStream
+from tests.simulation.oracle import Witness
+from tests.simulation.wire import Ether, Port, Wire
+
+EVENTS = StreamId(name="events", arn="arn:aws:kinesis:eu-central-1:000000000000:stream/events", tag="ev")
+SCORES = StreamId(name="scores", arn="arn:aws:dynamodb:eu-central-1:000000000000:table/scores/stream/1", tag="sc")
+
+
+class SimStream(FakeStream):
+    """A stream whose list may be old, whose pages may be short or empty, and whose every fetch is witnessed.
+
+    Attributes:
+        stale: Whether lists may be old now.
+    """
+
+    def __init__(
+        self, pipeline: str, shards: int, sequence: int, ether: Ether, witness: Witness, rng: random.Random
+    ) -> None:
+        kinesis = pipeline == "ingest"
+        super().__init__(shards, names_children=kinesis, says_behind=kinesis, iterator_life=60.0)
+        self._sequence = sequence
+        self.pipeline = pipeline
+        self.stale = False
+        self.page = rng.choice([3, 10, 1000])
+        self._ether = ether
+        self._witness = witness
+        self._rng = rng
+        self._lists: list[list[Shard]] = []
+        self._ranges = {name: (at / shards, (at + 1) / shards) for at, name in enumerate(self.shards)}
+        self.changed()
+
+    def changed(self) -> None:
+        """Remember how the stream was listed until now."""
+        self._lists.append([shard.as_listed() for shard in self.shards.values()])
+
+    def open(self) -> list[str]:
+        return [shard.shard_id for shard in self.shards.values() if not shard.closed and not shard.children]
+
+    def roll(self, shard_id: str) -> None:
+        """Replace a shard by its successor; it looks open until `settle`."""
+        self._ranges[self.roll_over(shard_id, close=False)] = self._ranges[shard_id]
+        self.changed()
+
+    def halve(self, shard_id: str) -> None:
+        """Replace a shard by two."""
+        low, high = self._ranges[shard_id]
+        one, other = self.split(shard_id)
+        self._ranges[one], self._ranges[other] = (low, (low + high) / 2), ((low + high) / 2, high)
+        self.changed()
+
+    def settle(self) -> None:
+        """Close whatever has children."""
+        for shard in self.shards.values():
+            shard.closed = shard.closed or bool(shard.children)
+        self.changed()
+
+    def shard_of(self, key: str) -> str:
+        """Return the open shard that takes an item's changes: all of them are in one lineage."""
+        at = zlib.crc32(key.encode()) / 2**32
+        return next(name for name in self.open() if self._ranges[name][0] <= at < self._ranges[name][1])
+
+    def list_shards(self) -> list[Shard]:
+        now = super().list_shards()
+        if self.stale and not self._ether.healed and self._rng.random() < 0.7:  # noqa: PLR2004
+            self._ether.faults["stale list"] += 1
+            now = self._rng.choice(self._lists[-3:])
+            known = [shard for shard in now if (self.pipeline, shard.shard_id) in self._witness.finished]
+            if known and self._rng.random() < 0.5:  # noqa: PLR2004
+                hidden = self._rng.choice(known)
+                now = [shard for shard in now if shard is not hidden]
+        return now
+
+    def fetch(self, iterator: str, limit: int) -> Page[Any]:
+        shard_id = iterator.split("|", maxsplit=1)[0]
+        if shard_id in self.shards:
+            self._witness.fetched(self.pipeline, shard_id, self.shards[shard_id].parents)
+        if not self._ether.healed and self._rng.random() < 0.05:  # noqa: PLR2004
+            limit = 0
+        try:
+            page = super().fetch(iterator, min(limit, self.page))
+        except Exception as error:
+            self._ether.faults[type(error).__name__] += 1
+            raise
+        if page.records:
+            self._ether.note("fetch", shard_id, page.records[-1].sequence)
+        return page
+
+
+class SimSource(FakeSource):
+    def __init__(self, stream: SimStream, stream_id: StreamId, port: Port) -> None:
+        super().__init__(stream, port)  # type: ignore[arg-type] # all a source asks of a gate is `call`
+        self._id = stream_id
+
+    @property
+    def stream(self) -> StreamId:
+        return self._id
+
+
+class SimLeaseTable(LeaseTable):
+    """A lease table whose every write is witnessed."""
+
+    def __init__(self, pipeline: str, ether: Ether, witness: Witness) -> None:
+        super().__init__()
+        self.pipeline = pipeline
+        self._ether = ether
+        self._witness = witness
+
+    def put(self, lease: Lease) -> None:
+        self._witness.lease_written(self.pipeline, self.leases.get(lease.shard_id), lease)
+        self._ether.note("lease", self.pipeline, lease.shard_id, lease.owner, lease.counter, lease.checkpoint)
+        self.leases[lease.shard_id] = lease
+
+
+class SimScores(MemoryScores):
+    """The score table: its changes go to the score stream, and the marks to the witness."""
+
+    def __init__(self, stream: SimStream, ether: Ether, witness: Witness) -> None:
+        super().__init__()
+        self.stream = stream
+        self.ether = ether
+        self._witness = witness
+
+    def _keep(self, key: UserKey, after: ScoreState, score: Decimal | None) -> None:
+        super()._keep(key, after, score)
+        self._witness.scored(key, after)
+        self.ether.note("score", key.user_id, str(score), after.revision, [f"{tag}:{int.from_bytes(mark, 'big')}" for tag, mark in after.applied.items()])
+        keys: dict[str, dict[str, object]] = {
+            "UserId": {"S": key.user_id},
+            "PinpointProjectId": {"S": key.project_id},
+        }
+        new = keys | {"Score": {"N": str(score)}, "Revision": {"N": str(after.revision)}}
+        image = StreamImage(keys=keys, new=new | {"UpdatedAt": {"N": str(after.updated_ms)}})
+        shard_id = self.stream.shard_of(key.user_id)
+        self._witness.changed(shard_id, self.stream.put(shard_id, image), key, after.revision)
+
+
+class ScorePort:
+    """`ScoreStore`."""
+
+    def __init__(self, table: SimScores, wire: Wire) -> None:
+        self._table = table
+        self._wire = wire
+
+    async def load(self, keys: Sequence[UserKey]) -> Mapping[UserKey, ScoreState | Rejected]:
+        if self._wire.chance(self._wire.ether.rates.unprocessed, "unprocessed keys"):
+            await self._wire.sleep(0.1)
+            raise TransientError("injected: unprocessed keys", throttled=True)
+        return await self._wire.call("scores", lambda: {key: self._table.items.get(key, ABSENT) for key in keys})
+
+    async def commit(self, changes: Sequence[Change]) -> Sequence[Outcome]:
+        assert 0 < len({change.key for change in changes}) == len(changes) <= MAX_COMMITS
+        rate = self._wire.ether.rates.statement
+
+        def write() -> list[Outcome]:
+            return [
+                Throttled() if self._wire.chance(rate, "throttled statement") else self._table._write(change)
+                for change in changes
+            ]
+
+        outcomes = await self._wire.call("scores", write)
+        assert len(outcomes) == len(changes)
+        return outcomes
+
+    async def scan(self) -> AsyncIterator[ScoreChange]:
+        items = await self._wire.call("scores", lambda: list(self._table.items.items()))
+        for key, state in items:
+            if isinstance(state, ScoreState) and state.score is not None:
+                yield ScoreChange(key, state.score, state.revision, state.updated_ms)
+
+
+class LetterPort:
+    """`DeadLetters`."""
+
+    def __init__(self, table: MemoryDeadLetters, wire: Wire) -> None:
+        self._table = table
+        self._wire = wire
+
+    async def put(self, letters: Sequence[DeadLetter]) -> None:
+        def write() -> None:
+            for letter in letters:
+                if letter.letter_id not in self._table.letters:
+                    self._wire.ether.note("letter", letter.letter_id, letter.stage, letter.reason.value)
+                self._table.letters.setdefault(letter.letter_id, letter)
+
+        await self._wire.call("letters", write)
+
+    async def between(self, origin: str, first: str, last: str) -> Collection[str]:
+        return await self._wire.call(
+            "letters",
+            lambda: [name for name in self._table.letters if f"{origin}.{first}" <= name <= f"{origin}.{last}"],
+        )
+
+
+class DefinitionPort:
+    """`DefinitionSource`."""
+
+    def __init__(self, rows: dict[str, Definition], wire: Wire) -> None:
+        self._rows = rows
+        self._wire = wire
+
+    async def load(self) -> Sequence[Definition | Malformed]:
+        return await self._wire.call("definitions", lambda: list(self._rows.values()))
+
+
+class IdentityPort:
+    """`Identities` and `EndpointLookup`."""
+
+    def __init__(self, table: dict[EndpointKey, str], owners: dict[EndpointKey, str], wire: Wire) -> None:
+        self._table = table
+        self._owners = owners
+        self._wire = wire
+
+    async def find(self, keys: Sequence[EndpointKey]) -> Mapping[EndpointKey, str]:
+        return await self._wire.call(
+            "identities", lambda: {key: self._table[key] for key in keys if key in self._table}
+        )
+
+    async def learn(self, users: Mapping[EndpointKey, str]) -> None:
+        await self._wire.call("identities", lambda: self._table.update(users))
+
+    async def user_of(self, key: EndpointKey) -> str:
+        return await self._wire.call("lookup", lambda: self._owners.get(key, ""))
+
+
+class SimSink:
+    """A sink without compare-and-set: the last write wins."""
+
+    name = "sim"
+
+    def __init__(self, held: dict[UserKey, tuple[int, Decimal | None]], wire: Wire, witness: Witness, batch: int) -> None:
+        self.max_batch = batch
+        self._held = held
+        self._wire = wire
+        self._witness = witness
+        self._flying: set[UserKey] = set()
+        self._told: dict[UserKey, int] = {}
+
+    async def publish(self, changes: Sequence[ScoreChange]) -> Sequence[SinkOutcome | TransientError]:
+        keys = [change.key for change in changes]
+        self._witness.sending(changes, self._flying, self._told)
+        self._flying.update(keys)
+        try:
+            outcomes = await self._wire.call("sink", lambda: [self._take(change) for change in changes])
+        finally:
+            self._flying.difference_update(keys)
+        for change, outcome in zip(changes, outcomes, strict=True):
+            if isinstance(outcome, Published):
+                self._told[change.key] = max(change.revision, self._told.get(change.key, 0))
+        return outcomes
+
+    def _take(self, change: ScoreChange) -> SinkOutcome | TransientError:
+        if change.key.user_id == "refused":
+            return Rejected(Reason.SINK_REJECTED, "refused")
+        if self._wire.chance(self._wire.ether.rates.statement, "sink item error"):
+            return TransientError("injected: one item")
+        self._held[change.key] = (change.revision, change.score)
+        self._witness.published(change)
+        self._wire.ether.note("sink", change.key.user_id, change.revision)
+        return Published()
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()

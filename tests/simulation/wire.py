@@ -1,0 +1,203 @@
+"""What stands between one simulated worker and the world: latency, faults, pauses, crashes.
+
+A call is in one of three places: in the process (a pause holds it there), on the wire (whatever happens to the
+process, it takes effect within `CALL_TIMEOUT`, or never), or done, with its answer on the way back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+from service.shards.errors import TransientError
+
+T = TypeVar("T")
+
+CALL_TIMEOUT = 5.0
+"""Seconds within which a request that was sent takes effect, if it ever does: the adapters' clients bound it."""
+
+
+class Rates(msgspec.Struct):
+    """Probability of each fault per call."""
+
+    throttle: float = 0.0
+    error: float = 0.0
+    lose: float = 0.0
+    reset: float = 0.0
+    slow: float = 0.0
+    statement: float = 0.0
+    unprocessed: float = 0.0
+
+
+class Ether:
+    """What all wires share.
+
+    Attributes:
+        faults: Faults injected, by kind.
+        rates: In force now.
+        down: Kinds of calls that fail for everybody.
+        healed: Nothing fails any more.
+        adrift: Calls whose caller is gone and that will still take effect.
+        digest: Of everything that took effect, in order.
+    """
+
+    def __init__(self, rates: Rates, *, late_sink: bool) -> None:
+        self.faults: Counter[str] = Counter()
+        self.rates = rates
+        self.down: Counter[str] = Counter()
+        self.healed = False
+        self.adrift = 0
+        self.late_sink = late_sink
+        self.digest = 0
+        self.entries = 0
+        self.log: list[str] | None = None
+
+    def note(self, what: str, *details: object) -> None:
+        """Add to the event log."""
+        line = f"{asyncio.get_running_loop().time()!r} {what} {details!r}"
+        self.digest = zlib.crc32(line.encode(), self.digest)
+        self.entries += 1
+        if self.log is not None:
+            self.log.append(line)
+
+
+class Wire:
+    """One worker's; its life ends with the worker's.
+
+    Attributes:
+        cut: Kinds of calls that fail for this worker.
+    """
+
+    def __init__(self, ether: Ether, rng: random.Random, name: str) -> None:
+        self.ether = ether
+        self.name = name
+        self._rng = rng
+        self._running = asyncio.Event()
+        self._running.set()
+        self.cut: Counter[str] = Counter()
+        self.dead = False
+
+    @property
+    def paused(self) -> bool:
+        return not self._running.is_set()
+
+    def pause(self) -> None:
+        """As SIGSTOP does."""
+        self._running.clear()
+
+    def resume(self) -> None:
+        self._running.set()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        if not self._running.is_set():
+            await self._running.wait()
+
+    async def call(self, kind: str, operation: Callable[[], T]) -> T:
+        """Do `operation`, which is atomic, in the world."""
+        if self.dead:
+            raise asyncio.CancelledError
+        if not self._running.is_set():
+            await self._running.wait()
+        ether, rng = self.ether, self._rng
+        delay, answer = rng.uniform(0.002, 0.02), ""
+        if not ether.healed:
+            fault = self._fault(kind)
+            if fault is not None:
+                ether.faults[fault] += 1
+                if fault in {"throttle", "error", "outage", "partition"}:
+                    await self.sleep(delay)
+                    raise TransientError(f"injected: {fault}", throttled=fault == "throttle")
+                if fault == "slow call":
+                    delay = rng.uniform(0.1, CALL_TIMEOUT)
+                answer = fault
+        if answer == "reset":
+            self._set_adrift(kind, operation, rng.uniform(0, CALL_TIMEOUT))
+            await self.sleep(delay)
+            raise TransientError("injected: connection reset")
+        result = await self._send(kind, operation, delay)
+        if not self._running.is_set():
+            await self._running.wait()
+        if answer == "lost answer":
+            raise TransientError("injected: answer lost")
+        return result
+
+    async def _send(self, kind: str, operation: Callable[[], T], delay: float) -> T:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def arrive() -> None:
+            if future.done():
+                return
+            try:
+                future.set_result(operation())
+            except Exception as error:  # noqa: BLE001 - it is the caller's
+                future.set_exception(error)
+
+        arriving = loop.call_later(delay, arrive)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if not future.done() or future.cancelled():
+                arriving.cancel()
+                if self._rng.random() < 0.5:  # noqa: PLR2004
+                    late = kind != "sink" or self.ether.late_sink
+                    self._set_adrift(kind, operation, self._rng.uniform(0, CALL_TIMEOUT if late else 0.1))
+            raise
+
+    def _set_adrift(self, kind: str, operation: Callable[[], Any], delay: float) -> None:
+        ether = self.ether
+        ether.adrift += 1
+
+        def arrive() -> None:
+            ether.adrift -= 1
+            ether.faults["late call"] += 1
+            try:
+                operation()
+            except Exception as error:  # noqa: BLE001 - nobody waits for the answer
+                ether.note("late call failed", kind, type(error).__name__)
+
+        asyncio.get_running_loop().call_later(delay, arrive)
+
+    def _fault(self, kind: str) -> str | None:
+        ether, rates = self.ether, self.ether.rates
+        dice = self._rng.random()
+        if ether.down[kind]:
+            return "outage"
+        if self.cut[kind]:
+            return "partition"
+        for name, rate in (
+            ("throttle", rates.throttle),
+            ("error", rates.error),
+            ("lost answer", rates.lose),
+            ("slow call", rates.slow),
+        ):
+            if dice < rate:
+                return name
+            dice -= rate
+        # What a sink does with two requests of one worker, in flight at once by a reset, is its own affair.
+        return "reset" if dice < rates.reset and kind != "sink" else None
+
+    def chance(self, rate: float, fault: str) -> bool:
+        """Return whether a fault inside a call happens, and count it."""
+        if self.ether.healed or self._rng.random() >= rate:
+            return False
+        self.ether.faults[fault] += 1
+        return True
+
+
+class Port:
+    """A wire for one kind of call: what the fakes of `tests/fakes` call a gate."""
+
+    def __init__(self, wire: Wire, kind: str) -> None:
+        self._wire = wire
+        self._kind = kind
+
+    async def call(self, operation: Callable[[], T]) -> T:
+        return await self._wire.call(self._kind, operation)

@@ -1,0 +1,211 @@
+"""A simulated worker process: the real parts, wired as `service/app.py` wires them, over one wire."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from service.observability.metrics import Metrics
+from service.pipelines.commit import Committer
+from service.pipelines.concurrency import AdaptiveLimit
+from service.pipelines.definition_book import CurrentDefinitions
+from service.pipelines.identity import IdentityResolver, IdentitySettings
+from service.pipelines.ingest import Ingest
+from service.pipelines.marks import ShardMarks
+from service.pipelines.publish import Publisher, PublishOptions
+from service.pipelines.sender import SenderOptions
+from service.scoring.formats import pinpoint
+from service.shards.backoff import Backoff
+from service.shards.budget import ByteBudget
+from service.shards.coordinator import Coordinator
+from service.shards.errors import TransientError
+from service.shards.position import TRIM_HORIZON
+from service.shards.retirement import Retirement
+from service.shards.settings import ShardSettings
+from tests.fakes.aio import VirtualClock
+from tests.fakes.leases import FakeLeases
+from tests.simulation.ports import (
+    EVENTS,
+    SCORES,
+    DefinitionPort,
+    IdentityPort,
+    LetterPort,
+    ScorePort,
+    SimSink,
+    SimSource,
+)
+from tests.simulation.wire import CALL_TIMEOUT, Port, Wire
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+MEND_TIMEOUT_S = 3.0
+
+
+class Tuning(msgspec.Struct, frozen=True):
+    """What a seed decides about the settings of its workers."""
+
+    ingest: ShardSettings
+    publish: ShardSettings
+    linger_s: float
+    concurrency: int
+    capacity: int
+    cache: int
+    refresh_s: float
+    sink_batch: int
+    start: str
+
+
+def tuning(rng: random.Random) -> Tuning:
+    """Draw settings: intervals a few times longer than the defaults, as every wake-up costs; limits far smaller."""
+    lease = rng.choice([5.0, 6.0, 8.0])
+    common = ShardSettings(
+        lease_duration=lease,
+        max_beat_interval=2.0,
+        call_timeout=CALL_TIMEOUT,
+        poll_min=0.4,
+        poll_max=2.0,
+        checkpoint_interval=rng.choice([0.3, 1.0, 2.0]),
+        cycle_min=1.0,
+        cycle_max=2.0,
+        discovery_interval=8.0,
+        absent_lists=2,
+        fetch_limit=1000,
+    )
+    replace = msgspec.structs.replace
+    return Tuning(
+        ingest=replace(
+            common,
+            batch_max_age=rng.choice([0.2, 1.0]),
+            batch_max_records=rng.choice([2, 5, 20, 1000]),
+            in_flight=rng.choice([1, 2, 3]),
+        ),
+        publish=replace(
+            common, batch_max_age=0.1, batch_max_records=rng.choice([2, 10, 1000]), in_flight=rng.choice([2, 8])
+        ),
+        linger_s=rng.choice([0.0, 0.25]),
+        concurrency=rng.choice([1, 4]),
+        capacity=rng.choice([2, 8, 1000]),
+        cache=rng.choice([1, 4, 100]),
+        refresh_s=3.0,
+        sink_batch=rng.choice([1, 3, 100]),
+        start=TRIM_HORIZON,
+    )
+
+
+class SimWorker:
+    """One process, from start to crash or stop.
+
+    Attributes:
+        wire: Everything it does in the world.
+        clock: Its clock.
+        task: Its life.
+        resumed_at: When it last came back from a pause.
+    """
+
+    def __init__(self, world: World, name: str, metrics: Metrics) -> None:
+        self.name = name
+        self.rng = random.Random(f"{world.seed} {name}")
+        self.wire = Wire(world.ether, self.rng, name)
+        self.clock = VirtualClock(self.wire)  # type: ignore[arg-type] # all a clock asks of a gate is `sleep`
+        # A clock that is ahead when the first leader notes where LATEST was skips what comes next: that is no fault here.
+        self.clock.skew_ms = self.rng.randint(-500, 0 if world.plan.latest else 500)
+        self.resumed_at = float("-inf")
+        self._world = world
+        self._metrics = metrics
+        self._stop = asyncio.Event()
+        self.coordinators: dict[str, Coordinator[Any, Any]] = {}
+        self.task = asyncio.get_running_loop().create_task(self._live(), name=name)
+
+    def stop(self) -> None:
+        """SIGTERM."""
+        self._stop.set()
+
+    def crash(self) -> None:
+        """SIGKILL: calls on the wire may still take effect, nothing else does."""
+        self.wire.dead = True
+        self.wire.resume()
+        self.task.cancel()
+
+    async def _live(self) -> None:
+        world, tuning, clock, metrics, wire = self._world, self._world.tuning, self.clock, self._metrics, self.wire
+        definitions = CurrentDefinitions(
+            DefinitionPort(world.definitions, wire), clock, metrics, refresh_s=tuning.refresh_s
+        )
+        backoff = Backoff(self.rng)
+        while True:
+            try:
+                await definitions.refresh()
+                break
+            except TransientError:
+                await clock.sleep(backoff.failed())
+        identities = IdentityPort(world.identities, world.owners, wire)
+        retirement = Retirement(clock.monotonic)
+        scores = ScorePort(world.scores, wire)
+        letters = LetterPort(world.letters, wire)
+        ingest = Ingest(
+            pinpoint.decode,
+            definitions,
+            IdentityResolver(identities, identities, IdentitySettings(unknown_ttl_s=2.0), clock, metrics),
+            Committer(scores, clock, metrics, AdaptiveLimit(), cache_entries=tuning.cache, rng=self.rng),
+            letters,
+            clock,
+            metrics,
+            marks=ShardMarks(EVENTS, retirement),
+        )
+        publisher = Publisher(
+            [SimSink(world.sink, wire, world.witness, tuning.sink_batch)],
+            scores,
+            letters,
+            lambda shard_id: self.coordinators["publish"].holds(shard_id),
+            clock,
+            metrics,
+            self.rng,
+            PublishOptions(
+                sender=SenderOptions(
+                    linger_s=tuning.linger_s, concurrency=tuning.concurrency, capacity=tuning.capacity
+                ),
+                call_timeout_s=CALL_TIMEOUT,
+            ),
+        )
+        budget = ByteBudget()
+        for pipeline, stream, stream_id, consumer, settings in (
+            ("ingest", world.events, EVENTS, ingest, tuning.ingest),
+            ("publish", world.changes, SCORES, publisher, tuning.publish),
+        ):
+            leases = FakeLeases(world.leases[pipeline], Port(wire, "leases"))  # type: ignore[arg-type]
+            self.coordinators[pipeline] = Coordinator(
+                pipeline=pipeline,
+                worker=self.name,
+                source=SimSource(stream, stream_id, Port(wire, f"{pipeline} stream")),
+                store=leases,
+                membership=leases,
+                consumer=consumer,  # type: ignore[arg-type] # one loop for two kinds of batches
+                settings=settings,
+                clock=clock,
+                rng=self.rng,
+                metrics=metrics,
+                budget=budget,
+                retirement=retirement if pipeline == "ingest" else None,
+                start=tuning.start if pipeline == "ingest" else TRIM_HORIZON,
+                on_trimmed=lambda _: publisher.request_reconcile(),
+            )
+        async with asyncio.TaskGroup() as group:
+            beside = [group.create_task(definitions.run()), group.create_task(publisher.run())]
+            reading = [group.create_task(each.run()) for each in self.coordinators.values()]
+            beside.append(group.create_task(self._drain_when_told()))
+            await asyncio.wait(reading)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(MEND_TIMEOUT_S):
+                    await publisher.drained()
+            for task in beside:
+                task.cancel()
+
+    async def _drain_when_told(self) -> None:
+        await self._stop.wait()
+        for coordinator in self.coordinators.values():
+            coordinator.stop()

@@ -1,0 +1,286 @@
+"""One seeded run: a world in memory, workers in it, a schedule of faults, and the comparison at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import traceback
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+
+from service.observability.metrics import Metrics
+from service.pipelines.ports import EndpointKey
+from service.scoring.event import Reason, Rejected
+from service.scoring.fold import UserKey
+from service.shards.position import LATEST
+from tests.fakes.aio import EPOCH_MS, VirtualLoop
+from tests.fakes.dead_letters import MemoryDeadLetters
+from tests.simulation.events import PROJECT, Sent, first_definitions, payload
+from tests.simulation.oracle import Problems, Witness
+from tests.simulation.ports import EVENTS, SimLeaseTable, SimScores, SimStream, now
+from tests.simulation.schedule import Options, draw
+from tests.simulation.wire import CALL_TIMEOUT, Ether
+from tests.simulation.worker import SimWorker, tuning
+
+DRAIN_S = 120.0
+"""Virtual seconds after the last fault within which everything must be dealt with."""
+
+MAX_VIRTUAL_S = 400.0
+
+
+class Result(msgspec.Struct):
+    """What a run came to.
+
+    Attributes:
+        events: Records put to the stream.
+        digest: Of everything that took effect: the same for the same seed.
+        drained_s: Virtual seconds from the last fault to the end of all work.
+    """
+
+    seed: int
+    problems: Problems
+    details: list[str]
+    faults: Counter[str]
+    events: int
+    digest: int
+    drained_s: float
+    log: list[str] | None = None
+
+
+class _Task(asyncio.Task[Any]):
+    """Hashes by order of creation, not by address: sets of tasks are walked in the same order in every run."""
+
+    _made = 0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - handed on
+        _Task._made += 1
+        self._number = _Task._made
+        super().__init__(*args, **kwargs)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class World:
+    """Everything outside the workers.
+
+    Attributes:
+        owners: What the identity fallback knows.
+        sink: What the sink holds: revision and score.
+    """
+
+    def __init__(self, seed: int, metrics: Metrics, options: Options, *, verbose: bool = False) -> None:
+        self.seed = seed
+        self.rng = rng = random.Random(seed)
+        self.metrics = metrics
+        self.options = options
+        self.plan = draw(rng, options)
+        self.ether = Ether(self.plan.rates, late_sink=self.plan.late_sink)
+        self.ether.log = [] if verbose else None
+        self.witness = Witness(EVENTS)
+        self.events = self._stream("ingest", rng.randint(1, 3), 10 ** rng.choice([20, 55]) - rng.randint(1, 700))
+        self.changes = self._stream("publish", rng.randint(1, 2), 10**21 - rng.randint(1, 700))
+        self.leases = {name: SimLeaseTable(name, self.ether, self.witness) for name in ("ingest", "publish")}
+        self.scores = SimScores(self.changes, self.ether, self.witness)
+        self.letters = MemoryDeadLetters()
+        self.witness.letters = self.letters.letters
+        self.definitions = first_definitions()
+        self.versions = 0
+        self.identities: dict[EndpointKey, str] = {}
+        self.owners: dict[EndpointKey, str] = {}
+        self.sink: dict[UserKey, Any] = {}
+        self.tuning = tuning(rng)
+        if self.plan.latest:
+            self.tuning = msgspec.structs.replace(self.tuning, start=LATEST)
+        self.workers: list[SimWorker] = []
+        self.past: list[SimWorker] = []
+        self.started = 0
+        self.no_crash_until = 0.0
+        self.users = [f"u{number}" for number in range(rng.randint(2, 16))]
+        self._count = 0
+        self._people()
+
+    def _stream(self, name: str, shards: int, sequence: int) -> SimStream:
+        return SimStream(name, shards, sequence, self.ether, self.witness, random.Random(f"{self.seed} {name}"))
+
+    def _people(self) -> None:
+        self.scores.items[UserKey("spoilt", PROJECT)] = Rejected(Reason.BAD_SCORE_ITEM, "Score is not a number")
+        for user in (*self.users, "spoilt", "refused"):
+            self.identities[EndpointKey(f"known {user}", PROJECT)] = user
+            if self.rng.random() < 0.5:  # noqa: PLR2004
+                self.owners[EndpointKey(f"late {user}", PROJECT)] = user
+
+    def put(self) -> None:
+        """One more event."""
+        rng = self.rng
+        user = rng.choices([*self.users, "spoilt", "refused"], [4] * len(self.users) + [1, 1])[0]
+        kind = rng.choices(
+            ["A", "B", "N", "C", "D", "E", "nobody", "ignored", "anonymous", "probe", "malformed"],
+            [10, 10, 4, 6, 3, 8, 1, 1, 1, 1, 1],
+        )[0]
+        self._count += 1
+        endpoint, named = f"known {user}", user
+        if kind == "E":
+            endpoint, named = f"late {user}", ""
+        elif kind in {"nobody", "anonymous"}:
+            endpoint, named = f"nobody {self._count}", ""
+        elif rng.random() < 0.3:  # noqa: PLR2004
+            named = ""
+        elif rng.random() < 0.1:  # noqa: PLR2004
+            endpoint = f"late {user}"
+        whose = "" if kind in {"nobody", "anonymous", "probe", "malformed"} else user
+        shard_id = rng.choice(self.events.open())
+        arrival_ms = EPOCH_MS + round(now() * 1000)
+        record = payload(kind, named, endpoint, arrival_ms, attributed=kind not in {"anonymous", "ignored"})
+        sequence = self.events.put(shard_id, record)
+        self.witness.sent[shard_id].append(Sent(kind, whose, shard_id, sequence))
+
+    def start_worker(self) -> SimWorker:
+        self.started += 1
+        worker = SimWorker(self, f"w{self.started}", self.metrics)
+        self.workers.append(worker)
+        return worker
+
+    def crash(self, worker: SimWorker) -> None:
+        self.workers.remove(worker)
+        self.past.append(worker)
+        worker.crash()
+        if self.plan.late_sink:
+            # Not promised (deploy/decisions/0003): a successor that dies while calls of the dead may still land.
+            self.no_crash_until = now() + 2 * self.tuning.ingest.lease_duration + 2 * CALL_TIMEOUT
+
+    def leave(self, worker: SimWorker) -> None:
+        self.workers.remove(worker)
+        self.past.append(worker)
+        worker.stop()
+
+    def heal(self) -> None:
+        """From now on nothing fails."""
+        self.ether.healed = True
+        self.events.iterator_life = self.changes.iterator_life = 60.0
+        self.events.settle()
+        self.changes.settle()
+        for worker in self.workers + self.past:
+            worker.wire.resume()
+
+    async def run(self) -> float:
+        """Live through the plan; return how long the rest took."""
+        for _ in range(self.plan.workers):
+            self.start_worker()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._feed())
+            for at, action in self.plan.actions:
+                group.create_task(self._at(at, action))
+        self.heal()
+        if not self.workers:
+            self.start_worker()
+        healed_at = now()
+        while now() < healed_at + DRAIN_S and (self._crashed() or self.left()):
+            if self._crashed():
+                break
+            await asyncio.sleep(1.0)
+        return now() - healed_at
+
+    async def _at(self, at: float, action: Callable[[World], Coroutine[Any, Any, None]]) -> None:
+        await asyncio.sleep(at)
+        await action(self)
+
+    async def _feed(self) -> None:
+        """Put the events, in bursts."""
+        if self.plan.latest:
+            # What arrives before the first leader has written down where to start is not asked for.
+            while self.leases["ingest"].leader is None:
+                await asyncio.sleep(0.5)
+            await asyncio.sleep(1.0)
+        left = self.plan.events
+        while left:
+            burst = min(left, self.rng.choice([1, 5, 15]))
+            for _ in range(burst):
+                self.put()
+            left -= burst
+            await asyncio.sleep(self.rng.uniform(0, 2 * self.plan.seconds * burst / self.plan.events))
+
+    def left(self) -> list[tuple[str, str]]:
+        """Return what is not yet as it must be in the end."""
+        found: list[tuple[str, str]] = []
+        if self.ether.adrift:
+            found.append(("undrained", f"{self.ether.adrift} calls adrift"))
+        for name, stream in (("ingest", self.events), ("publish", self.changes)):
+            for shard in stream.shards.values():
+                row = self.leases[name].leases.get(shard.shard_id)
+                if (name, shard.shard_id) in self.witness.finished:
+                    continue
+                done = row is not None and not shard.closed
+                if done and shard.records and row is not None:
+                    done = row.checkpoint == shard.records[-1].sequence
+                if not done:
+                    found.append(("undrained", f"{name} {shard.shard_id}: {row}"))
+        return found + self.witness.compare(self.scores.items, self.sink, self.versions)
+
+    def _crashed(self) -> list[SimWorker]:
+        return [worker for worker in self.workers + self.past if _error_of(worker) is not None]
+
+    async def judge(self) -> None:
+        """Write down what is still wrong."""
+        for kind, detail in self.left():
+            self.witness.problem(kind, detail)
+        for worker in self._crashed():
+            error = _error_of(worker)
+            assert error is not None
+            self.witness.problem("crashed", f"{worker.name}: " + "".join(traceback.format_exception(error)))
+
+    async def end(self) -> None:
+        """End every worker."""
+        for worker in self.workers:
+            worker.crash()
+        for worker in self.workers + self.past:
+            await asyncio.wait([worker.task])
+            if not worker.task.cancelled():
+                worker.task.exception()
+
+
+def _error_of(worker: SimWorker) -> BaseException | None:
+    if not worker.task.done():
+        return None
+    if worker.task.cancelled():
+        return None
+    return worker.task.exception()
+
+
+def simulate(seed: int, metrics: Metrics, options: Options, *, verbose: bool = False) -> Result:
+    """Run one seed."""
+
+    async def main() -> Result:
+        asyncio.get_running_loop().set_task_factory(lambda loop, coro, **kwargs: _Task(coro, loop=loop, **kwargs))
+        world = World(seed, metrics, options, verbose=verbose)
+        drained_s = 0.0
+        try:
+            async with asyncio.timeout(MAX_VIRTUAL_S):
+                drained_s = await world.run()
+        except TimeoutError:
+            world.witness.problem("undrained", f"not over after {MAX_VIRTUAL_S:g} virtual seconds")
+        await world.judge()
+        await world.end()
+        witness = world.witness
+        return Result(
+            seed=seed,
+            problems=witness.problems,
+            details=witness.details,
+            faults=world.ether.faults,
+            events=world._count,
+            digest=world.ether.digest,
+            drained_s=drained_s,
+            log=world.ether.log,
+        )
+
+    gc.disable()
+    _Task._made = 0
+    try:
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            return runner.run(main())
+    finally:
+        gc.enable()
