@@ -14,6 +14,10 @@ Image = Mapping[str, Mapping[str, object]]
 """An item in DynamoDB's own JSON, such as `{"Score": {"N": "12"}}`
 (https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_AttributeValue.html)."""
 
+MAX_WHOLE = 2**63 - 1
+"""Largest revision or time believed. DynamoDB holds 1E+125, but to count that up takes more than its 38 digits
+(https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html), and JSON encoders end at 64 bits."""
+
 
 class ScoreChange(msgspec.Struct, frozen=True):
     """The score a user has now; absolute, so publishing it twice does no harm.
@@ -70,7 +74,7 @@ def change_of(keys: Image, new: Image | None) -> ScoreChange | Rejected | None:
         return Rejected(Reason.BAD_SCORE_ITEM, "Score is not a number")
     revision = whole_of(new["Revision"]) if "Revision" in new else 0
     if revision is None:
-        return Rejected(Reason.BAD_SCORE_ITEM, "Revision is not a whole number from 0 up")
+        return Rejected(Reason.BAD_SCORE_ITEM, "Revision is not a whole number from 0 up to 2**63 - 1")
     return ScoreChange(key, score, revision, whole_of(new.get("UpdatedAt", {})) or 0)
 
 
@@ -87,9 +91,11 @@ def number_of(value: Mapping[str, object]) -> Decimal | None:
 
 
 def whole_of(value: Mapping[str, object]) -> int | None:
-    """Return the whole number from 0 up that an attribute value holds; None for anything else."""
+    """Return the whole number from 0 to `MAX_WHOLE` that an attribute value holds; None for anything else."""
     number = number_of(value)
-    return int(number) if number is not None and number >= 0 and number == number.to_integral_value() else None
+    if number is None or not 0 <= number <= MAX_WHOLE or number != number.to_integral_value():
+        return None
+    return int(number)
 
 
 def _text(item: Image, name: str) -> str:
