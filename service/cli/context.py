@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_YEAR_10000_MS: Final = 253_402_300_800_000
 _JSON: Final = msgspec.json.Encoder(decimal_format="number")
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON to standard output.")
@@ -171,8 +172,8 @@ def number_of(count: int, what: str) -> str:
 
 
 def iso(epoch_ms: int) -> str:
-    """Return an ISO UTC time of epoch milliseconds; empty for 0, which means not known."""
-    if not epoch_ms:
+    """Return an ISO UTC time of epoch milliseconds; empty for 0, which means not known, and beyond the year 9999."""
+    if not 0 < epoch_ms < _YEAR_10000_MS:
         return ""
     from datetime import UTC, datetime  # noqa: PLC0415 # keeps `--help` quick
 
