@@ -16,7 +16,7 @@ Image = Mapping[str, Mapping[str, object]]
 
 MAX_WHOLE = 2**63 - 1
 """Largest revision or time believed. DynamoDB holds 1E+125, but to count that up takes more than its 38 digits
-(https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html), and JSON encoders end at 64 bits."""
+(https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html), and JSON encoders end at 64 bit."""
 
 
 class ScoreChange(msgspec.Struct, frozen=True):
