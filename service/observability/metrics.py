@@ -29,6 +29,9 @@ COUNT_BUCKETS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
 MAX_EVENT_TYPES = 100
 """Event types told apart in labels; the ones met later are counted as `other`."""
 
+PIPELINES = ("ingest", "publish")
+LEASE_EVENTS = ("taken", "seized", "released", "handed_over", "lost", "finished")
+
 SCORE_BANDS = (0, 10, 50, 100, 250, 500, 1000)
 """Lower bounds of the score bands; below 0 is the band `negative`."""
 
@@ -189,6 +192,9 @@ class Metrics:
             "pipeline",
             "event",
         )
+        for pipeline in PIPELINES:
+            for event in LEASE_EVENTS:  # from zero on, as above: a worker's first take-over is one
+                self.lease_events.labels(pipeline, event)
         self.checkpoints = self._counter("checkpoints", "Checkpoints written.", "pipeline")
         self.checkpoint_time = self._gauge(
             "checkpoint_timestamp_seconds", "When the shard was last checkpointed.", "pipeline", "shard"
