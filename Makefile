@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALL := PYTHONWARNINGS=ignore $(PIP) install --no-deps --no-build-isolation --editable .
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lock clean
+.PHONY: help demo test chaos check format lock clean
 
 help: ## Say what there is
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -26,6 +26,9 @@ check: $(VENV)/.dev ## Lint, types, floors
 
 simulate-scale: $(VENV)/.dev ## 10,000 shards and 200 workers in virtual time
 	@$(BIN)/python -m tests.simulation.scale $(ARGS)
+
+chaos: $(VENV)/.dev ## Kill, hang and stop three real workers under faults; compare every score (needs Node)
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 format: $(VENV)/.dev ## Format the code
 	@$(BIN)/ruff format .
