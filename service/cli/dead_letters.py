@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import click
+import msgspec
 
 from service.aws.clients import clients
 from service.aws.dead_letter_table import NEW, REDRIVEN, REDRIVING, DeadLetterTable, StoredLetter
@@ -119,7 +120,8 @@ def redrive(
 ) -> None:
     """Try dead letters again, and say what became of each.
 
-    Records go back on the stream as they were; scores that no sink took are published again.
+    Records go back on the stream as they were; scores that no sink took are published again. Where the answer of
+    the stream is lost, the letter is left half-way: look whether the record is there before you use --stuck.
     """
     settings = settings_for(Purpose.TABLES)
     found, complete = run_async(_find(settings, reason, stage))
@@ -190,8 +192,9 @@ async def _redrive(settings: Settings, letters: Sequence[StoredLetter], *, quiet
         if not quiet:
             click.echo(f"{result.letter_id}\t{result.outcome.value}" + (f"\t{result.detail}" if result.detail else ""))
 
-    async with clients(aws_settings(settings)) as aws:
-        return await Redriver(aws, settings).redrive(letters, report)
+    patient = aws_settings(settings)
+    async with clients(patient) as aws, clients(msgspec.structs.replace(patient, attempts=1)) as once:
+        return await Redriver(aws, once.kinesis, settings).redrive(letters, report)
 
 
 def _pointer(stored: StoredLetter) -> str:

@@ -3,6 +3,9 @@
 A letter of `ingest` or `commit` goes back on its stream as the record it was: it gets a new sequence number, and
 counts once more if, against its reason, it had been counted. A letter of `publish` names a score that is stored
 already: its item's `Revision` goes up by one, and the table's stream brings it to the sinks again.
+
+A record is put in one request and no second: the SDK would repeat one whose answer was lost, and the event would
+count twice. Such a letter is left half-way, for a person to look at.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from botocore.exceptions import ClientError
 
 from service.aws.clients import AwsClient, Clients
 from service.aws.dead_letter_table import NEW, REDRIVING, DeadLetterTable, StoredLetter
-from service.aws.errors import code_of, is_condition_failure, translated
+from service.aws.errors import AwsSetupError, code_of, is_condition_failure, translated
 from service.aws.kinesis import KinesisWriter, Put
 from service.config import Settings
 from service.pipelines.ports import DeadLetter
@@ -42,6 +45,7 @@ class Outcome(StrEnum):
     UNREADABLE = "names no user and project"
     REFUSED = "refused for now"
     UNCERTAIN = "left half-way"
+    """No answer came: the record may be on the stream or not."""
 
 
 DONE = frozenset({Outcome.REDRIVEN, Outcome.TAKEN})
@@ -81,11 +85,13 @@ class Redriver:
 
     Args:
         clients: AWS.
+        once: A Kinesis client that makes one attempt at a call.
         settings: Names the tables; a letter names its stream itself.
     """
 
-    def __init__(self, clients: Clients, settings: Settings) -> None:
+    def __init__(self, clients: Clients, once: AwsClient, settings: Settings) -> None:
         self._kinesis = clients.kinesis
+        self._once = once
         self._dynamodb = clients.dynamodb
         self._settings = settings
         self.table = DeadLetterTable(clients.dynamodb, settings.dead_letters_table)
@@ -116,6 +122,8 @@ class Redriver:
             if not error.throttled:
                 return Result(letter_id, Outcome.UNCERTAIN, str(error))
             result = Result(letter_id, Outcome.REFUSED, str(error))
+        except AwsSetupError as error:
+            result = Result(letter_id, Outcome.REFUSED, str(error))
         if result.outcome is Outcome.REDRIVEN:
             await self.table.finish(letter_id, result.detail)
         else:
@@ -134,7 +142,7 @@ class Redriver:
         if payload is None:
             pointer = f"{letter.stream}/{letter.shard_id}/{letter.sequence}"
             return Result(letter_id, Outcome.GONE, pointer)
-        writer = KinesisWriter(self._kinesis, stream)
+        writer = KinesisWriter(self._once, stream)
         (landed,) = await writer.put([Put(letter.partition_key or letter_id, payload)])
         return Result(letter_id, Outcome.REDRIVEN, f"{letter.stream}/{landed.shard_id}/{landed.sequence}")
 
