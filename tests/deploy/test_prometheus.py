@@ -17,6 +17,7 @@ from tests.deploy.files import (
     RUNBOOK,
     alerts,
     compose_services,
+    dashboards,
     read_yaml,
     rules,
 )
@@ -96,6 +97,14 @@ def test_every_alert_says_what_it_is_and_points_to_its_section_of_the_runbook(na
 def test_the_runbook_names_only_variables_that_exist():
     named = set(re.findall(r"SCORING_(\w+)", RUNBOOK.read_text(encoding="utf-8")))
     assert {name.lower() for name in named} <= set(Settings.model_fields)
+
+
+def test_the_runbook_names_only_panels_that_exist():
+    runbook = RUNBOOK.read_text(encoding="utf-8").partition("\n## Runbook\n")[2].partition("\n## ")[0]
+    named = set(re.findall(r"(?<!\*)\*([A-Z][^*]+)\*(?!\*)", runbook))
+    operations = dashboards()["operations"]
+    shown = {" ".join(panel["title"].split()) for panel in operations["panels"]} | {operations["title"]}
+    assert {" ".join(name.split()) for name in named} <= shown
 
 
 @pytest.mark.parametrize("rule", list(rules()), ids=lambda rule: rule.get("alert") or rule["record"])
