@@ -217,13 +217,20 @@ async def expiry(world: World) -> None:
 
 
 async def rewind(world: World) -> None:
-    """An operator sets a checkpoint back: everything since is delivered again."""
+    """The owner of a shard dies and an operator sets its checkpoint back: everything since is delivered again."""
     name = world.rng.choice(["ingest", "ingest", "publish"])
     table = world.leases[name]
     rows = [row for row in table.leases.values() if not row.finished]
     if not rows:
         return
     row = world.rng.choice(rows)
+    # `scoring position reset` refuses while anybody may hold the shard: an idle owner would not notice.
+    owners = [worker for worker in world.workers if row.owner.split(".")[0] == worker.name]
+    if owners and not _may_crash(world, owners[0].resumed_at):
+        return
+    for worker in owners:
+        world.crash(worker)
+        world.start_worker()
     stream = world.events if name == "ingest" else world.changes
     records = stream.shards[row.shard_id].records
     position = TRIM_HORIZON

@@ -1,0 +1,192 @@
+"""Known-wrong variants of the service: the simulation must find each. Every one changes a single thing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import Any
+from unittest import mock
+
+import msgspec
+
+from service.pipelines import commit, ingest, outbox, publish, verify
+from service.pipelines.ports import Committed
+from service.scoring import fold as folding
+from service.scoring.fold import Folded, Scorable, ScoreState
+from service.shards import leader
+from service.shards.lease import Lease
+from service.shards.tail import Tail
+from tests.fakes.leases import FakeLeases
+from tests.simulation.ports import SimScores
+
+Mutant = Callable[[], AbstractContextManager[Any]]
+
+
+def dedupe_by_batch() -> AbstractContextManager[Any]:
+    """A batch is skipped where its last event is applied already, else applied whole."""
+
+    def fold(
+        state: ScoreState, tag: str, events: Sequence[Scorable], retired: Collection[str] = ()
+    ) -> Folded | None:
+        mark = state.applied.get(tag, b"")
+        if events[-1].sequence <= mark:
+            return None
+        whole = msgspec.structs.replace(state, applied={**state.applied, tag: b""})
+        folded = folding.fold(whole, tag, events, retired)
+        return folded and msgspec.structs.replace(folded, before=state)
+
+    return mock.patch.object(commit, "fold", fold)
+
+
+def blind_increment() -> AbstractContextManager[Any]:
+    """Points are added whatever is stored."""
+
+    def write(self: SimScores, change: Any) -> Committed:  # noqa: ANN401 - a patch
+        current = self.items.get(change.key)
+        before = current.score if isinstance(current, ScoreState) else None
+        applied = dict(current.applied) if isinstance(current, ScoreState) else {}
+        applied.update(change.folded.after.applied)
+        revision = current.revision + 1 if isinstance(current, ScoreState) else 1
+        after = msgspec.structs.replace(change.folded.after, applied=applied, revision=revision)
+        self._keep(change.key, after, (before or 0) + change.folded.points)
+        return Committed()
+
+    return mock.patch.object(SimScores, "_write", write)
+
+
+def checkpoint_before_commit() -> AbstractContextManager[Any]:
+    """A batch counts as durable as soon as its turn comes."""
+
+    async def run(self: Any) -> None:  # noqa: ANN401 - a patch
+        while (item := await self._prepared.get()) is not None:
+            self._durable = item.records[-1].sequence
+            self._durable_moved.set()
+            await self._insist("commit", partial(self._reading.consumer.commit, item.prepared))
+            self._arrivals.popleft()
+            self._reader.release(sum(record.size for record in item.records))
+            self._slots.release()
+        self._drained = True
+        self._durable_moved.set()
+
+    return mock.patch.object(Tail, "_commit", run)
+
+
+def skip_failed_user() -> AbstractContextManager[Any]:
+    """Whoever could not be written is not tried again."""
+    original = commit.Committer._round
+
+    async def once(self: Any, tag: str, groups: Any, *rest: Any) -> tuple[list[Any], bool]:  # noqa: ANN401 - a patch
+        await original(self, tag, groups, *rest)
+        return list(groups), False
+
+    return mock.patch.object(commit.Committer, "_round", once)
+
+
+def scalar_watermark() -> AbstractContextManager[Any]:
+    """One mark for a user, whatever shard an event comes from."""
+
+    def fold(
+        state: ScoreState, tag: str, events: Sequence[Scorable], retired: Collection[str] = ()
+    ) -> Folded | None:
+        del retired
+        mark = max(state.applied.values(), default=b"")
+        folded = folding.fold(msgspec.structs.replace(state, applied={tag: mark}), tag, events)
+        return folded and msgspec.structs.replace(folded, before=state)
+
+    return mock.patch.object(commit, "fold", fold)
+
+
+def child_before_parent() -> AbstractContextManager[Any]:
+    """Shards are read as soon as they are known."""
+    return mock.patch.object(leader, "may_start", lambda *_: True)
+
+
+def unfenced_checkpoint() -> AbstractContextManager[Any]:
+    """Lease rows are written without comparing owner and counter."""
+
+    async def replace(self: FakeLeases, expected: Lease, new: Lease) -> None:
+        del expected
+        await self._call(lambda: self.table.put(new))
+
+    return mock.patch.object(FakeLeases, "replace", replace)
+
+
+@contextmanager
+def unordered_publishing() -> Iterator[None]:
+    """Whatever is read last is taken for the newest."""
+    with mock.patch.object(outbox, "supersedes", lambda *_: True):
+        yield
+
+
+@contextmanager
+def no_mending() -> Iterator[None]:
+    """Nobody looks again after a lease was lost or seized."""
+    nothing = mock.patch.object(verify.Verifier, "doubt", lambda *_: None)
+    with nothing, mock.patch.object(verify.Verifier, "watch", lambda *_: None):
+        yield
+
+
+def letters_not_asked() -> AbstractContextManager[Any]:
+    """A record that was set aside is treated as new when it is read again."""
+
+    async def nothing(*_: object) -> Mapping[str, None]:
+        return {}
+
+    return mock.patch.object(ingest.Ingest, "_lettered", nothing)
+
+
+def tally_before_commit() -> AbstractContextManager[Any]:
+    """A commit that failed half-way is taken for done when it is repeated (as it once was)."""
+    original = ingest.Ingest.commit
+
+    async def wrong(self: ingest.Ingest, prepared: ingest.Prepared) -> None:
+        tried = getattr(self, "_tried", None)
+        if tried is prepared and prepared.tally is None:
+            prepared.tally = commit.Tally()
+        self._tried = prepared  # type: ignore[attr-defined]
+        await original(self, prepared)
+
+    return mock.patch.object(ingest.Ingest, "commit", wrong)
+
+
+def two_in_flight() -> AbstractContextManager[Any]:
+    """A change does not wait for the one before it of the same user."""
+    original = outbox.Outbox.offer
+
+    def offer(self: outbox.Outbox, *args: Any) -> outbox.Offered:  # noqa: ANN401 - a patch
+        flying, self._flying = self._flying, {}
+        try:
+            return original(self, *args)
+        finally:
+            self._flying = flying
+
+    return mock.patch.object(outbox.Outbox, "offer", offer)
+
+
+def lost_lease_ignored() -> AbstractContextManager[Any]:
+    """A publisher goes on sending what it read under a lease that is another's by now, and mends nothing."""
+    original = publish.Publisher.__init__
+
+    def init(self: publish.Publisher, sinks: Any, scores: Any, letters: Any, held: Any, *rest: Any) -> None:  # noqa: ANN401
+        del held
+        original(self, sinks, scores, letters, lambda _: True, *rest)
+
+    return mock.patch.object(publish.Publisher, "__init__", init)
+
+
+MUTANTS: dict[str, Mutant] = {
+    "dedupe by the batch's last sequence": dedupe_by_batch,
+    "blind increment": blind_increment,
+    "checkpoint before commit": checkpoint_before_commit,
+    "skip a failed user": skip_failed_user,
+    "one watermark per user": scalar_watermark,
+    "child before parent": child_before_parent,
+    "unfenced checkpoint": unfenced_checkpoint,
+    "publish without comparing revisions": unordered_publishing,
+    "no late mending": no_mending,
+    "letters not asked for": letters_not_asked,
+    "failed commit taken for done": tally_before_commit,
+    "two publishes in flight": two_in_flight,
+    "lost lease ignored": lost_lease_ignored,
+}
