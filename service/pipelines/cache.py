@@ -31,10 +31,14 @@ class LruCache(Generic[K, V]):
 
     def put(self, key: K, value: V) -> None:
         """Keep `value`, at the price of the entry used longest ago when the cache is full."""
-        self._entries[key] = value
-        self._entries.move_to_end(key)
-        if len(self._entries) > self.limit:
-            self._entries.popitem(last=False)
+        entries = self._entries
+        if key in entries:
+            entries[key] = value
+            entries.move_to_end(key)
+            return
+        entries[key] = value
+        if len(entries) > self.limit:
+            entries.popitem(last=False)
 
     def drop(self, key: K) -> None:
         """Forget an entry, if it is there."""

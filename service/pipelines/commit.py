@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from decimal import Decimal
 
@@ -116,6 +116,7 @@ class Committer:
     ) -> tuple[list[UserKey], bool]:
         """Try each user once; return those that are settled, and whether the table asked for less."""
         settled: list[UserKey] = []
+        statistics = _Statistics()
         throttled = False
         held = set(groups)
         self._busy |= held
@@ -144,7 +145,7 @@ class Committer:
                             tally.scored += change.folded.counted
                             tally.replayed += len(events) - change.folded.counted
                             settled.append(change.key)
-                            self._note(change.folded, events)
+                            statistics.add(change.folded, events)
                         case Rejected():
                             tally.refused[change.key] = outcome
                             settled.append(change.key)
@@ -154,6 +155,7 @@ class Committer:
                             throttled = True
         finally:
             self._free(held, list(held))
+            statistics.tell(self._metrics)
         return settled, throttled
 
     async def _load(self, keys: Sequence[UserKey]) -> dict[UserKey, ScoreState | Rejected]:
@@ -221,25 +223,38 @@ class Committer:
         self._freed.set()
         self._freed = asyncio.Event()
 
-    def _note(self, folded: Folded, events: Sequence[Scorable]) -> None:
-        """Keep the marketer's statistics of one committed change."""
-        metrics = self._metrics
-        by_type: dict[str, list[Decimal]] = defaultdict(list)
-        for event in events[-folded.counted :]:
-            by_type[event.event_type].append(event.points)
-        for event_type, points in by_type.items():
-            label = metrics.event_type_label(event_type)
-            metrics.events.labels(label).inc(len(points))
-            total = float(sum(points))
-            (metrics.points_given if total >= 0 else metrics.points_taken).labels(label).inc(abs(total))
+
+class _Statistics:
+    """The marketer's statistics of committed changes: added up here, told to the metrics once a round."""
+
+    def __init__(self) -> None:
+        self._events: Counter[tuple[str, Decimal]] = Counter()
+        self._entered: Counter[str] = Counter()
+        self._left: Counter[str] = Counter()
+
+    def add(self, folded: Folded, events: Sequence[Scorable]) -> None:
+        """Take note of one committed change."""
+        for event in events if folded.counted == len(events) else events[-folded.counted :]:
+            self._events[event.event_type, event.points] += 1
         after = score_band(float(folded.after.score or 0))
         if folded.before.origin is Origin.ABSENT:
-            metrics.band_entered.labels(after).inc()
+            self._entered[after] += 1
             return
         before = score_band(float(folded.before.score or 0))
         if before != after:
-            metrics.band_left.labels(before).inc()
-            metrics.band_entered.labels(after).inc()
+            self._left[before] += 1
+            self._entered[after] += 1
+
+    def tell(self, metrics: Metrics) -> None:
+        """Add everything noted to the metrics."""
+        for (event_type, points), count in self._events.items():
+            label = metrics.event_type_label(event_type)
+            metrics.events.labels(label).inc(count)
+            (metrics.points_given if points >= 0 else metrics.points_taken).labels(label).inc(abs(float(points)) * count)
+        for band, count in self._entered.items():
+            metrics.band_entered.labels(band).inc(count)
+        for band, count in self._left.items():
+            metrics.band_left.labels(band).inc(count)
 
 
 def _chunks(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:

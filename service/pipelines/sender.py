@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -79,6 +81,8 @@ class Sender:
         self._metrics = metrics
         self._rng = rng
         self._options = options
+        self._pending = metrics.sink_pending.labels(sink.name)
+        self._latency = metrics.event_to_sink.labels(sink.name)
         self._offered = asyncio.Event()
         self._room = asyncio.Event()
         self._backoff = Backoff(rng, last=RETRY_CAP_S)
@@ -97,7 +101,7 @@ class Sender:
                 self._metrics.sink_stale.labels(self._sink.name).inc()
             case Offered.KEPT | Offered.REMOVED:
                 pass
-        self._changed()
+        self._offered.set()
 
     async def run(self) -> None:
         """Send until cancelled."""
@@ -120,7 +124,7 @@ class Sender:
                 await self._wait(until - now)
             if self._paused_until > self._clock.monotonic():
                 continue
-            batch = self.outbox.take(self._sink.max_batch, self._clock.monotonic(), self._held)
+            batch = self.outbox.take(self._sink.max_batch, self._clock.monotonic(), functools.cache(self._held))
             self._changed()
             if batch:
                 return batch
@@ -141,7 +145,8 @@ class Sender:
     async def _send(self, batch: list[Pending]) -> None:
         changes = [pending.change for pending in batch]
         outcomes = await self._call(changes)
-        doubtful = [pending.change.key for pending in batch if pending.doubtful(self._held)]
+        held = functools.cache(self._held)
+        doubtful = [pending.change.key for pending in batch if pending.doubtful(held)]
         rejected = [
             _letter(self._sink.name, pending, outcome, self._clock.wall_ms())
             for pending, outcome in zip(batch, outcomes, strict=True)
@@ -151,8 +156,10 @@ class Sender:
             await retried(lambda: self._letters.put(rejected), self._clock, self._rng)
             for letter in rejected:
                 self._metrics.dead_letters.labels(STAGE, letter.reason).inc()
-        for pending, outcome in zip(batch, outcomes, strict=True):
-            self._settle(pending, outcome)
+        settled = Counter(self._settle(pending, outcome) for pending, outcome in zip(batch, outcomes, strict=True))
+        for label, count in settled.items():
+            if label:
+                self._metrics.sink_updates.labels(self._sink.name, label).inc(count)
         self._changed()
         if doubtful:
             self._doubt(doubtful)
@@ -175,21 +182,21 @@ class Sender:
             self._metrics.sink_errors.labels(self._sink.name, kind).inc()
         return outcomes
 
-    def _settle(self, pending: Pending, outcome: SinkOutcome | TransientError) -> None:
-        label: str
+    def _settle(self, pending: Pending, outcome: SinkOutcome | TransientError) -> str:
+        """Do away with a change, or have it tried again; return its outcome's label, empty for the latter."""
         match outcome:
-            case TransientError():
-                self.outbox.fail(pending, self._clock.monotonic() + self._delay(pending))
-                return
             case Published():
                 label = "published"
                 self._observe_latency(pending)
+            case TransientError():
+                self.outbox.fail(pending, self._clock.monotonic() + self._delay(pending))
+                return ""
             case NoTarget():
                 label = "no_target"
             case Rejected():
                 label = "rejected"
-        self._metrics.sink_updates.labels(self._sink.name, label).inc()
         self.outbox.acknowledge(pending)
+        return label
 
     def _delay(self, failed: Pending) -> float:
         if self._backoff.failures:
@@ -201,12 +208,13 @@ class Sender:
     def _observe_latency(self, pending: Pending) -> None:
         if pending.change.updated_ms and any(ticket.shard_id for ticket in pending.tickets):
             seconds = (self._clock.wall_ms() - pending.change.updated_ms) / 1000
-            self._metrics.event_to_sink.labels(self._sink.name).observe(max(0.0, seconds))
+            self._latency.observe(max(0.0, seconds))
 
     def _changed(self) -> None:
-        self._metrics.sink_pending.labels(self._sink.name).set(len(self.outbox))
+        count = len(self.outbox)
+        self._pending.set(count)
         self._offered.set()
-        if len(self.outbox) < self.outbox.capacity:
+        if count < self.outbox.capacity:
             self._room.set()
 
 

@@ -18,6 +18,8 @@ MAX_WHOLE = 2**63 - 1
 """Largest revision or time believed. DynamoDB holds 1E+125, but to count that up takes more than its 38 digits
 (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html), and JSON encoders end at 64 bit."""
 
+_SURELY_WHOLE_DIGITS = 18  # all of them are below MAX_WHOLE
+
 
 class ScoreChange(msgspec.Struct, frozen=True):
     """The score a user has now; absolute, so publishing it twice does no harm.
@@ -92,6 +94,9 @@ def number_of(value: Mapping[str, object]) -> Decimal | None:
 
 def whole_of(value: Mapping[str, object]) -> int | None:
     """Return the whole number from 0 to `MAX_WHOLE` that an attribute value holds; None for anything else."""
+    text = value.get("N")
+    if isinstance(text, str) and len(text) <= _SURELY_WHOLE_DIGITS and text.isascii() and text.isdecimal():
+        return int(text)
     number = number_of(value)
     if number is None or not 0 <= number <= MAX_WHOLE or number != number.to_integral_value():
         return None
