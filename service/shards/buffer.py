@@ -27,6 +27,9 @@ class Buffer(Generic[P]):
     """Holds less than one batch, and one page more: then its writer waits.
 
     One reader and one writer. `clock.monotonic` must be the event loop's time.
+
+    Attributes:
+        gap: Whether records were forgotten: nothing may be taken for read to the end.
     """
 
     def __init__(self, settings: ShardSettings, clock: Clock) -> None:
@@ -36,6 +39,8 @@ class Buffer(Generic[P]):
         self._changed = asyncio.Event()
         self._emptied = asyncio.Event()
         self._closed = False
+        self._dropped = False
+        self.gap = False
         self.count = 0
         self.size = 0
 
@@ -53,6 +58,9 @@ class Buffer(Generic[P]):
         """Append a page of `size` bytes; never blocks."""
         if not records:
             return
+        if self._dropped:
+            self.gap = True
+            return
         self._pieces.append(_Piece(fetched_at=self._clock.monotonic(), records=records, size=size))
         self.count += len(records)
         self.size += size
@@ -62,6 +70,16 @@ class Buffer(Generic[P]):
         """Say that nothing more comes: what is there goes out at once."""
         self._closed = True
         self._changed.set()
+
+    def drop(self) -> int:
+        """Forget what is here and all that still comes, as nothing may follow a gap; return its bytes."""
+        self._dropped = True
+        self.gap = self.gap or bool(self._pieces)
+        size, self.size, self.count = self.size, 0, 0
+        self._pieces.clear()
+        self._emptied.set()
+        self.close()
+        return size
 
     async def room(self) -> None:
         """Wait until a page may be added."""
@@ -78,7 +96,8 @@ class Buffer(Generic[P]):
                 await self._wait(None)
                 continue
             left = self._pieces[0].fetched_at + self._settings.batch_max_age - self._clock.monotonic()
-            if self._closed or self.full or left <= 0 or not await self._wait(left):
+            due = self._closed or self.full or left <= 0 or not await self._wait(left)
+            if due and self._pieces:
                 return self._cut()
 
     async def _wait(self, seconds: float | None) -> bool:

@@ -81,10 +81,16 @@ class Tail(Generic[P, T]):
         return self._reader.behind
 
     def hand_over(self) -> None:
-        """Stop fetching; `run` then finishes what is in hand, checkpoints, releases the lease and returns."""
+        """Stop fetching; `run` then finishes the batches begun, checkpoints, releases the lease and returns.
+
+        A shard that is behind would keep its lease for as long as thousands of records take: what is in no batch
+        yet while others are in flight is left to the next owner, who reads it again.
+        """
         self._stopping = True
         if self._read_task is not None:
             self._read_task.cancel()
+        if self._arrivals:
+            self._reader.release(self._buffer.drop())
 
     async def run(self) -> bool:
         """Read until the end of the shard or `hand_over`.
@@ -173,7 +179,7 @@ class Tail(Generic[P, T]):
     async def _finish(self) -> bool:
         """Write the last state of the lease; return whether the shard is finished."""
         now_ms = self._reading.clock.wall_ms()
-        if self._reader.ended:
+        if self._reader.ended and not self._buffer.gap:
             for child in self._reader.children:
                 await self._add_child(child)
             await self._write(self._lease.ended(tuple(child.shard_id for child in self._reader.children), now_ms))

@@ -130,6 +130,31 @@ def test_a_stopped_worker_finishes_what_is_in_hand():
     run(story())
 
 
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_stopped_worker_that_is_behind_leaves_what_it_has_not_begun(closed: bool):  # noqa: FBT001 - a parameter
+    async def story() -> None:
+        settings = ShardSettings(batch_max_records=100, fetch_limit=150)
+        async with World(FakeStream(1), settings=settings) as world:
+            world.stream.put_many(FIRST, range(350))
+            if closed:
+                world.stream.split(FIRST)
+            worker = world.start("a")
+            worker.consumer.seconds = 0.8
+            await world.until(lambda: len(world.data()) == 100)
+            await asyncio.sleep(0.2)
+            assert await worker.stop() < 2
+            assert len(world.data()) == 300
+            row = world.table.leases[FIRST]
+            assert row.owner == ""
+            assert row.checkpoint == world.stream.shards[FIRST].records[299].sequence
+            assert worker.budget.used == 0
+            world.start("b")
+            await world.until(lambda: len(world.data()) == 350)
+            assert world.data(FIRST) == list(range(350))
+
+    run(story())
+
+
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_workers_shards_are_taken_over_within_the_lease_and_two_seconds(victim: int):
     async def story() -> None:
