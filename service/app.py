@@ -23,7 +23,7 @@ from service.aws.clients import AwsSettings, Clients, clients
 from service.aws.dead_letter_table import DeadLetterTable
 from service.aws.definition_table import DefinitionTable
 from service.aws.dynamodb_streams import DynamoDbStreamSource
-from service.aws.identity_table import DirectoryTable, IdentityTable
+from service.aws.identity_table import IdentityTable
 from service.aws.kinesis import KinesisSource
 from service.aws.lease_table import LeaseTable
 from service.aws.score_table import ScoreTable
@@ -39,10 +39,9 @@ from service.pipelines.identity import IdentityResolver, IdentitySettings
 from service.pipelines.ingest import PIPELINE as INGEST
 from service.pipelines.ingest import Ingest
 from service.pipelines.marks import ShardMarks
-from service.pipelines.ports import Sink
 from service.pipelines.publish import PIPELINE as PUBLISH
-from service.pipelines.publish import Publisher, PublishOptions
-from service.pipelines.sender import SenderOptions
+from service.pipelines.publish import Publisher
+from service.publishing import CALL_TIMEOUT_S, make_publisher
 from service.scoring.formats import pinpoint
 from service.shards.backoff import Backoff
 from service.shards.budget import ByteBudget
@@ -52,10 +51,7 @@ from service.shards.errors import TransientError
 from service.shards.ports import StreamId
 from service.shards.retirement import Retirement
 from service.shards.settings import HOURS_48_MS, MIB, ShardSettings
-from service.sinks.directory import DirectoryOptions
-from service.sinks.log import LogSink
 from service.sinks.lookup import PinpointLookup
-from service.sinks.pinpoint import PinpointOptions, PinpointSink
 
 log = structlog.get_logger(__name__)
 
@@ -63,9 +59,6 @@ T = TypeVar("T")
 
 FORCED_EXIT = 1
 """Exit code after a second signal, and after a drain that took too long."""
-
-CALL_TIMEOUT_S = 15.0
-"""Longest time of a sink call, retries included: a dead worker's last one may take effect for that long."""
 
 MEND_TIMEOUT_S = 3.0
 """Longest wait for scores that must be published anew because a lease was lost; rare, and then quick."""
@@ -261,18 +254,14 @@ class Worker:
             lambda: DynamoDbStreamSource.open(aws.dynamodb, aws.streams, settings.scores_table),
         )
         parts = self._parts
-        publisher = Publisher(
-            [self._sink(name, aws) for name in settings.sinks],
-            ScoreTable(aws.dynamodb, settings.scores_table, metrics),
-            DeadLetterTable(aws.dynamodb, settings.dead_letters_table, ttl_days=settings.dead_letter_ttl_days),
+        publisher = make_publisher(
+            settings,
+            aws,
             # Asked only while a coordinator reads: by then it is there.
             lambda shard_id: parts.coordinators[PUBLISH].holds(shard_id),  # noqa: PLW0108 - not there yet here
             clock,
             metrics,
             self._rng,
-            PublishOptions(
-                sender=SenderOptions(linger_s=settings.publish_linger_ms / 1000), call_timeout_s=CALL_TIMEOUT_S
-            ),
         )
         leases = self._leases(aws, PUBLISH, source.stream)
         metrics.retention.labels(PUBLISH).set(source.retention_s)
@@ -310,27 +299,6 @@ class Worker:
         table = LeaseTable(aws.dynamodb, self._settings.leases_table, pipeline, stream)
         self._parts.leases[pipeline] = table
         return table
-
-    def _sink(self, name: str, aws: Clients) -> Sink:
-        settings = self._settings
-        if name == LogSink.name:
-            return LogSink()
-        return PinpointSink(
-            aws.pinpoint,
-            DirectoryTable(aws.dynamodb, settings.identities_table),
-            self._clock,
-            self.metrics,
-            PinpointOptions(
-                attribute=settings.score_attribute,
-                metric=settings.score_metric,
-                updates_per_s=settings.pinpoint_update_batch_per_s,
-                lookups_per_s=settings.pinpoint_get_user_per_s,
-                directory=DirectoryOptions(
-                    max_age_s=settings.directory_max_age_h * 3600, request_timeout_s=CALL_TIMEOUT_S
-                ),
-            ),
-            IdentityTable(aws.dynamodb, settings.identities_table),
-        )
 
     async def _patiently(self, what: str, call: Callable[[], Awaitable[T]]) -> T:
         """Repeat `call` while AWS does not answer; a worker that starts first need not be started again."""
