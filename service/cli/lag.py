@@ -10,7 +10,7 @@ import msgspec
 
 from service.aws.clients import clients
 from service.cli.context import aws_settings, iso, json_option, note, print_json, print_table, run_async, settings_for
-from service.cli.streams import View, look, pipelines_of
+from service.cli.streams import INGEST, View, look, pipelines_of
 from service.config import Purpose, Settings
 from service.shards.errors import IteratorExpiredError, RecordsTrimmedError, ShardGoneError, TransientError
 from service.shards.lease import Lease
@@ -19,6 +19,8 @@ CONCURRENT = 8
 """Shards looked at at once; each costs two calls, which share Kinesis's 5 reads per second with its worker."""
 _PAGES = 10
 """Reads spent on one shard to find its oldest unread record: pages may be empty before it."""
+_COUNTED = 100
+"""Records counted per shard: more would take the shard's 2 MB per second from its worker."""
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -33,6 +35,7 @@ class Line(msgspec.Struct, frozen=True):
         checkpoint: Everything up to here is done with.
         checkpoint_at: When it was last moved, ISO; empty: never.
         behind_s: Age of the oldest record not done with; 0 at the tip; None where it is not to be had.
+        records: How many there are of those; None where that is not known, as with more than `_COUNTED`.
         remark: Why it is not to be had.
     """
 
@@ -44,6 +47,15 @@ class Line(msgspec.Struct, frozen=True):
     checkpoint: str
     checkpoint_at: str
     behind_s: float | None
+    records: int | None = None
+    remark: str = ""
+
+
+class Behind(msgspec.Struct, frozen=True):
+    """How far a shard is behind: see `Line`."""
+
+    seconds: float | None = None
+    records: int | None = None
     remark: str = ""
 
 
@@ -62,15 +74,18 @@ def lag(*, everything: bool, as_json: bool) -> None:
     rows = [
         (
             line.pipeline,
+            line.stream,
             line.shard,
             line.state,
             line.owner,
             line.checkpoint,
             line.remark if line.behind_s is None else f"{line.behind_s:.1f}",
+            line.records,
         )
         for line in lines
     ]
-    print_table(("Pipeline", "Shard", "State", "Owner", "Checkpoint", "Behind s"), rows, "no shards")
+    columns = ("Pipeline", "Stream", "Shard", "State", "Owner", "Checkpoint", "Behind s", "Records")
+    print_table(columns, rows, "no shards")
 
 
 async def _lines(settings: Settings) -> list[Line]:
@@ -90,7 +105,7 @@ async def _of(view: View) -> list[Line]:
         async with gate:
             lease = rows.get(shard_id)
             state = state_of(lease, rows)
-            behind, remark = (None, "") if lease is None or lease.finished else await behind_s(view, lease)
+            behind = Behind() if lease is None or lease.finished else await behind_of(view, lease)
             return Line(
                 pipeline=view.pipeline,
                 stream=view.source.stream.name,
@@ -99,8 +114,9 @@ async def _of(view: View) -> list[Line]:
                 owner=lease.owner if lease else "",
                 checkpoint=lease.checkpoint if lease else "",
                 checkpoint_at=iso(lease.checkpoint_ms) if lease else "",
-                behind_s=behind,
-                remark=remark,
+                behind_s=behind.seconds,
+                records=behind.records,
+                remark=behind.remark,
             )
 
     async with asyncio.TaskGroup() as group:
@@ -119,23 +135,30 @@ def state_of(lease: Lease | None, rows: dict[str, Lease]) -> str:
     return "waiting" if any(parent in rows and not rows[parent].finished for parent in lease.parents) else "unowned"
 
 
-async def behind_s(view: View, lease: Lease) -> tuple[float | None, str]:
-    """Return the age in seconds of the oldest record after the checkpoint; or None, and why it is not known."""
+async def behind_of(view: View, lease: Lease) -> Behind:
+    """Return the age of the oldest record after the checkpoint, and how many there are.
+
+    A DynamoDB stream does not say where its tip is, and its pages may be empty before a record: there, nothing in
+    `_PAGES` reads counts as the tip.
+    """
+    says_tip = view.pipeline == INGEST
     try:
         iterator: str | None = await view.source.iterator(lease.shard_id, lease.checkpoint)
         for _ in range(_PAGES):
             if iterator is None:
-                return 0.0, ""
-            page = await view.source.fetch(iterator, 1)
+                return Behind(0.0, 0)
+            page = await view.source.fetch(iterator, _COUNTED)
             if page.records:
-                return round(max(0.0, time.time() - page.records[0].arrival_ms / 1000), 1), ""
-            if not page.behind_ms:
-                return 0.0, ""
+                seconds = round(max(0.0, time.time() - page.records[0].arrival_ms / 1000), 1)
+                complete = page.next_iterator is None or (says_tip and page.behind_ms == 0)
+                return Behind(seconds, len(page.records) if complete else None)
+            if says_tip and page.behind_ms == 0:
+                return Behind(0.0, 0)
             iterator = page.next_iterator
     except RecordsTrimmedError:
-        return None, "records lost: the position has left the stream"
+        return Behind(remark="records lost: the position has left the stream")
     except ShardGoneError:
-        return None, "the stream knows it no more"
+        return Behind(remark="the stream knows it no more")
     except (TransientError, IteratorExpiredError) as error:
-        return None, f"not answered: {error}"
-    return None, "no record found yet"
+        return Behind(remark=f"not answered: {error}")
+    return Behind(remark="no record found yet") if says_tip else Behind(0.0, 0)

@@ -13,6 +13,7 @@ import click
 import msgspec
 
 from service.aws.clients import clients
+from service.aws.kinesis_python_table import Taken, TakenOver
 from service.cli.context import (
     aws_settings,
     json_option,
@@ -28,12 +29,13 @@ from service.cli.streams import INGEST, PUBLISH, View, look
 from service.config import Purpose, Settings, epoch_ms
 from service.shards.lease import Lease, Member
 from service.shards.ports import Shard
-from service.shards.position import LATEST, TRIM_HORIZON, Position, at_timestamp
+from service.shards.position import LATEST, TRIM_HORIZON, Position, at_timestamp, timestamp_of
 
 HARMLESS = {
     INGEST: "going back is harmless: what is in a score already is not counted again",
     PUBLISH: "going back is harmless: scores are absolute, and an older one never replaces a newer one",
 }
+RECOUNTED = "going back behind what was taken over from kinesis-python counts again what it had counted"
 FORWARD = "going forward leaves out what is skipped, for good"
 
 
@@ -48,15 +50,23 @@ class Move(msgspec.Struct, frozen=True):
         shard: Its id.
         now: Its checkpoint; empty where it has no lease yet.
         then: Where it will go on.
+        remark: Why not where it was asked to.
     """
 
     shard: str
     now: Position
     then: Position
+    remark: str = ""
 
 
 def plan(
-    shards: Sequence[Shard], rows: Mapping[str, Lease], to: Position, only: str = "", *, finished: bool = True
+    shards: Sequence[Shard],
+    rows: Mapping[str, Lease],
+    to: Position,
+    only: str = "",
+    *,
+    finished: bool = True,
+    taken: Mapping[str, Taken] | None = None,
 ) -> list[Move]:
     """Return what a reset changes.
 
@@ -66,16 +76,27 @@ def plan(
         to: Where to go on.
         only: A shard id: no other moves. Empty: all.
         finished: Whether finished shards start again; not where the tip is wanted, which they have passed.
+        taken: By shard id, what was taken over from another consumer: no shard goes back behind that.
     """
     moves = []
+    taken = taken or {}
     for shard in sorted(shards, key=lambda shard: shard.shard_id):
         lease = rows.get(shard.shard_id)
         if (only and shard.shard_id != only) or (lease and lease.finished and not finished):
             continue
         now = lease.checkpoint if lease else ""
-        if now != to:
-            moves.append(Move(shard.shard_id, now, to))
+        then, remark = _not_behind(to, taken.get(shard.shard_id))
+        if now != then:
+            moves.append(Move(shard.shard_id, now, then, remark))
     return moves
+
+
+def _not_behind(to: Position, taken: Taken | None) -> tuple[Position, str]:
+    """Return where to go instead of `to`, and why, where that would be behind what was taken over."""
+    since = timestamp_of(to)
+    if taken is None or to == LATEST or (since is not None and since >= taken.at_ms):
+        return to, ""
+    return taken.sequence, "before it another consumer counted"
 
 
 def moved(lease: Lease, to: Position, now_ms: int) -> Lease:
@@ -111,20 +132,34 @@ def position() -> None:
 @click.option(
     "--pipeline", type=click.Choice([INGEST, PUBLISH]), default=INGEST, show_default=True, help="Whose position."
 )
+@click.option(
+    "--recount", is_flag=True, help="Go back even behind what was taken over from kinesis-python: that counts again."
+)
 @click.option("--execute", is_flag=True, help="Do it; without this only the plan is shown.")
 @json_option
 def reset(
-    *, to_earliest: bool, to_latest: bool, to_time: str | None, shard: str, pipeline: str, execute: bool, as_json: bool
+    *,
+    to_earliest: bool,
+    to_latest: bool,
+    to_time: str | None,
+    shard: str,
+    pipeline: str,
+    recount: bool,
+    execute: bool,
+    as_json: bool,
 ) -> None:
     """Make every shard go on somewhere else. Stop the workers first."""
     to = _target(earliest=to_earliest, latest=to_latest, moment=to_time, pipeline=pipeline)
     settings = settings_for(Purpose.STREAM if pipeline == INGEST else Purpose.TABLES)
-    moves = run_async(_reset(settings, pipeline, to, shard, finished=not to_latest, execute=execute))
+    moves = run_async(_reset(settings, pipeline, to, shard, finished=not to_latest, recount=recount, execute=execute))
     if as_json:
         print_json(moves)
     else:
-        print_table(("Shard", "Now", "Then"), [(m.shard, m.now or "new", m.then) for m in moves], "nothing to move")
-    note(HARMLESS[pipeline] if to == TRIM_HORIZON else f"{HARMLESS[pipeline]}; {FORWARD}")
+        rows = [(move.shard, move.now or "new", move.then, move.remark) for move in moves]
+        print_table(("Shard", "Now", "Then", "Remark"), rows, "nothing to move")
+    note(RECOUNTED if recount else HARMLESS[pipeline])
+    if to != TRIM_HORIZON:
+        note(FORWARD)
     if moves:
         note(f"moved {number_of(len(moves), 'shard')}" if execute else "this is the plan: --execute does it")
 
@@ -146,21 +181,24 @@ def _target(*, earliest: bool, latest: bool, moment: str | None, pipeline: str) 
 
 
 async def _reset(
-    settings: Settings, pipeline: str, to: Position, shard: str, *, finished: bool, execute: bool
+    settings: Settings, pipeline: str, to: Position, shard: str, *, finished: bool, recount: bool, execute: bool
 ) -> list[Move]:
     async with clients(aws_settings(settings)) as aws:
         view = await look(aws, settings, pipeline)
         if shard and shard not in {listed.shard_id for listed in view.shards}:
             raise Failure(f"the stream lists no shard {shard}", remedy="`scoring lag` shows those there are")
-        moves = plan(view.shards, view.rows, to, shard, finished=finished)
+        taken: Mapping[str, Taken] = {}
+        if pipeline == INGEST and not recount:
+            taken = await TakenOver(aws.dynamodb, settings.leases_table, view.source.stream).all()
+        moves = plan(view.shards, view.rows, to, shard, finished=finished, taken=taken)
         if execute and moves:
-            await _refuse_while_read(view, settings.lease_duration_s)
+            await refuse_while_read(view, settings.lease_duration_s)
             await _execute(view, moves)
         return moves
 
 
-async def _refuse_while_read(view: View, lease_duration_s: float) -> None:
-    """Raise where a worker is alive: its heartbeat is watched for a lease duration, the time after which it is dead."""
+async def refuse_while_read(view: View, lease_duration_s: float) -> None:
+    """Watch heartbeats for a lease duration, after which a silent worker is dead; raise `Failure` where one is alive."""
     if not view.snapshot.members:
         return
     note(f"watching {number_of(len(view.snapshot.members), 'worker')} for {lease_duration_s:g} s: alive?")

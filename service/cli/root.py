@@ -18,6 +18,8 @@ COMMANDS = {
     "dead-letters": ("service.cli.dead_letters:dead_letters", "Show what was set aside, and try it again."),
     "lag": ("service.cli.lag:lag", "Show how far each shard is behind."),
     "position": ("service.cli.position:position", "Move where reading goes on."),
+    "leases": ("service.cli.leases:leases", "Take over the checkpoints of another consumer."),
+    "reconcile": ("service.cli.reconcile:reconcile", "Publish every stored score once more."),
     "local": ("service.cli.local:local", "Servers for trying things without AWS."),
     "demo": ("service.cli.demo:demo", "Play a campaign on an embedded AWS and check every score."),
 }
