@@ -103,7 +103,7 @@ async def clients(settings: AwsSettings, metrics: Metrics | None = None) -> Asyn
     # aiobotocore ignores `tcp_keepalive` (httpsession.py: "TODO: handle socket_options"): hence the factory.
     config = AioConfig(connector_args={"socket_factory": _kept_alive}, **settings.options())
     async with AsyncExitStack() as stack:
-        stack.callback(wire.close)
+        stack.push_async_callback(wire.close)
 
         async def client(service: str) -> AwsClient:
             made = await stack.enter_async_context(

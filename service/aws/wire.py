@@ -174,13 +174,14 @@ class Wire:
             self._keep(address, connection, answer)
             return answer
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close every kept connection; those in use close with their calls."""
         self._closed = True
         for kept in self._idle.values():
             for connection in kept:
                 connection.close()
         self._idle.clear()
+        await asyncio.sleep(0)  # the sockets themselves are closed in the loop's next round
 
     def _kept(self, address: Address) -> _Connection | None:
         kept = self._idle.get(address)

@@ -1,0 +1,413 @@
+"""The short way of hot calls gives what aiobotocore gives: results, errors, requests. Checked against a scripted server."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from typing import Any, get_args, get_type_hints
+
+import botocore.session
+import msgspec
+import pytest
+from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession
+from botocore.exceptions import ClientError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from service.aws import codec
+from service.aws.codec import OPERATIONS, Operation, epoch_seconds
+from service.aws.express import Express
+from service.aws.wire import Wire
+
+ITEM = {"UserId": {"S": "u"}, "Score": {"N": "1"}, "Applied": {"M": {"t-0": {"B": "AAEC"}}}, "Odd": {"NULL": True}}
+REQUESTS: dict[tuple[str, str], dict[str, Any]] = {
+    ("kinesis", "GetRecords"): {"StreamARN": "arn:aws:kinesis:us-east-1:111122223333:stream/s", "ShardIterator": "i"},
+    ("dynamodbstreams", "GetRecords"): {"ShardIterator": "i", "Limit": 7},
+    ("dynamodb", "BatchExecuteStatement"): {
+        "Statements": [
+            {"Statement": 'INSERT INTO "t" VALUE {\'a\': ?}', "Parameters": [{"S": "é"}, {"M": {"x": {"B": b"\0\1"}}}]}
+        ]
+    },
+    ("dynamodb", "BatchGetItem"): {"RequestItems": {"table": {"Keys": [{"Id": {"S": "x"}}], "ConsistentRead": True}}},
+    ("pinpoint", "UpdateEndpointsBatch"): {
+        "ApplicationId": "a b/c",
+        "EndpointBatchRequest": {"Item": [{"Id": "e", "User": {"UserAttributes": {"A": ["1"]}}, "Metrics": {"m": 1.5}}]},
+    },
+}
+ANSWERS: dict[tuple[str, str], list[dict[str, Any]]] = {
+    ("kinesis", "GetRecords"): [
+        {
+            "Records": [
+                {
+                    "SequenceNumber": "4" * 56,
+                    "ApproximateArrivalTimestamp": 1790000002.863,
+                    "Data": "eyJhIjoxfQ==",
+                    "PartitionKey": "k",
+                    "EncryptionType": "KMS",
+                }
+            ],
+            "NextShardIterator": "n",
+            "MillisBehindLatest": 0,
+        },
+        {
+            "Records": [],
+            "NextShardIterator": None,
+            "MillisBehindLatest": 12,
+            "ChildShards": [{"ShardId": "s", "ParentShards": ["p"], "HashKeyRange": {"StartingHashKey": "0"}}],
+        },
+        {"Records": [{"Data": "", "ApproximateArrivalTimestamp": 1790000002, "Unheard": [1]}], "Of": None},
+        {"Records": [{"Data": "", "ApproximateArrivalTimestamp": "2026-10-01T00:00:00Z"}]},
+    ],
+    ("dynamodbstreams", "GetRecords"): [
+        {
+            "Records": [
+                {
+                    "eventID": "1",
+                    "eventName": "MODIFY",
+                    "userIdentity": {"PrincipalId": "dynamodb.amazonaws.com", "Type": "Service"},
+                    "dynamodb": {
+                        "ApproximateCreationDateTime": 1790000002,
+                        "Keys": {"UserId": {"S": "u"}},
+                        "NewImage": ITEM,
+                        "SequenceNumber": "1" * 21,
+                        "SizeBytes": 3,
+                    },
+                }
+            ],
+            "NextShardIterator": "n",
+        }
+    ],
+    ("dynamodb", "BatchExecuteStatement"): [
+        {
+            "Responses": [
+                {"TableName": "t"},
+                {"Error": {"Code": "ConditionalCheckFailed", "Message": "no", "Item": ITEM}},
+                {"Error": {"Code": "DuplicateItem", "Message": "é"}},
+            ],
+            "ConsumedCapacity": [{"TableName": "t", "CapacityUnits": 2.0, "Table": {"CapacityUnits": 2}}],
+        }
+    ],
+    ("dynamodb", "BatchGetItem"): [
+        {"Responses": {"table": [ITEM]}, "UnprocessedKeys": {"table": {"Keys": [{"Id": {"S": "y"}}]}}},
+        {"Responses": {"table": [{"L": {"L": [{"SS": ["a"]}, {"BS": ["AA=="]}, {"BOOL": False}]}}]}},
+    ],
+    ("pinpoint", "UpdateEndpointsBatch"): [{"Message": "Accepted", "RequestID": "1"}, {}],
+}
+
+each_operation = pytest.mark.parametrize(
+    "operation", OPERATIONS, ids=lambda operation: f"{operation.service}.{operation.name}"
+)
+
+
+class Server:
+    """Answers what it was told to, and keeps the requests."""
+
+    def __init__(self) -> None:
+        self.script: Callable[[int], tuple[int, dict[str, str], bytes] | None] = lambda _: (200, {}, b"{}")
+        self.requests: list[tuple[str, dict[str, str], bytes]] = []
+        self._open: list[asyncio.StreamWriter] = []
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open.append(writer)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().strip().split("\r\n")
+                headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+                body = await reader.readexactly(int(headers.get("content-length", 0)))
+                self.requests.append((first, headers, body))
+                answer = self.script(len(self.requests))
+                if answer is None:
+                    break
+                status, more, content = answer
+                length = {} if "Transfer-Encoding" in more else {"Content-Length": str(len(content))}
+                head = {**length, "x-amzn-RequestId": "r-1", **more}
+                writer.write(f"HTTP/1.1 {status} Said\r\n".encode())
+                writer.write("".join(f"{name}: {value}\r\n" for name, value in head.items()).encode() + b"\r\n")
+                writer.write(content)
+        writer.close()
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator[str]:
+        server = await asyncio.start_server(self.handle, "127.0.0.1", 0)
+        try:
+            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        finally:
+            server.close()
+            for writer in self._open:
+                writer.close()
+                with contextlib.suppress(ConnectionError):
+                    await writer.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def client(service: str, url: str, counted: list[str] | None = None) -> AsyncIterator[Any]:
+    """A client; with `counted`, one that takes the short way and notes each call there."""
+    session = AioSession()
+    session.set_credentials("AKID", "secret", "token")
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=epoch_seconds)
+    wire = Wire(limit=5, connect_timeout_s=2, answer_timeout_s=2, tls=_no_tls)
+    if counted is not None:
+        Express(session, wire, lambda _, operation, __: counted.append(operation)).install()
+    config = AioConfig(retries={"mode": "standard", "total_max_attempts": 2}, read_timeout=2)
+    try:
+        async with session.create_client(service, region_name="us-east-1", endpoint_url=url, config=config) as made:
+            yield made
+    finally:
+        await wire.close()
+
+
+def _no_tls() -> Any:
+    raise AssertionError
+
+
+def _request(operation: Operation) -> dict[str, Any]:
+    return REQUESTS[operation.service, operation.name]
+
+
+async def _outcome(made: Any, operation: Operation) -> Any:
+    try:
+        return await getattr(made, operation.method)(**_request(operation))
+    except ClientError as error:
+        return type(error).__name__, error.response
+    except Exception as error:  # noqa: BLE001 # whatever aiobotocore raises, the short way must raise too
+        return type(error).__name__
+
+
+async def _both(operation: Operation, script: Callable[[int], tuple[int, dict[str, str], bytes] | None]) -> Any:
+    """Return aiobotocore's outcome, the short way's, and how many calls the latter made by itself."""
+    outcomes = []
+    counted: list[str] = []
+    for mode in (None, counted):
+        server = Server()
+        async with server.serving() as url, client(operation.service, url, mode) as made:
+            # The first call is always aiobotocore's: the others learn from it.
+            server.script = lambda _: (operation.status, {}, b"{}")
+            await _outcome(made, operation)
+            server.requests.clear()
+            server.script = script
+            outcomes.append(await _outcome(made, operation))
+    return *outcomes, len(counted)
+
+
+@pytest.fixture(autouse=True)
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0)
+
+
+@each_operation
+def test_recorded_answers_mean_the_same(operation: Operation):
+    for answer in ANSWERS[operation.service, operation.name]:
+        body = json.dumps(answer).encode()
+        stock, fast, _ = asyncio.run(_both(operation, lambda _, body=body: (operation.status, {}, body)))
+        assert fast == stock
+        assert isinstance(stock, dict)
+
+
+@each_operation
+def test_an_everyday_answer_takes_the_short_way(operation: Operation):
+    body = json.dumps(ANSWERS[operation.service, operation.name][0]).encode()
+    *_, short = asyncio.run(_both(operation, lambda _: (operation.status, {}, body)))
+    assert short == 1
+
+
+@each_operation
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (400, b'{"__type":"com.amazonaws#ProvisionedThroughputExceededException","message":"slow"}'),
+        (400, b'{"__type":"ExpiredIteratorException","message":"old"}'),
+        (400, b'{"__type":"ValidationException","message":"wrong"}'),
+        (403, b'{"__type":"AccessDeniedException","Message":"no"}'),
+        (413, b"{}"),
+        (500, b'{"__type":"InternalServerError"}'),
+        (503, b"<html>busy</html>"),
+        (200, b"no JSON"),
+        (200, b'{"Records":[{"Data":"!"}],"Responses":[{"Error":{"Code":7}}]}'),
+        (429, b""),
+    ],
+)
+def test_errors_are_aiobotocores(operation: Operation, status: int, body: bytes):
+    stock, fast, short = asyncio.run(_both(operation, lambda _: (status, {}, body)))
+    assert fast == stock
+    assert short == 0 or status == 200  # what is wrong with an answer's body is wrong for some operations only
+
+
+@each_operation
+def test_a_passing_fault_is_retried_by_aiobotocore_and_counted_as_the_first_attempt(operation: Operation):
+    body = json.dumps(ANSWERS[operation.service, operation.name][0]).encode()
+
+    def script(request: int) -> tuple[int, dict[str, str], bytes]:
+        return (operation.status, {}, body) if request > 1 else (500, {}, b"{}")
+
+    stock, fast, _ = asyncio.run(_both(operation, script))
+    assert fast == stock
+    assert fast["ResponseMetadata"]["RetryAttempts"] == 1
+
+
+@each_operation
+def test_a_lost_connection_is_retried_and_then_raised(operation: Operation):
+    stock, fast, _ = asyncio.run(_both(operation, lambda _: None))
+    assert fast == stock == "ConnectionClosedError"
+
+
+@each_operation
+def test_the_request_is_the_same_but_for_its_id(operation: Operation):
+    async def play() -> list[tuple[str, dict[str, str], bytes]]:
+        server = Server()
+        server.script = lambda _: (operation.status, {}, b"{}")
+        async with server.serving() as url, client(operation.service, url, []) as made:
+            for _ in range(2):
+                await _outcome(made, operation)
+        return server.requests
+
+    (stock_line, stock, stock_body), (line, fast, body) = asyncio.run(play())
+    assert line == stock_line
+    assert json.loads(body) == json.loads(stock_body)
+    changing = {"authorization", "x-amz-date", "amz-sdk-invocation-id", "content-length", "accept"}
+    assert {k: v for k, v in fast.items() if k not in changing} == {k: v for k, v in stock.items() if k not in changing}
+    assert fast["authorization"].rpartition("=")[0] == stock["authorization"].rpartition("=")[0]
+
+
+def test_a_checksum_that_does_not_fit_is_aiobotocores_business():
+    operation = next(each for each in OPERATIONS if each.name == "BatchGetItem")
+    headers = {"x-amz-crc32": "1"}
+    stock, fast, short = asyncio.run(_both(operation, lambda _: (200, headers, b'{"Responses":{}}')))
+    assert fast == stock
+    assert short == 0
+
+
+def test_a_chunked_answer_is_left_to_aiobotocore():
+    operation = OPERATIONS[0]
+
+    async def play() -> tuple[Any, int]:
+        server, counted = Server(), []
+        async with server.serving() as url, client(operation.service, url, counted) as made:
+            server.script = lambda _: (200, {}, b"{}")
+            await _outcome(made, operation)
+            headers = {"Transfer-Encoding": "chunked"}
+            server.script = lambda _: (200, headers, b'10\r\n{"Records": [ ]}\r\n0\r\n\r\n')
+            return await _outcome(made, operation), len(counted)
+
+    result, short = asyncio.run(play())
+    assert short == 0
+    assert result["Records"] == []
+
+
+def test_other_credentials_need_another_template():
+    operation = OPERATIONS[1]
+
+    async def play() -> tuple[list[str], list[str]]:
+        server, counted = Server(), []
+        async with server.serving() as url:
+            session = AioSession()
+            session.set_credentials("FIRST", "secret")
+            wire = Wire(limit=5, connect_timeout_s=2, answer_timeout_s=2, tls=_no_tls)
+            Express(session, wire, lambda *_: counted.append("short")).install()
+            async with session.create_client("dynamodbstreams", region_name="us-east-1", endpoint_url=url) as made:
+                for key in ("FIRST", "FIRST", "SECOND", "SECOND"):
+                    credentials = await session.get_credentials()
+                    credentials.access_key = key
+                    await _outcome(made, operation)
+            await wire.close()
+        return [headers["authorization"].split("=")[1][:6] for _, headers, _ in server.requests], counted
+
+    keys, counted = asyncio.run(play())
+    assert keys == ["FIRST/", "FIRST/", "SECOND", "SECOND"]
+    assert counted == ["short", "short"]
+
+
+# Generated answers: shapes from botocore's own models, parsed by its own parser.
+
+_models = {
+    service: botocore.session.get_session().get_service_model(service)
+    for service in sorted({operation.service for operation in OPERATIONS})
+}
+
+
+def _shape(operation: Operation) -> Any:
+    return _models[operation.service].operation_model(operation.name).output_shape
+
+
+_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+
+
+def _values(shape: Any, depth: int = 0) -> st.SearchStrategy[Any]:
+    match shape.type_name:
+        case "structure":
+            members = {
+                name: _values(member, depth + 1)
+                for name, member in shape.members.items()
+                if depth < 6 or member.type_name not in {"structure", "list", "map"}
+            }
+            return st.fixed_dictionaries({}, optional=members)
+        case "list":
+            return st.lists(_values(shape.member, depth + 1), max_size=2)
+        case "map":
+            return st.dictionaries(_text, _values(shape.value, depth + 1), max_size=2)
+        case "blob":
+            return st.binary(max_size=8).map(lambda data: base64.b64encode(data).decode())
+        case "boolean":
+            return st.booleans()
+        case "timestamp":
+            return st.floats(0, 4e9) | st.integers(0, 4_000_000_000)
+        case "long" | "integer":
+            return st.integers(0, 2**53)
+        case "double" | "float":
+            return st.floats(allow_nan=False, allow_infinity=False)
+        case _:
+            return _text
+
+
+@each_operation
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(data=st.data())
+def test_generated_answers_mean_the_same(operation: Operation, data: st.DataObject):
+    shape = _shape(operation)
+    value = data.draw(_values(shape.members["MessageBody"] if operation.service == "pinpoint" else shape))
+    body = json.dumps(value).encode()
+    session = AioSession()
+    factory = session.get_component("response_parser_factory")
+    factory.set_parser_defaults(timestamp_parser=epoch_seconds)
+    parser = factory.create_parser("rest-json" if operation.service == "pinpoint" else "json")
+    response = {"body": body, "headers": {}, "status_code": operation.status, "context": {}}
+    stock = asyncio.run(parser.parse(response, shape))
+    del stock["ResponseMetadata"]
+    assert operation.decode(body) == stock
+
+
+@each_operation
+def test_every_member_of_the_model_is_declared(operation: Operation):
+    declared = {
+        "GetRecords": codec.KinesisPage if operation.service == "kinesis" else codec.StreamPage,
+        "BatchExecuteStatement": codec.StatementsAnswer,
+        "BatchGetItem": codec.ItemsAnswer,
+    }.get(operation.name)
+    if declared is not None:
+        _covers(declared, _shape(operation), set())
+
+
+def _covers(declared: Any, shape: Any, seen: set[str]) -> None:
+    if shape.type_name == "structure" and shape.name not in seen:
+        seen.add(shape.name)
+        hints = get_type_hints(declared)
+        assert set(shape.members) <= set(hints), shape.name
+        for name, member in shape.members.items():
+            _covers(hints[name], member, seen)
+    elif shape.type_name == "list":
+        _covers(get_args(declared)[0], shape.member, seen)
+    elif shape.type_name == "map":
+        _covers(get_args(declared)[1], shape.value, seen)
+    elif shape.type_name in {"string", "blob"}:
+        assert declared is (str if shape.type_name == "string" else bytes)
+
+
+def test_timestamps_of_all_protocols_become_epoch_seconds():
+    moment = datetime(2026, 10, 1, tzinfo=UTC)
+    assert epoch_seconds(moment.timestamp()) == epoch_seconds(moment.isoformat()) == moment.timestamp()
+    assert isinstance(epoch_seconds(1), float)
+    assert msgspec.json.decode(b"1.5") == epoch_seconds(1.5)
