@@ -198,7 +198,7 @@ async def _reset(
 
 
 async def refuse_while_read(view: View, lease_duration_s: float) -> None:
-    """Watch heartbeats for a lease duration, after which a silent worker is dead; raise `Failure` where one is alive."""
+    """Watch heartbeats for a lease duration, when a silent worker is dead; raise `Failure` where one is alive."""
     if not view.snapshot.members:
         return
     note(f"watching {number_of(len(view.snapshot.members), 'worker')} for {lease_duration_s:g} s: alive?")
