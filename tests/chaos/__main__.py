@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=defaults.seconds, help="over which the events are put")
     parser.add_argument("--lease", type=float, default=defaults.lease_s, help="lease duration, seconds")
     parser.add_argument("--storm", type=float, default=defaults.storm, help="factor on all faults; 0: attacks only")
+    parser.add_argument("--keep-logs", action="store_true", help="also where all is exact")
     given = parser.parse_args()
     try:
         install()
@@ -37,7 +38,7 @@ def main() -> int:
     def say(news: str) -> None:
         print(f"{time.monotonic() - began:6.1f} s  {news}", file=sys.stderr, flush=True)  # noqa: T201
 
-    options = Options(given.events, given.seed, given.seconds, given.lease, given.storm)
+    options = Options(given.events, given.seed, given.seconds, given.lease, given.storm, given.keep_logs)
     with Run(options, say) as run:
         try:
             report = run.play()
@@ -45,7 +46,7 @@ def main() -> int:
             print(f"FAILED: {error}\nlogs: {run.logs}", file=sys.stderr)  # noqa: T201
             return 1
         print(text(report))  # noqa: T201
-        if report.differences:
+        if report.differences or given.keep_logs:
             print(f"logs: {run.logs}", file=sys.stderr)  # noqa: T201
     return 1 if report.differences else 0
 

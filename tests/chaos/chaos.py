@@ -72,6 +72,7 @@ class Options(msgspec.Struct, frozen=True):
         seconds: Over how many seconds they are put, where the machine keeps up.
         lease_s: Lease duration of the workers.
         storm: Factor on the probability of every fault; 0: none.
+        keep_logs: Whether to keep the logs of an exact run.
     """
 
     events: int = 50_000
@@ -79,6 +80,7 @@ class Options(msgspec.Struct, frozen=True):
     seconds: float = 100.0
     lease_s: float = 3.0
     storm: float = 1.0
+    keep_logs: bool = False
 
 
 class Run:
@@ -121,7 +123,7 @@ class Run:
         load = os.getloadavg()[0]
         self._stop_workers()
         counts = self._proxy.counts()
-        self._done = not self._faults
+        self._done = not self._faults and not self._options.keep_logs
         return Report(
             events=self._truth.events,
             users=len(self._population.users),
@@ -220,7 +222,9 @@ class Run:
         for life in self._fleet.fallen():
             if life.name not in self._reported:
                 self._reported.add(life.name)
-                self._faults.append(f"{life.name} ended by itself with exit code {life.returncode}: {life.log_path}")
+                self._faults.append(
+                    f"{life.name} ended by itself, exit code {life.returncode}: {life.last_words()}; {life.log_path}"
+                )
                 self._fleet.start(int(life.name.split("-")[1]))
         playback = getattr(self, "_playback", None)
         if playback is not None and self._due and playback.put >= self._due[0][0] * self._options.events:
@@ -318,7 +322,9 @@ class Run:
 
     def _ended(self, life: Life) -> None:
         if life.returncode != 0:
-            self._faults.append(f"{life.name} ended with exit code {life.returncode} after SIGTERM: {life.log_path}")
+            self._faults.append(
+                f"{life.name} ended after SIGTERM, exit code {life.returncode}: {life.last_words()}; {life.log_path}"
+            )
 
     def _freeze(self) -> None:
         (number,) = self._victims(1)
@@ -334,6 +340,10 @@ class Run:
         listed = self._world.kinesis.list_shards(StreamName=STREAM)["Shards"]
         still = [shard for shard in listed if "EndingSequenceNumber" not in shard["SequenceNumberRange"]]
         return sorted(still, key=lambda shard: int(shard["HashKeyRange"]["StartingHashKey"]))
+
+    def _status(self) -> str:
+        summary = self._world.kinesis.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]
+        return str(summary["StreamStatus"])
 
     def _split(self) -> None:
         shard = self._rng.choice(self._open_shards())

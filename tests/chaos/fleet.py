@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -15,6 +16,8 @@ from pathlib import Path
 from service.local.processes import ChildProcess
 from service.local.worker import SCRAPE_TIMEOUT_S, Gauges, gauges_of
 
+SHOWN = 200
+"""Characters of an error that are shown."""
 ID_LINES = 50
 """Log lines among which a worker says its id."""
 
@@ -61,6 +64,13 @@ class Life:
                     self._id = said["worker"]
                 elif said.get("event") == "worker.listening":
                     self._url = said["url"]
+
+    def last_words(self) -> str:
+        """Return the error that its log ends with; empty: none."""
+        said = re.findall(
+            r'"exc_type": ?"(\w+)", ?"exc_value": ?"((?:[^"\\]|\\.)*)"', self.log_path.read_text("utf-8", "replace")
+        )
+        return f"{said[-1][0]}: {said[-1][1][:SHOWN]}" if said else ""
 
     def owns(self, owner: str) -> bool:
         """Whether an owner in the lease table is this life; after having been taken for dead it adds a number."""

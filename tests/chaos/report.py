@@ -99,26 +99,23 @@ def _faults(report: Report) -> list[str]:
     return lines
 
 
-def aim_s(kind: str, lease_s: float) -> float:
-    """Return within how many seconds the leases of a victim must have another owner."""
-    return 2.0 if kind == "SIGTERM" else lease_s + 2.0
+def aim_s(kind: str, lease_s: float) -> float | None:
+    """Return within how many seconds the leases of a victim must have another owner; None: no aim."""
+    return {"SIGTERM": 2.0, "SIGKILL": lease_s + 2.0, "SIGSTOP": lease_s + 2.0}.get(kind)
 
 
 def _take_overs(report: Report) -> list[str]:
     lines = [f"take-over, seconds from the signal until each lease has another owner (lease {report.lease_s:g} s)"]
-    for kind in dict.fromkeys(each.kind for each in sorted(report.take_overs, key=lambda each: each.kind)):
+    for kind in sorted({each.kind for each in report.take_overs}):
         of_kind = [each for each in report.take_overs if each.kind == kind]
         seconds = sorted(each.seconds for each in of_kind if each.seconds is not None and each.leases)
         aim = aim_s(kind, report.lease_s)
+        figures = "no victim held a lease"
         if seconds:
-            within = sum(second <= aim for second in seconds)
-            figures = f"median {median(seconds):5.2f}, longest {seconds[-1]:5.2f}, {within} of {len(seconds)} "
-            figures += f"within {aim:g} s"
-        else:
-            figures = "no victim held a lease"
+            figures = f"median {median(seconds):5.2f}, longest {seconds[-1]:5.2f}"
+            if aim is not None:
+                figures += f", {sum(second <= aim for second in seconds)} of {len(seconds)} within {aim:g} s"
         leases = sum(each.leases for each in of_kind)
         led = sum(each.led for each in of_kind)
-        lines.append(f"  {kind:<20} {len(of_kind):>3} times, {leases:>3} leases, {led} led: {figures}")
-        each_s = ", ".join(f"{'L' if each.led else ''}{each.seconds or 0:.2f}" for each in of_kind if each.leases)
-        lines.append(f"  {'':<20} {each_s}")
+        lines.append(f"  {kind:<14} {len(of_kind):>3} times, {leases:>3} leases, {led:>2} of a leader: {figures}")
     return lines
