@@ -88,7 +88,7 @@ class Publisher:
         self._metrics = metrics
         self._rng = rng
         self._scores = scores
-        self._tickets: set[Ticket] = set()
+        self._tickets: dict[Ticket, None] = {}  # in the order they came
         self._verifier = Verifier(
             scores,
             clock,
@@ -119,13 +119,13 @@ class Publisher:
         self._verifier.forget_lost(self._held)
         if batch.taken_over:
             self._verifier.watch(batch.shard_id, [change.key for change in changes])
-        self._tickets.add(ticket)
+        self._tickets[ticket] = None
         try:
             for change in changes:
                 for sender in self._senders.values():
                     await sender.offer(change, ticket)
         except asyncio.CancelledError:
-            self._tickets.discard(ticket)
+            self._tickets.pop(ticket, None)
             ticket.cancel()
             raise
         ticket.offered()
@@ -145,7 +145,7 @@ class Publisher:
             ticket.cancel()
             raise
         finally:
-            self._tickets.discard(ticket)
+            self._tickets.pop(ticket, None)
         if ticket.lost:
             raise LeaseLostError(f"lost {ticket.shard_id} before its changes were published")
         if prepared.letters:
@@ -174,7 +174,7 @@ class Publisher:
         while True:
             await self._clock.sleep(LEASE_CHECK_S)
             for ticket in [ticket for ticket in self._tickets if ticket.done or not self._held(ticket.shard_id)]:
-                self._tickets.discard(ticket)
+                self._tickets.pop(ticket, None)
                 ticket.cancel()
             self._verifier.forget_lost(self._held)
 
