@@ -44,6 +44,7 @@ from tests.chaos.watch import LeaseWatch, TakeOver
 
 STREAM = "chaos-events"
 WORKERS = 3
+PIPELINES = 2
 FIRST_SHARDS = 2
 TICK_S = 0.05
 PAUSE_S = (1.0, 3.0)
@@ -59,6 +60,8 @@ STABLE_S = 2.0
 """Seconds for which all must stay right: what comes late would count something twice."""
 QUIET_BUT_WRONG_S = 15.0
 RESHARD_TIMEOUT_S = 30.0
+KILLED_AGAIN = 0.3
+"""Probability that a worker that was killed is killed once more while it starts."""
 DECK = ("SIGKILL", "SIGTERM", "SIGSTOP", "SIGKILL", "SIGTERM", "two SIGKILLs", "SIGTERM")
 """Attacks come as from this deck, shuffled anew when it is used up."""
 
@@ -202,6 +205,8 @@ class Run:
         self._due = [(0.15, self._split), (0.40, self._merge), (0.65, self._double)]
         with Playback(producer, STREAM, records, self._tell) as self._playback:
             for attack in self._attacks():
+                # A worker that has only started cannot take anything over yet.
+                self._until(self._joined, SETTLE_TIMEOUT_S, "every worker was a member of both pipelines")
                 if self._playback.done:
                     break
                 attack()
@@ -245,6 +250,10 @@ class Run:
                 return False
             self._tick()
         return True
+
+    def _joined(self) -> bool:
+        members = self._watch.leases().members
+        return all(sum(life.owns(member) for member in members) >= PIPELINES for life in self._fleet.lives.values())
 
     def _settled(self) -> bool:
         """Whether every open shard has an owner that runs."""
@@ -310,6 +319,18 @@ class Run:
             self._fleet.start(number)
         if at_once:
             self._await(take_over)
+        if self._rng.random() < KILLED_AGAIN:
+            self._pause(self._rng.uniform(0.2, 2.0))
+            self._kill_young(numbers[0])
+
+    def _kill_young(self, number: int) -> None:
+        """SIGKILL a worker while it starts; whether it holds something yet is left to chance."""
+        life = self._fleet.lives[number]
+        life.expected_exit = True
+        take_over = self._strike("SIGKILL at start", [life], signal.SIGKILL)
+        life.wait(EXIT_TIMEOUT_S)
+        self._fleet.start(number)
+        self._await(take_over)
 
     def _term(self) -> None:
         (number,) = self._victims(1)

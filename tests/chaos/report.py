@@ -117,5 +117,5 @@ def _take_overs(report: Report) -> list[str]:
                 figures += f", {sum(second <= aim for second in seconds)} of {len(seconds)} within {aim:g} s"
         leases = sum(each.leases for each in of_kind)
         led = sum(each.led for each in of_kind)
-        lines.append(f"  {kind:<14} {len(of_kind):>3} times, {leases:>3} leases, {led:>2} of a leader: {figures}")
+        lines.append(f"  {kind:<16} {len(of_kind):>3} times, {leases:>3} leases, {led:>2} of a leader: {figures}")
     return lines

@@ -53,23 +53,27 @@ class TakeOver(msgspec.Struct):
 
 
 class Leases(NamedTuple):
-    """One reading of the lease table: unfinished and finished leases by key, and who leads."""
+    """One reading of the lease table: leases by key, who leads, and who is a member, once for each pipeline."""
 
     rows: dict[str, Row]
     leaders: frozenset[str]
+    members: list[str]
 
 
 def read(dynamodb: Any, table: str) -> Leases:  # noqa: ANN401 - a boto3 client
     """Read the lease table (one page: a run has few shards)."""
     rows: dict[str, Row] = {}
     leaders = set()
+    members: list[str] = []
     for item in dynamodb.scan(TableName=table, ConsistentRead=True)["Items"]:
         key, owner = item["leaseKey"]["S"], item.get("leaseOwner", {}).get("S", "")
         if key.endswith(":leader:"):
             leaders.add(owner)
+        elif ":member:" in key:
+            members.append(key.partition(":member:")[2])
         elif "checkpoint" in item:
             rows[key] = Row(owner, item["checkpoint"]["S"] == SHARD_END)
-    return Leases(rows, frozenset(leaders))
+    return Leases(rows, frozenset(leaders), members)
 
 
 class LeaseWatch:
