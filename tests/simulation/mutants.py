@@ -10,7 +10,7 @@ from unittest import mock
 
 import msgspec
 
-from service.pipelines import commit, ingest, outbox, publish, verify
+from service.pipelines import commit, ingest, outbox, verify
 from service.pipelines.ports import Committed
 from service.scoring import fold as folding
 from service.scoring.fold import Folded, Scorable, ScoreState
@@ -26,9 +26,7 @@ Mutant = Callable[[], AbstractContextManager[Any]]
 def dedupe_by_batch() -> AbstractContextManager[Any]:
     """A batch is skipped where its last event is applied already, else applied whole."""
 
-    def fold(
-        state: ScoreState, tag: str, events: Sequence[Scorable], retired: Collection[str] = ()
-    ) -> Folded | None:
+    def fold(state: ScoreState, tag: str, events: Sequence[Scorable], retired: Collection[str] = ()) -> Folded | None:
         mark = state.applied.get(tag, b"")
         if events[-1].sequence <= mark:
             return None
@@ -86,9 +84,7 @@ def skip_failed_user() -> AbstractContextManager[Any]:
 def scalar_watermark() -> AbstractContextManager[Any]:
     """One mark for a user, whatever shard an event comes from."""
 
-    def fold(
-        state: ScoreState, tag: str, events: Sequence[Scorable], retired: Collection[str] = ()
-    ) -> Folded | None:
+    def fold(state: ScoreState, tag: str, events: Sequence[Scorable], retired: Collection[str] = ()) -> Folded | None:
         del retired
         mark = max(state.applied.values(), default=b"")
         folded = folding.fold(msgspec.structs.replace(state, applied={tag: mark}), tag, events)
@@ -112,11 +108,9 @@ def unfenced_checkpoint() -> AbstractContextManager[Any]:
     return mock.patch.object(FakeLeases, "replace", replace)
 
 
-@contextmanager
-def unordered_publishing() -> Iterator[None]:
+def unordered_publishing() -> AbstractContextManager[Any]:
     """Whatever is read last is taken for the newest."""
-    with mock.patch.object(outbox, "supersedes", lambda *_: True):
-        yield
+    return mock.patch.object(outbox, "supersedes", lambda *_: True)
 
 
 @contextmanager
@@ -164,15 +158,14 @@ def two_in_flight() -> AbstractContextManager[Any]:
     return mock.patch.object(outbox.Outbox, "offer", offer)
 
 
-def lost_lease_ignored() -> AbstractContextManager[Any]:
-    """A publisher goes on sending what it read under a lease that is another's by now, and mends nothing."""
-    original = publish.Publisher.__init__
+def no_doubt() -> AbstractContextManager[Any]:
+    """A worker that comes back late does not look at what it may have overwritten."""
+    return mock.patch.object(verify.Verifier, "doubt", lambda *_: None)
 
-    def init(self: publish.Publisher, sinks: Any, scores: Any, letters: Any, held: Any, *rest: Any) -> None:  # noqa: ANN401
-        del held
-        original(self, sinks, scores, letters, lambda _: True, *rest)
 
-    return mock.patch.object(publish.Publisher, "__init__", init)
+def no_watch() -> AbstractContextManager[Any]:
+    """A successor does not publish again what a dead worker's last calls may overwrite."""
+    return mock.patch.object(verify.Verifier, "watch", lambda *_: None)
 
 
 MUTANTS: dict[str, Mutant] = {
@@ -188,5 +181,6 @@ MUTANTS: dict[str, Mutant] = {
     "letters not asked for": letters_not_asked,
     "failed commit taken for done": tally_before_commit,
     "two publishes in flight": two_in_flight,
-    "lost lease ignored": lost_lease_ignored,
+    "no mending by the late worker": no_doubt,
+    "no mending by the successor": no_watch,
 }

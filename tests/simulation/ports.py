@@ -155,7 +155,13 @@ class SimScores(MemoryScores):
     def _keep(self, key: UserKey, after: ScoreState, score: Decimal | None) -> None:
         super()._keep(key, after, score)
         self._witness.scored(key, after)
-        self.ether.note("score", key.user_id, str(score), after.revision, [f"{tag}:{int.from_bytes(mark, 'big')}" for tag, mark in after.applied.items()])
+        self.ether.note(
+            "score",
+            key.user_id,
+            str(score),
+            after.revision,
+            [f"{tag}:{int.from_bytes(mark, 'big')}" for tag, mark in after.applied.items()],
+        )
         keys: dict[str, dict[str, object]] = {
             "UserId": {"S": key.user_id},
             "PinpointProjectId": {"S": key.project_id},
@@ -259,7 +265,9 @@ class SimSink:
 
     name = "sim"
 
-    def __init__(self, held: dict[UserKey, tuple[int, Decimal | None]], wire: Wire, witness: Witness, batch: int) -> None:
+    def __init__(
+        self, held: dict[UserKey, tuple[int, Decimal | None]], wire: Wire, witness: Witness, batch: int
+    ) -> None:
         self.max_batch = batch
         self._held = held
         self._wire = wire

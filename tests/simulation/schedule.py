@@ -20,7 +20,17 @@ if TYPE_CHECKING:
 
 Action = Callable[["World"], Coroutine[Any, Any, None]]
 
-KINDS = ("leases", "scores", "letters", "definitions", "identities", "lookup", "ingest stream", "publish stream", "sink")
+KINDS = (
+    "leases",
+    "scores",
+    "letters",
+    "definitions",
+    "identities",
+    "lookup",
+    "ingest stream",
+    "publish stream",
+    "sink",
+)
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -37,16 +47,20 @@ class Schedule(msgspec.Struct):
     """What happens in a run.
 
     Attributes:
-        seconds: Virtual time within which events come and faults begin.
+        seconds: Virtual time within which faults begin.
+        feed_s: Time in which the events come, more or less.
         late_sink: Sink calls of the dead take effect up to `CALL_TIMEOUT` late, rather than at once or never.
+        sink_s: What a sink call takes.
         latest: Workers start at LATEST; events come once the first leader has noted when that was.
     """
 
     workers: int
     events: int
     seconds: float
+    feed_s: float
     rates: Rates
     late_sink: bool
+    sink_s: float
     latest: bool
     actions: list[tuple[float, Action]]
 
@@ -74,7 +88,9 @@ def draw(rng: random.Random, options: Options) -> Schedule:
         workers=rng.randint(1, 3),
         events=rng.randint(40, 220),
         seconds=seconds,
+        feed_s=seconds * rng.choice([0.4, 0.7, 1.0]),
         rates=rates,
+        sink_s=rng.choice([0.0, 0.0, 0.3, 2.0]),
         late_sink=rng.random() < 0.5 or options.harsh,  # noqa: PLR2004
         latest=rng.random() < 0.15,  # noqa: PLR2004
         actions=actions,
@@ -156,9 +172,7 @@ async def outage(world: World) -> None:
 async def storm(world: World) -> None:
     """For a while many calls fail."""
     before = world.ether.rates
-    world.ether.rates = Rates(
-        throttle=0.2, error=0.1, lose=0.15, reset=0.05, slow=0.05, statement=0.4, unprocessed=0.3
-    )
+    world.ether.rates = Rates(throttle=0.2, error=0.1, lose=0.15, reset=0.05, slow=0.05, statement=0.4, unprocessed=0.3)
     await asyncio.sleep(world.rng.uniform(0.5, 4))
     world.ether.rates = before
 
@@ -254,6 +268,12 @@ async def clock_jump(world: World) -> None:
         worker.clock.skew_ms += ahead * world.rng.choice([500, 5_000, 3_600_000])
 
 
+async def reconcile(world: World) -> None:
+    """A worker publishes every stored score, as after lost stream records."""
+    if world.workers and (publisher := world.rng.choice(world.workers).publisher) is not None:
+        publisher.request_reconcile()
+
+
 async def definition_change(world: World) -> None:
     rows = world.definitions
     if world.rng.random() < 0.5:  # noqa: PLR2004
@@ -279,5 +299,6 @@ ACTIONS: dict[str, tuple[int, Action]] = {
     "expiry": (1, expiry),
     "rewind": (2, rewind),
     "clock jump": (2, clock_jump),
+    "reconcile": (2, reconcile),
     "definition change": (3, definition_change),
 }

@@ -62,10 +62,10 @@ class Tuning(msgspec.Struct, frozen=True):
 
 def tuning(rng: random.Random) -> Tuning:
     """Draw settings: intervals a few times longer than the defaults, as every wake-up costs; limits far smaller."""
-    lease = rng.choice([5.0, 6.0, 8.0])
+    lease = rng.choice([4.0, 5.0, 8.0])
     common = ShardSettings(
         lease_duration=lease,
-        max_beat_interval=2.0,
+        max_beat_interval=1.5,
         call_timeout=CALL_TIMEOUT,
         poll_min=0.4,
         poll_max=2.0,
@@ -118,6 +118,7 @@ class SimWorker:
         self._world = world
         self._metrics = metrics
         self._stop = asyncio.Event()
+        self.publisher: Publisher | None = None
         self.coordinators: dict[str, Coordinator[Any, Any]] = {}
         self.task = asyncio.get_running_loop().create_task(self._live(), name=name)
 
@@ -157,7 +158,7 @@ class SimWorker:
             metrics,
             marks=ShardMarks(EVENTS, retirement),
         )
-        publisher = Publisher(
+        self.publisher = publisher = Publisher(
             [SimSink(world.sink, wire, world.witness, tuning.sink_batch)],
             scores,
             letters,

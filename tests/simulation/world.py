@@ -79,7 +79,7 @@ class World:
         self.metrics = metrics
         self.options = options
         self.plan = draw(rng, options)
-        self.ether = Ether(self.plan.rates, late_sink=self.plan.late_sink)
+        self.ether = Ether(self.plan.rates, late_sink=self.plan.late_sink, sink_s=self.plan.sink_s, harsh=options.harsh)
         self.ether.log = [] if verbose else None
         self.witness = Witness(EVENTS)
         self.events = self._stream("ingest", rng.randint(1, 3), 10 ** rng.choice([20, 55]) - rng.randint(1, 700))
@@ -100,7 +100,7 @@ class World:
         self.past: list[SimWorker] = []
         self.started = 0
         self.no_crash_until = 0.0
-        self.users = [f"u{number}" for number in range(rng.randint(2, 16))]
+        self.users = [f"u{number}" for number in range(rng.choice([3, 8, 20, 40]))]
         self._count = 0
         self._people()
 
@@ -161,6 +161,7 @@ class World:
     def heal(self) -> None:
         """From now on nothing fails."""
         self.ether.healed = True
+        self.ether.sink_s = 0.0
         self.events.iterator_life = self.changes.iterator_life = 60.0
         self.events.settle()
         self.changes.settle()
@@ -202,7 +203,7 @@ class World:
             for _ in range(burst):
                 self.put()
             left -= burst
-            await asyncio.sleep(self.rng.uniform(0, 2 * self.plan.seconds * burst / self.plan.events))
+            await asyncio.sleep(self.rng.uniform(0, 2 * self.plan.feed_s * burst / self.plan.events))
 
     def left(self) -> list[tuple[str, str]]:
         """Return what is not yet as it must be in the end."""
@@ -226,12 +227,12 @@ class World:
 
     async def judge(self) -> None:
         """Write down what is still wrong."""
-        for kind, detail in self.left():
-            self.witness.problem(kind, detail)
         for worker in self._crashed():
             error = _error_of(worker)
             assert error is not None
             self.witness.problem("crashed", f"{worker.name}: " + "".join(traceback.format_exception(error)))
+        for kind, detail in self.left():
+            self.witness.problem(kind, detail)
 
     async def end(self) -> None:
         """End every worker."""

@@ -1,0 +1,37 @@
+import pytest
+
+from tests.simulation.mutants import MUTANTS
+from tests.simulation.schedule import Options
+from tests.simulation.simulate import prepare
+from tests.simulation.world import simulate
+
+MAX_SEEDS = 500
+
+SHOWN_BY = {
+    "dedupe by the batch's last sequence": {"over"},
+    "blind increment": {"over"},
+    "checkpoint before commit": {"checkpoint", "under"},
+    "skip a failed user": {"under", "checkpoint"},
+    "one watermark per user": {"under"},
+    "child before parent": {"order"},
+    "unfenced checkpoint": {"fencing"},
+    "publish without comparing revisions": {"older_sent", "unpublished"},
+    "no late mending": {"unpublished"},
+    "letters not asked for": {"lettered_and_scored"},
+    "failed commit taken for done": {"under", "checkpoint"},
+    "two publishes in flight": {"two_in_flight", "crashed"},
+    "no mending by the late worker": {"unpublished"},
+}
+"""The promise that each variant breaks first; any one of them will do."""
+
+
+@pytest.mark.parametrize("name", SHOWN_BY)
+def test_a_known_wrong_variant_is_found(name: str):
+    for seed in range(1, MAX_SEEDS + 1):
+        with MUTANTS[name]():
+            result = simulate(seed, prepare(), Options())
+        if result.problems:
+            print(f"{name}: found by seed {seed}: {result.problems}")  # noqa: T201 - pytest shows it with -rP
+            assert SHOWN_BY[name] & set(result.problems)
+            return
+    pytest.fail(f"{MAX_SEEDS} seeds do not show that '{name}' is wrong")
