@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from service.aws.calls import batch_get
+from service.aws.calls import MAX_ROUNDS, batch_get, pause
 from service.aws.clients import AwsClient
 from service.aws.errors import AwsSetupError, translated
 from service.aws.score_item import ATTRIBUTES, key_item, key_of, state_of, statement
@@ -16,6 +16,7 @@ from service.pipelines.ports import MAX_COMMITS, Change, Committed, Conflict, Ou
 from service.scoring.change import ScoreChange, change_of
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import ABSENT, ScoreState, UserKey
+from service.shards.errors import TransientError
 
 _LATER = frozenset(
     {
@@ -108,13 +109,16 @@ class ScoreTable:
         """Yield every score; see `ScoreStore.scan`.
 
         Reads are eventually consistent, at half the price: a change too new to be seen is still in the stream.
-        Items that are no scores are skipped, and their number is logged.
+        Items that are no scores are skipped, and their number is logged. A page that does not come is asked for
+        again: a scan may be read for hours, and nobody wants to begin anew.
+
+        Raises:
+            TransientError: A page did not come in `MAX_ROUNDS` attempts.
         """
         start: dict[str, Any] = {}
         unusable = 0
         while True:
-            with translated(f"table {self._table}"):
-                page = await self._client.scan(TableName=self._table, **start)
+            page = await self._page(start)
             for item in page["Items"]:
                 change = change_of(item, item)
                 if isinstance(change, ScoreChange):
@@ -126,3 +130,16 @@ class ScoreTable:
             start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
         if unusable:
             _log.warning("score_items_unusable", table=self._table, count=unusable)
+
+    async def _page(self, start: Mapping[str, Any]) -> Mapping[str, Any]:
+        for attempt in range(1, MAX_ROUNDS):
+            try:
+                return await self._asked(start)
+            except TransientError:
+                await pause(attempt)
+        return await self._asked(start)
+
+    async def _asked(self, start: Mapping[str, Any]) -> Mapping[str, Any]:
+        with translated(f"table {self._table}"):
+            page: Mapping[str, Any] = await self._client.scan(TableName=self._table, **start)
+        return page

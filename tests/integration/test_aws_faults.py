@@ -353,3 +353,22 @@ def test_a_throttled_letter_is_written_again_and_one_that_is_there_is_not(server
     server.answer({"Responses": [{}]})
     run(DeadLetterTable(connect().dynamodb, "letters").put([letter(number) for number in range(3)]))
     assert [len(asked["Statements"]) for asked in server.asked] == [3, 1]
+
+
+def test_a_scan_goes_on_at_the_page_that_did_not_come(server: Server, connect: Connect, run: Run):
+    def item(user: str) -> dict[str, Any]:
+        return {"UserId": {"S": user}, "PinpointProjectId": {"S": "p1"}, "Score": {"N": "1"}}
+
+    async def scanned() -> list[str]:
+        table = ScoreTable(connect().dynamodb, "scores", Metrics())
+        return [change.key.user_id async for change in table.scan()]
+
+    server.answer({"Items": [item("ann")], "LastEvaluatedKey": {"UserId": {"S": "ann"}}})
+    server.fail("ProvisionedThroughputExceededException")
+    server.answer({"Items": [item("bob")]})
+    assert run(scanned()) == ["ann", "bob"]
+    assert [asked.get("ExclusiveStartKey") for asked in server.asked] == [None, *[{"UserId": {"S": "ann"}}] * 2]
+    for _ in range(calls.MAX_ROUNDS):
+        server.fail("InternalServerError", 500)
+    with pytest.raises(TransientError):
+        run(scanned())
