@@ -55,6 +55,21 @@ def event(
     return made
 
 
+def json_bytes(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+def stored_values() -> list[dict[str, Any]]:
+    """Attribute values that DynamoDB keeps and no writer of scores writes; 1E+125 is the largest of its numbers."""
+    return [
+        *({"N": number} for number in ("-1", "1.5", "3.0", "1e125", "9" * 38, "18446744073709551616", "-1e-130", "0")),
+        {"S": "12"}, {"S": ""}, {"B": b"\x00"}, {"BOOL": True}, {"NULL": True}, {"M": {}}, {"L": []},
+        {"SS": ["a"]}, {"NS": ["1"]}, {"BS": [b"1"]},
+        {"M": {"tag-0": {"B": b"short"}}}, {"M": {"tag-0": {"S": "1"}}}, {"M": {"tag-0": {"B": bytes(24)}}},
+        {"M": {"tag-0": {"B": b"\xff" * 24}}}, {"M": {"tag-0": {"M": {}}}},
+    ]  # fmt: skip
+
+
 def _nested(depth: int, left: str = "[", right: str = "]") -> bytes:
     return b'{"event_type": "_email.open", "x": ' + (left * depth + right * depth).encode() + b"}"
 
