@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALL := PYTHONWARNINGS=ignore $(PIP) install --no-deps --no-build-isolation --editable .
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos check format lock clean
+.PHONY: help demo test simulate chaos check format lock clean
 
 help: ## Say what there is
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -23,6 +23,9 @@ check: $(VENV)/.dev ## Lint, types, floors
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo 2>&1 | tail -n 20; exit $${PIPESTATUS[0]}
+
+simulate: $(VENV)/.dev ## Thousands of seeded runs with faults in virtual time: make simulate RUNS=n SEED=s
+	@$(BIN)/python -m tests.simulation.simulate --runs $(or $(RUNS),500) --seed $(or $(SEED),1) $(ARGS)
 
 simulate-scale: $(VENV)/.dev ## 10,000 shards and 200 workers in virtual time
 	@$(BIN)/python -m tests.simulation.scale $(ARGS)
