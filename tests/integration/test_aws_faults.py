@@ -359,8 +359,9 @@ def test_a_scan_goes_on_at_the_page_that_did_not_come(server: Server, connect: C
     def item(user: str) -> dict[str, Any]:
         return {"UserId": {"S": user}, "PinpointProjectId": {"S": "p1"}, "Score": {"N": "1"}}
 
+    table = ScoreTable(connect().dynamodb, "scores", Metrics())
+
     async def scanned() -> list[str]:
-        table = ScoreTable(connect().dynamodb, "scores", Metrics())
         return [change.key.user_id async for change in table.scan()]
 
     server.answer({"Items": [item("ann")], "LastEvaluatedKey": {"UserId": {"S": "ann"}}})
