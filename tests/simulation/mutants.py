@@ -95,7 +95,7 @@ def scalar_watermark() -> AbstractContextManager[Any]:
 
 def child_before_parent() -> AbstractContextManager[Any]:
     """Shards are read as soon as they are known."""
-    return mock.patch.object(leader, "may_start", lambda *_: True)
+    return mock.patch.object(leader, "may_start", return_value=True)
 
 
 def unfenced_checkpoint() -> AbstractContextManager[Any]:
@@ -110,14 +110,14 @@ def unfenced_checkpoint() -> AbstractContextManager[Any]:
 
 def unordered_publishing() -> AbstractContextManager[Any]:
     """Whatever is read last is taken for the newest."""
-    return mock.patch.object(outbox, "supersedes", lambda *_: True)
+    return mock.patch.object(outbox, "supersedes", return_value=True)
 
 
 @contextmanager
 def no_mending() -> Iterator[None]:
     """Nobody looks again after a lease was lost or seized."""
-    nothing = mock.patch.object(verify.Verifier, "doubt", lambda *_: None)
-    with nothing, mock.patch.object(verify.Verifier, "watch", lambda *_: None):
+    nothing = mock.patch.object(verify.Verifier, "doubt", return_value=None)
+    with nothing, mock.patch.object(verify.Verifier, "watch", return_value=None):
         yield
 
 
@@ -160,12 +160,12 @@ def two_in_flight() -> AbstractContextManager[Any]:
 
 def no_doubt() -> AbstractContextManager[Any]:
     """A worker that comes back late does not look at what it may have overwritten."""
-    return mock.patch.object(verify.Verifier, "doubt", lambda *_: None)
+    return mock.patch.object(verify.Verifier, "doubt", return_value=None)
 
 
 def no_watch() -> AbstractContextManager[Any]:
     """A successor does not publish again what a dead worker's last calls may overwrite."""
-    return mock.patch.object(verify.Verifier, "watch", lambda *_: None)
+    return mock.patch.object(verify.Verifier, "watch", return_value=None)
 
 
 MUTANTS: dict[str, Mutant] = {

@@ -1,8 +1,9 @@
 """Who watches: checks made while the simulation runs, and the comparison at its end.
 
-Sound by this: nothing is asked of the service but what it wrote. The final score of a user is taken apart into counts of
-events by type (`events.py`) and compared with what was sent; the marks in `Applied` are used only to tell, while it
-runs, which events the service claims to have scored (for checkpoints), and the final comparison checks that claim.
+Sound by this: nothing is asked of the service but what it wrote. The final score of a user is taken apart into
+counts of events by type (`events.py`) and compared with what was sent; the marks in `Applied` are used only to
+tell, while it runs, which events the service claims to have scored (for checkpoints), and the final comparison
+checks that claim.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tests.simulation.events import PROJECT, Sent, count_in
 
 Problems = Counter[str]
 """How often each promise was broken: `over`, `under`, `unpublished`, `order`, `checkpoint`, `accounting`,
-`lettered_and_scored`, `two_in_flight`, `older_sent`, `undrained`, `crashed`."""
+`lettered_and_scored`, `fencing`, `two_in_flight`, `older_sent`, `undrained`, `crashed`."""
 
 
 class Witness:
@@ -47,11 +48,12 @@ class Witness:
         self._changes: dict[str, list[tuple[int, UserKey, int]]] = defaultdict(list)
         self._newest_told: dict[UserKey, int] = {}
         self._checked: Counter[tuple[str, str]] = Counter()
-        self._children: set[str] = set()
+        self._known_letters = -1
+        self._pointers: Counter[tuple[str, str]] = Counter()
 
     def problem(self, kind: str, detail: str) -> None:
         self.problems[kind] += 1
-        if len(self.details) < 12:  # noqa: PLR2004
+        if len(self.details) < 12:
             self.details.append(f"{kind}: {detail}")
 
     def fetched(self, pipeline: str, shard_id: str, parents: Collection[str]) -> None:
@@ -130,9 +132,6 @@ class Witness:
             self._known_letters = len(self.letters)
         return self._pointers
 
-    _known_letters = -1
-    _pointers: Counter[tuple[str, str]] = Counter()
-
     def compare(
         self,
         items: Mapping[UserKey, ScoreState | Rejected],
@@ -140,23 +139,16 @@ class Witness:
         versions: int,
     ) -> list[tuple[str, str]]:
         """Return every difference between what was sent and what is there now, as (kind, detail)."""
-        found: list[tuple[str, str]] = []
-        lettered = self._lettered()
         sent_to: dict[str, Counter[str]] = defaultdict(Counter)
         set_aside: Counter[str] = Counter()
-        pointers = dict(lettered)
+        pointers = dict(self._lettered())
+        found: list[tuple[str, str]] = []
         for record in (record for records in self.sent.values() for record in records):
             letters = pointers.pop((record.shard_id, record.sequence), 0)
-            if letters > 1:
-                found.append(("accounting", f"{letters} letters for {record}"))
-            if letters and not record.may_be_lettered:
-                found.append(("accounting", f"a letter for {record}"))
-            if not letters and record.must_be_lettered:
-                found.append(("under", f"no letter for {record}"))
+            found += _compare_letters(record, letters)
             if record.user and record.user != "spoilt" and not record.leaves_no_trace:
                 sent_to[record.user][record.kind] += 1
-                if letters:
-                    set_aside[record.user] += 1
+                set_aside[record.user] += bool(letters)
         found += [("accounting", f"a letter for no record: {pointer}") for pointer in pointers]
         for user, sent in sent_to.items():
             state = items.get(UserKey(user, PROJECT))
@@ -172,13 +164,25 @@ class Witness:
         return found
 
 
+def _compare_letters(record: Sent, letters: int) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    if letters > 1:
+        found.append(("accounting", f"{letters} letters for {record}"))
+    if letters and not record.may_be_lettered:
+        found.append(("accounting", f"a letter for {record}"))
+    if not letters and record.must_be_lettered:
+        found.append(("under", f"no letter for {record}"))
+    return found
+
+
 def _compare_user(
     user: str, scored: Counter[str], sent: Counter[str], set_aside: int, versions: int
 ) -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
-    for kind in ("A", "B", "C", "N"):
-        if scored[kind] != sent[kind]:
-            found.append(("over" if scored[kind] > sent[kind] else "under", _say(user, kind, scored, sent)))
+    found = [
+        ("over" if scored[kind] > sent[kind] else "under", _say(user, kind, scored, sent))
+        for kind in ("A", "B", "C", "N")
+        if scored[kind] != sent[kind]
+    ]
     if scored["D"] > sent["D"]:
         found.append(("over", _say(user, "D", scored, sent)))
     if not 0 <= scored["V"] <= sent["C"] * versions:

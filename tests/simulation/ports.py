@@ -12,7 +12,6 @@ from typing import Any
 from service.pipelines.ports import (
     MAX_COMMITS,
     Change,
-    Committed,
     DeadLetter,
     EndpointKey,
     Outcome,
@@ -93,11 +92,11 @@ class SimStream(FakeStream):
 
     def list_shards(self) -> list[Shard]:
         now = super().list_shards()
-        if self.stale and not self._ether.healed and self._rng.random() < 0.7:  # noqa: PLR2004
+        if self.stale and not self._ether.healed and self._rng.random() < 0.7:
             self._ether.faults["stale list"] += 1
             now = self._rng.choice(self._lists[-3:])
             known = [shard for shard in now if (self.pipeline, shard.shard_id) in self._witness.finished]
-            if known and self._rng.random() < 0.5:  # noqa: PLR2004
+            if known and self._rng.random() < 0.5:
                 hidden = self._rng.choice(known)
                 now = [shard for shard in now if shard is not hidden]
         return now
@@ -106,7 +105,7 @@ class SimStream(FakeStream):
         shard_id = iterator.split("|", maxsplit=1)[0]
         if shard_id in self.shards:
             self._witness.fetched(self.pipeline, shard_id, self.shards[shard_id].parents)
-        if not self._ether.healed and self._rng.random() < 0.05:  # noqa: PLR2004
+        if not self._ether.healed and self._rng.random() < 0.05:
             limit = 0
         try:
             page = super().fetch(iterator, min(limit, self.page))

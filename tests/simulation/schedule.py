@@ -91,8 +91,8 @@ def draw(rng: random.Random, options: Options) -> Schedule:
         feed_s=seconds * rng.choice([0.4, 0.7, 1.0]),
         rates=rates,
         sink_s=rng.choice([0.0, 0.0, 0.3, 2.0]),
-        late_sink=rng.random() < 0.5 or options.harsh,  # noqa: PLR2004
-        latest=rng.random() < 0.15,  # noqa: PLR2004
+        late_sink=rng.random() < 0.5 or options.harsh,
+        latest=rng.random() < 0.15,
         actions=actions,
     )
 
@@ -118,7 +118,7 @@ async def crash(world: World) -> None:
 
 
 def _may_crash(world: World, resumed_at: float) -> bool:
-    # Not promised (deploy/decisions/0003): a worker that wakes up late, writes an old score to a sink, and dies at once.
+    # Not promised (deploy/decisions/0003): a worker that wakes up late, writes an old score to a sink, and dies.
     return now() >= world.no_crash_until and now() > resumed_at + 3 * CALL_TIMEOUT
 
 
@@ -152,7 +152,7 @@ async def partition(world: World) -> None:
         return
     worker = world.rng.choice(world.workers)
     kinds = world.rng.sample(KINDS, world.rng.choice([1, 1, 2, len(KINDS)]))
-    if world.rng.random() < 0.5 and "leases" not in kinds:  # noqa: PLR2004
+    if world.rng.random() < 0.5 and "leases" not in kinds:
         kinds[0] = "leases"
     for kind in kinds:
         worker.wire.cut[kind] += 1
@@ -179,18 +179,18 @@ async def storm(world: World) -> None:
 
 async def hand_over(world: World) -> None:
     """SIGTERM to one, and a new one joins, before or after."""
-    if world.rng.random() < 0.5:  # noqa: PLR2004
+    if world.rng.random() < 0.5:
         world.start_worker()
     running = [worker for worker in world.workers if not worker.wire.paused]
     if running and len(world.workers) > 1:
         world.leave(world.rng.choice(running))
-    elif len(world.workers) < 4:  # noqa: PLR2004
+    elif len(world.workers) < 4:
         world.start_worker()
 
 
 async def split(world: World) -> None:
     open_shards = world.events.open()
-    if len(open_shards) < 4:  # noqa: PLR2004
+    if len(open_shards) < 4:
         world.events.split(world.rng.choice(open_shards))
         world.events.changed()
 
@@ -206,7 +206,7 @@ async def roll_over(world: World) -> None:
     """A shard of the score stream is replaced; it looks open for a while."""
     open_shards = world.changes.open()
     shard_id = world.rng.choice(open_shards)
-    if len(open_shards) < 3 and world.rng.random() < 0.3:  # noqa: PLR2004
+    if len(open_shards) < 3 and world.rng.random() < 0.3:
         world.changes.halve(shard_id)
     else:
         world.changes.roll(shard_id)
@@ -252,7 +252,7 @@ async def rewind(world: World) -> None:
         if not row.checkpoint.isdecimal():
             return
         position = records[0].sequence if records else row.checkpoint
-    elif records and row.checkpoint.isdecimal() and world.rng.random() < 0.7:  # noqa: PLR2004
+    elif records and row.checkpoint.isdecimal() and world.rng.random() < 0.7:
         earlier = [record.sequence for record in records if int(record.sequence) <= int(row.checkpoint)]
         position = world.rng.choice(earlier)
     new = msgspec.structs.replace(row, checkpoint=position, counter=row.counter + 1, owner="")
@@ -276,10 +276,10 @@ async def reconcile(world: World) -> None:
 
 async def definition_change(world: World) -> None:
     rows = world.definitions
-    if world.rng.random() < 0.5:  # noqa: PLR2004
+    if world.rng.random() < 0.5:
         if rows.pop("D", None) is None:
             rows["D"] = Definition("D", PROJECT, TOGGLED)
-    elif world.versions < 3:  # noqa: PLR2004
+    elif world.versions < 3:
         world.versions += 1
         rows["C"] = Definition("C", PROJECT, versioned(world.versions))
 

@@ -118,7 +118,7 @@ def report(summary: Summary, options: Options, mutant: str) -> str:
     for seed, details in summary.failures[:20]:
         lines += ["", f"seed {seed}: python -m tests.simulation.simulate --runs 1 --seed {seed} --verbose{flags}"]
         lines += [f"  {detail}" for detail in details]
-    if len(summary.failures) > 20:  # noqa: PLR2004
+    if len(summary.failures) > 20:
         lines += ["", f"failing seeds: {' '.join(str(seed) for seed, _ in summary.failures)}"]
     return "\n".join(lines)
 
@@ -143,7 +143,7 @@ def main() -> int:
                 found.append(result)
         summary = summarise(found)
     else:
-        processes = 1 if args.runs < 20 else args.processes  # noqa: PLR2004
+        processes = 1 if args.runs < 20 else args.processes
         summary = summarise(results(seeds, options, processes=processes, mutant=args.mutant))
     print(report(summary, options, args.mutant))  # noqa: T201
     return 1 if summary.failures else 0

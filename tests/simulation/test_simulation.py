@@ -38,7 +38,7 @@ def test_the_same_seed_is_the_same_run_in_another_process(hash_seed: str):
         "from tests.simulation.world import Options, simulate\n"
         f"for seed in {seeds}: print(simulate(seed, prepare(), Options()).digest)\n"
     )
-    ran = subprocess.run(
+    ran = subprocess.run(  # noqa: S603 - our own program
         [sys.executable, "-c", program],
         cwd=ROOT,
         env={**os.environ, "PYTHONHASHSEED": hash_seed},

@@ -20,14 +20,17 @@ from service.shards.errors import TransientError
 T = TypeVar("T")
 
 CALL_TIMEOUT = 7.0
-"""Seconds within which a request that was sent takes effect, if it ever does: the adapters' clients bound it. Longer than
-most leases here, as it is in production: so a dead worker's last call may land after its successor's first."""
+"""Seconds within which a request that was sent takes effect, if it ever does: the adapters' clients bound it. Longer
+than most leases here, as in production: so a dead worker's last call may land after its successor's first."""
 
 
 AT_ONCE = 0.1
 """Seconds within which some calls take effect, if ever, unless a run is `harsh`: sink calls in half of the runs, and
 dead letters. A letter that lands later than that may meet a successor that has found the user meanwhile and scored
 the event: an insert that a network holds for longer than a lease is not promised against."""
+
+
+_WITHOUT_ANSWER = frozenset({"throttle", "error", "outage", "partition", "reset"})
 
 
 class Rates(msgspec.Struct):
@@ -116,27 +119,23 @@ class Wire:
         if not self._running.is_set():
             await self._running.wait()
         ether, rng = self.ether, self._rng
-        delay, answer = rng.uniform(0.002, 0.02), ""
+        delay = rng.uniform(0.002, 0.02)
         if kind == "sink":
             delay += rng.uniform(0.5, 1.0) * ether.sink_s
-        if not ether.healed:
-            fault = self._fault(kind)
-            if fault is not None:
-                ether.faults[fault] += 1
-                if fault in {"throttle", "error", "outage", "partition"}:
-                    await self.sleep(delay)
-                    raise TransientError(f"injected: {fault}", throttled=fault == "throttle")
-                if fault == "slow call":
-                    delay = rng.uniform(0.1, CALL_TIMEOUT)
-                answer = fault
-        if answer == "reset":
-            self._set_adrift(kind, operation, self._longest_drift(kind))
-            await self.sleep(delay)
-            raise TransientError("injected: connection reset")
+        fault = None if ether.healed else self._fault(kind)
+        if fault is not None:
+            ether.faults[fault] += 1
+            if fault == "reset":
+                self._set_adrift(kind, operation, self._longest_drift(kind))
+            if fault in _WITHOUT_ANSWER:
+                await self.sleep(delay)
+                raise TransientError(f"injected: {fault}", throttled=fault == "throttle")
+            if fault == "slow call":
+                delay = rng.uniform(0.1, CALL_TIMEOUT)
         result = await self._send(kind, operation, delay)
         if not self._running.is_set():
             await self._running.wait()
-        if answer == "lost answer":
+        if fault == "lost answer":
             raise TransientError("injected: answer lost")
         return result
 
@@ -158,7 +157,7 @@ class Wire:
         except asyncio.CancelledError:
             if not future.done() or future.cancelled():
                 arriving.cancel()
-                if self._rng.random() < 0.5:  # noqa: PLR2004
+                if self._rng.random() < 0.5:
                     self._set_adrift(kind, operation, self._longest_drift(kind))
             raise
 

@@ -112,7 +112,7 @@ class SimWorker:
         self.rng = random.Random(f"{world.seed} {name}")
         self.wire = Wire(world.ether, self.rng, name)
         self.clock = VirtualClock(self.wire)  # type: ignore[arg-type] # all a clock asks of a gate is `sleep`
-        # A clock that is ahead when the first leader notes where LATEST was skips what comes next: that is no fault here.
+        # With a clock that is ahead, the first leader notes a LATEST that is still to come, and skips events.
         self.clock.skew_ms = self.rng.randint(-500, 0 if world.plan.latest else 500)
         self.resumed_at = float("-inf")
         self._world = world
@@ -162,7 +162,7 @@ class SimWorker:
             [SimSink(world.sink, wire, world.witness, tuning.sink_batch)],
             scores,
             letters,
-            lambda shard_id: self.coordinators["publish"].holds(shard_id),
+            lambda shard_id: self.coordinators["publish"].holds(shard_id),  # noqa: PLW0108 - not there yet here
             clock,
             metrics,
             self.rng,
@@ -185,7 +185,7 @@ class SimWorker:
                 source=SimSource(stream, stream_id, Port(wire, f"{pipeline} stream")),
                 store=leases,
                 membership=leases,
-                consumer=consumer,  # type: ignore[arg-type] # one loop for two kinds of batches
+                consumer=consumer,
                 settings=settings,
                 clock=clock,
                 rng=self.rng,

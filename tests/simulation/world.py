@@ -111,7 +111,7 @@ class World:
         self.scores.items[UserKey("spoilt", PROJECT)] = Rejected(Reason.BAD_SCORE_ITEM, "Score is not a number")
         for user in (*self.users, "spoilt", "refused"):
             self.identities[EndpointKey(f"known {user}", PROJECT)] = user
-            if self.rng.random() < 0.5:  # noqa: PLR2004
+            if self.rng.random() < 0.5:
                 self.owners[EndpointKey(f"late {user}", PROJECT)] = user
 
     def put(self) -> None:
@@ -128,9 +128,9 @@ class World:
             endpoint, named = f"late {user}", ""
         elif kind in {"nobody", "anonymous"}:
             endpoint, named = f"nobody {self._count}", ""
-        elif rng.random() < 0.3:  # noqa: PLR2004
+        elif rng.random() < 0.3:
             named = ""
-        elif rng.random() < 0.1:  # noqa: PLR2004
+        elif rng.random() < 0.1:
             endpoint = f"late {user}"
         whose = "" if kind in {"nobody", "anonymous", "probe", "malformed"} else user
         shard_id = rng.choice(self.events.open())
@@ -180,9 +180,7 @@ class World:
         if not self.workers:
             self.start_worker()
         healed_at = now()
-        while now() < healed_at + DRAIN_S and (self._crashed() or self.left()):
-            if self._crashed():
-                break
+        while now() < healed_at + DRAIN_S and not self._crashed() and self.left():  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(1.0)
         return now() - healed_at
 
@@ -194,7 +192,7 @@ class World:
         """Put the events, in bursts."""
         if self.plan.latest:
             # What arrives before the first leader has written down where to start is not asked for.
-            while self.leases["ingest"].leader is None:
+            while self.leases["ingest"].leader is None:  # noqa: ASYNC110 - the table tells nobody
                 await asyncio.sleep(0.5)
             await asyncio.sleep(1.0)
         left = self.plan.events
