@@ -60,6 +60,8 @@ STABLE_S = 2.0
 """Seconds for which all must stay right: what comes late would count something twice."""
 QUIET_BUT_WRONG_S = 15.0
 RESHARD_TIMEOUT_S = 30.0
+CALM_SHARE = 0.3
+"""Share of the events before the proxy's faults begin: take-overs are timed without and with them."""
 KILLED_AGAIN = 0.3
 """Probability that a worker that was killed is killed once more while it starts."""
 DECK = ("SIGKILL", "SIGTERM", "SIGSTOP", "SIGKILL", "SIGTERM", "two SIGKILLs", "SIGTERM")
@@ -101,6 +103,7 @@ class Run:
         self._reshards: list[str] = []
         self._faults: list[str] = []
         self._reported: set[str] = set()
+        self._storming = False
         self._done = False
         self.logs = Path(tempfile.mkdtemp(prefix="scoring-chaos-"))
 
@@ -119,6 +122,7 @@ class Run:
         self._prepare()
         played_s = self._campaign()
         self._proxy.set_rates(CALM)
+        self._storming = False
         self._say("healing: no more faults, all workers running")
         self._fleet.start_missing()
         drained_s, found = self._drain()
@@ -198,11 +202,15 @@ class Run:
         options = self._options
         self._fleet.start_missing()
         self._until(self._settled, SETTLE_TIMEOUT_S, "three workers share the shards")
-        self._proxy.set_rates(STORM.times(options.storm))
+        self._due = [
+            (0.15, self._split),
+            (CALM_SHARE, self._begin_storm),
+            (0.45, self._merge),
+            (0.70, self._double),
+        ]
         began = time.monotonic()
         records = campaign(self._population, options.events, options.seed, rate=options.events / options.seconds)
         producer = _client("kinesis", self._proxy.endpoint_url, timeout_s=60)
-        self._due = [(0.15, self._split), (0.40, self._merge), (0.65, self._double)]
         with Playback(producer, STREAM, records, self._tell) as self._playback:
             for attack in self._attacks():
                 # A worker that has only started cannot take anything over yet.
@@ -214,6 +222,12 @@ class Run:
         while self._due:
             self._due.pop(0)[1]()
         return time.monotonic() - began
+
+    def _begin_storm(self) -> None:
+        if self._options.storm:
+            self._proxy.set_rates(STORM.times(self._options.storm))
+            self._storming = True
+            self._say("the storm begins: faults in every service")
 
     def _tell(self, meanings: Sequence[Meaning]) -> None:
         with self._telling:
@@ -291,7 +305,9 @@ class Run:
             for life in lives:
                 life.send(number)
 
-        take_over = self._watch.strike(kind, lambda owner: any(life.owns(owner) for life in lives), send)
+        take_over = self._watch.strike(
+            kind, lambda owner: any(life.owns(owner) for life in lives), send, storm=self._storming
+        )
         self._take_overs.append(take_over)
         return take_over
 

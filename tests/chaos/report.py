@@ -106,16 +106,17 @@ def aim_s(kind: str, lease_s: float) -> float | None:
 
 def _take_overs(report: Report) -> list[str]:
     lines = [f"take-over, seconds from the signal until each lease has another owner (lease {report.lease_s:g} s)"]
-    for kind in sorted({each.kind for each in report.take_overs}):
-        of_kind = [each for each in report.take_overs if each.kind == kind]
-        seconds = sorted(each.seconds for each in of_kind if each.seconds is not None and each.leases)
+    for storm, kind in sorted({(each.storm, each.kind) for each in report.take_overs}):
+        some = [each for each in report.take_overs if (each.storm, each.kind) == (storm, kind)]
+        seconds = sorted(each.seconds for each in some if each.seconds is not None and each.leases)
         aim = aim_s(kind, report.lease_s)
         figures = "no victim held a lease"
         if seconds:
             figures = f"median {median(seconds):5.2f}, longest {seconds[-1]:5.2f}"
             if aim is not None:
                 figures += f", {sum(second <= aim for second in seconds)} of {len(seconds)} within {aim:g} s"
-        leases = sum(each.leases for each in of_kind)
-        led = sum(each.led for each in of_kind)
-        lines.append(f"  {kind:<16} {len(of_kind):>3} times, {leases:>3} leases, {led:>2} of a leader: {figures}")
+        leases = sum(each.leases for each in some)
+        led = sum(each.led for each in some)
+        weather = "with faults" if storm else "without"
+        lines.append(f"  {weather:<12}{kind:<17}{len(some):>2} times, {leases:>2} leases, {led:>2} leaders: {figures}")
     return lines

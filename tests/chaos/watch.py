@@ -29,6 +29,7 @@ class TakeOver(msgspec.Struct):
     Attributes:
         kind: What was done to them.
         led: Whether one of them led a pipeline.
+        storm: Whether the proxy had faults.
         began: Monotonic second of the signal.
         pending: Leases that have no new owner yet, and the old one.
         leases: How many there were.
@@ -37,6 +38,7 @@ class TakeOver(msgspec.Struct):
 
     kind: str
     led: bool
+    storm: bool
     began: float
     pending: dict[str, str]
     leases: int
@@ -97,20 +99,21 @@ class LeaseWatch:
         """Read now."""
         return read(self._dynamodb, self._table)
 
-    def strike(self, kind: str, owned: Callable[[str], bool], signal: Callable[[], None]) -> TakeOver:
+    def strike(self, kind: str, owned: Callable[[str], bool], signal: Callable[[], None], *, storm: bool) -> TakeOver:
         """Note what the victims hold, send the signal, and watch it being taken over.
 
         Args:
             kind: What is done.
             owned: Says whether an owner is a victim.
             signal: Sends it.
+            storm: Whether the proxy has faults.
         """
         before = self.leases()
         pending = {key: row.owner for key, row in before.rows.items() if not row.finished and owned(row.owner)}
         led = any(owned(leader) for leader in before.leaders)
         began = time.monotonic()
         signal()
-        take_over = TakeOver(kind, led, began, pending, len(pending))
+        take_over = TakeOver(kind, led, storm, began, pending, len(pending))
         with self._lock:
             self._open.append(take_over)
         return take_over

@@ -36,7 +36,7 @@ def test_a_short_run_is_exact(tmp_path: Path):
     last = done.stdout.strip().splitlines()[-1]
     assert last.startswith("EXACT: 3,000 events, 120 users, ")
     assert last.endswith(" 3 reshards")
-    for said in ("response lost after the request", "SIGKILL", "2 to 3 open shards", "2 to 4 open shards"):
+    for said in ("response lost after the request", "leaders: ", "2 to 3 open shards", "2 to 4 open shards"):
         assert said in done.stdout
     assert list(tmp_path.iterdir()) == []
 
