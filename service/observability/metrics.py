@@ -77,7 +77,7 @@ class Metrics:
         self.bytes_read = self._counter("read_bytes", "Bytes of records fetched.", "pipeline")
         self.lag = self._gauge(
             "lag_seconds",
-            "Age of the oldest record not yet durably dealt with; 0 at the tip.",
+            "Age of the oldest record not yet durably dealt with; 0 at the tip; rises while a shard cannot be read.",
             "pipeline",
             "shard",
         )
@@ -202,7 +202,7 @@ class Metrics:
 
     def _running(self) -> None:
         self.aws_requests = self._counter(
-            "aws_requests", "HTTP requests sent to AWS, retries included: ok, throttled, error.",
+            "aws_requests", "HTTP requests sent to AWS, retries included: ok, absent (404), throttled, error.",
             "service", "operation", "outcome",
         )  # fmt: skip
         self.aws_seconds = self._histogram(

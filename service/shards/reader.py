@@ -37,6 +37,9 @@ FIRST_RECORD_SIZE = 16 * 1024
 """Bytes; size of a record assumed before one was seen: rather too large, as all shards start at once and the
 first page is the one whose size nobody knows."""
 
+OVERDUE_S = 3.0
+"""Seconds beyond `poll_max` without a page after which a reader no longer knows how far behind it is."""
+
 _SMOOTHING = 0.5
 """Weight of the newest page in the average record size."""
 
@@ -90,7 +93,6 @@ class Reader(Generic[P, T]):
 
     Attributes:
         in_hand: Bytes fetched and not yet released.
-        behind: Seconds behind the tip at the last fetch; None before the first.
         ended: Whether the end of the shard was read.
         children: The shard's children, at its end, where the stream names them.
     """
@@ -109,9 +111,21 @@ class Reader(Generic[P, T]):
         self._gone_lists = 0
         self._spare = False
         self.in_hand = 0
-        self.behind: float | None = None
+        self._behind: float | None = None
+        self._read_at = reading.clock.monotonic()
         self.ended = False
         self.children: Sequence[Shard] = ()
+
+    @property
+    def behind(self) -> float | None:
+        """Seconds behind the tip at the last fetch, None before the first; once overdue, at most how far it is now.
+
+        A shard that cannot be read shows a lag that rises, as one that cannot be committed does.
+        """
+        unread = self._reading.clock.monotonic() - self._read_at
+        if unread <= self._reading.settings.poll_max + OVERDUE_S:
+            return self._behind
+        return (self._behind or 0.0) + unread
 
     async def run(self) -> None:
         """Fetch until the end of the shard; to be cancelled for a stop. Closes the buffer on the way out."""
@@ -153,7 +167,8 @@ class Reader(Generic[P, T]):
         self._backoff.succeeded()
         self._gone_lists = 0
         self._iterator = page.next_iterator
-        self.behind = (page.behind_ms or 0) / 1000
+        self._behind = (page.behind_ms or 0) / 1000
+        self._read_at = reading.clock.monotonic()
         if page.next_iterator is None:
             self.ended, self.children = True, page.children
             return 0

@@ -73,7 +73,7 @@ class Tail(Generic[P, T]):
     def lag(self, now_ms: int) -> float | None:
         """Return seconds since the oldest record in hand arrived, else how far behind the tip the last read was.
 
-        None before the first read.
+        None before the first read, unless that is overdue. Rises by a second per second while nothing goes on.
         """
         oldest = self._arrivals[0] if self._arrivals else self._buffer.oldest_arrival_ms
         if oldest is not None:
