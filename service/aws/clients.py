@@ -150,7 +150,7 @@ def observe(client: AwsClient, metrics: Metrics) -> None:
             outcome = "error"
         else:
             status = parsed_response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-            outcome = outcome_of(status, parsed_response.get("Error", {}).get("Code", ""))
+            outcome = outcome_of(status, parsed_response.get("Error", {}).get("Code", ""), operation)
         metrics.aws_requests.labels(service, operation, outcome).inc()
         if context.get("retries", {}).get("attempt", 1) > 1:
             metrics.aws_retries.labels(service, operation).inc()

@@ -54,6 +54,10 @@ _PASSING = frozenset(
 )
 """Codes of faults that pass by themselves; credentials that expired are renewed by the next call."""
 
+_LOOKUPS = frozenset({"GetEndpoint", "GetUserEndpoints"})
+"""Operations whose 404 (`NotFoundException`) is what was asked
+(https://docs.aws.amazon.com/pinpoint/latest/apireference/apps-application-id-endpoints-endpoint-id.html)."""
+
 _DENIED = frozenset({"AccessDenied", "AccessDeniedException", "NotAuthorizedException", "UnauthorizedOperation"})
 
 _UNREACHABLE = (
@@ -96,13 +100,15 @@ def is_condition_failure(error: boto.ClientError) -> bool:
     return code_of(error) == "ConditionalCheckFailedException"
 
 
-def outcome_of(status: int, code: str) -> str:
-    """Return how a request went, as a metric label: `ok`, `throttled` or `error`.
+def outcome_of(status: int, code: str, operation: str = "") -> str:
+    """Return how a request went, as a metric label: `ok`, `absent`, `throttled` or `error`.
 
-    A condition that did not hold is an answer, not an error.
+    A condition that did not hold is an answer, not an error; so is that an endpoint, or a user's, is not there.
     """
     if not code or code == "ConditionalCheckFailedException":
         return "ok"
+    if code == "NotFoundException" and operation in _LOOKUPS:
+        return "absent"
     return "throttled" if code in THROTTLES or status == _TOO_MANY_REQUESTS else "error"
 
 

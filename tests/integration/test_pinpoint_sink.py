@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import pytest
 
-from service.aws.clients import AwsSettings, clients
+from service.aws.clients import AwsSettings, clients, observe
 from service.local.pinpoint_fake import Fault, PinpointFake
 from service.local.pinpoint_fake.shapes import EndpointRequest, User
 from service.observability.metrics import Metrics
@@ -333,3 +333,27 @@ def test_lookup_says_whose_an_endpoint_is(monkeypatch: pytest.MonkeyPatch):
 class _NoLetters:
     async def put(self, letters: Sequence[object]) -> None:
         raise AssertionError(letters)
+
+
+def test_a_lookup_answered_with_404_is_no_error_and_a_refused_update_is_one(monkeypatch: pytest.MonkeyPatch):
+    async def main() -> None:
+        async with pinpoint(monkeypatch) as world:
+            observe(world.client, world.metrics)
+            world.add("u", "mail")
+            lookup = PinpointLookup(world.client, world.metrics, per_second=1000)
+            assert await lookup.user_of(EndpointKey("mail", APP)) == "u"
+            assert await lookup.user_of(EndpointKey("nobody", APP)) == ""
+            assert await world.sink.publish([change("stranger", "1")]) == [NoTarget()]
+            world.fake.faults.add(Fault(operation="UpdateEndpointsBatch", status=404))
+            with pytest.raises(Exception, match="NotFoundException"):
+                await world.client.update_endpoints_batch(ApplicationId=APP, EndpointBatchRequest={"Item": []})
+
+            def count(operation: str, outcome: str) -> float | None:
+                labels = {"service": "pinpoint", "operation": operation, "outcome": outcome}
+                return world.metrics.registry.get_sample_value("scoring_aws_requests_total", labels)
+
+            assert [count("GetEndpoint", outcome) for outcome in ("ok", "absent", "error")] == [1, 1, None]
+            assert (count("GetUserEndpoints", "absent"), count("GetUserEndpoints", "error")) == (1, None)
+            assert count("UpdateEndpointsBatch", "error") == 1
+
+    asyncio.run(main())
