@@ -128,6 +128,11 @@ class Ingest:
         started = self._clock.monotonic()
         batch = prepared.batch
         if prepared.tally is None:
+            # Before the scores: a mark set by a later event of the same user would hide, from whoever reads the batch
+            # again and knows the user by then, that this one is in no score.
+            if prepared.letters:
+                await self._dead_letters.put(prepared.letters)
+                started = self._took("dead_letter", started)
             tally = Tally()
             if prepared.groups:
                 tag = shard_tag(batch.stream, batch.shard_id)
@@ -137,7 +142,7 @@ class Ingest:
             for key, why in prepared.tally.refused.items():
                 self._refuse(prepared, key, why)
             started = self._took("commit", started)
-        if prepared.letters:
+        if prepared.tally.refused:
             await self._dead_letters.put(prepared.letters)
             self._took("dead_letter", started)
         self._count(prepared, prepared.tally)

@@ -12,6 +12,7 @@ from service.pipelines.concurrency import AdaptiveLimit
 from service.pipelines.definition_book import CurrentDefinitions
 from service.pipelines.identity import IdentityResolver, IdentitySettings
 from service.pipelines.ingest import CLOCK_SKEW_MS, Ingest
+from service.pipelines.ports import EndpointKey
 from service.scoring.definitions import Definition, Malformed
 from service.scoring.event import Reason
 from service.scoring.fold import ScoreState, UserKey
@@ -184,6 +185,25 @@ def test_a_commit_tried_again_after_a_failure_of_the_dead_letters_counts_nothing
     run(main())
     assert world.score("ann") == 10
     assert (world.counted("scored"), world.counted("replayed"), world.counted("dead_lettered")) == (1, 0, 1)
+
+
+def test_an_event_is_set_aside_before_a_later_one_of_its_user_marks_it_as_dealt_with():
+    world = World()
+    records = batch(body("open", "e", campaign_id="c"), body("open", "other", "ann"))
+
+    async def main() -> None:
+        await world.book.refresh()
+        ingest = world.restart()
+        prepared = await ingest.prepare(records)
+        world.letters.faults.append(RuntimeError("the worker dies here"))
+        with pytest.raises(RuntimeError):
+            await ingest.commit(prepared)
+        await world.identities.learn({EndpointKey("e", P): "ann"})
+        again = world.restart()
+        await again.commit(await again.prepare(records))
+
+    run(main())
+    assert (world.score("ann"), world.reasons()) == (20, [])
 
 
 def test_a_commit_tried_again_after_the_table_could_not_be_read_scores_its_events():
