@@ -144,6 +144,21 @@ def tally_before_commit() -> AbstractContextManager[Any]:
     return mock.patch.object(ingest.Ingest, "commit", wrong)
 
 
+def letters_after_scores() -> AbstractContextManager[Any]:
+    """Records are set aside only after the scores of their batch are written (as they once were)."""
+    original = ingest.Ingest.commit
+
+    async def wrong(self: ingest.Ingest, prepared: ingest.Prepared) -> None:
+        letters, prepared.letters = prepared.letters, []
+        try:
+            await original(self, prepared)
+        finally:
+            prepared.letters = letters + prepared.letters
+        await self._dead_letters.put(prepared.letters)
+
+    return mock.patch.object(ingest.Ingest, "commit", wrong)
+
+
 def two_in_flight() -> AbstractContextManager[Any]:
     """A change does not wait for the one before it of the same user."""
     original = outbox.Outbox.offer
@@ -180,6 +195,7 @@ MUTANTS: dict[str, Mutant] = {
     "no late mending": no_mending,
     "letters not asked for": letters_not_asked,
     "failed commit taken for done": tally_before_commit,
+    "letters after scores": letters_after_scores,
     "two publishes in flight": two_in_flight,
     "no mending by the late worker": no_doubt,
     "no mending by the successor": no_watch,

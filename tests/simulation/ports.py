@@ -242,7 +242,7 @@ class DefinitionPort:
 class IdentityPort:
     """`Identities` and `EndpointLookup`."""
 
-    def __init__(self, table: dict[EndpointKey, str], owners: dict[EndpointKey, str], wire: Wire) -> None:
+    def __init__(self, table: dict[EndpointKey, str], owners: dict[EndpointKey, tuple[str, float]], wire: Wire) -> None:
         self._table = table
         self._owners = owners
         self._wire = wire
@@ -256,7 +256,8 @@ class IdentityPort:
         await self._wire.call("identities", lambda: self._table.update(users))
 
     async def user_of(self, key: EndpointKey) -> str:
-        return await self._wire.call("lookup", lambda: self._owners.get(key, ""))
+        user, since = self._owners.get(key, ("", 0.0))
+        return await self._wire.call("lookup", lambda: user if now() >= since else "")
 
 
 class SimSink:

@@ -50,7 +50,7 @@ class Schedule(msgspec.Struct):
         seconds: Virtual time within which faults begin.
         feed_s: Time in which the events come, more or less.
         late_sink: Sink calls of the dead take effect up to `CALL_TIMEOUT` late, rather than at once or never.
-        sink_s: What a sink call takes.
+        sink_s, letters_s: What a call of the sink, or of the dead letters, takes.
         latest: Workers start at LATEST; events come once the first leader has noted when that was.
     """
 
@@ -61,6 +61,7 @@ class Schedule(msgspec.Struct):
     rates: Rates
     late_sink: bool
     sink_s: float
+    letters_s: float
     latest: bool
     actions: list[tuple[float, Action]]
 
@@ -91,6 +92,7 @@ def draw(rng: random.Random, options: Options) -> Schedule:
         feed_s=seconds * rng.choice([0.4, 0.7, 1.0]),
         rates=rates,
         sink_s=rng.choice([0.0, 0.0, 0.3, 2.0]),
+        letters_s=rng.choice([0.0, 0.0, 0.5, 2.0]),
         late_sink=rng.random() < 0.5 or options.harsh,
         latest=rng.random() < 0.15,
         actions=actions,

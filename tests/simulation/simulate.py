@@ -42,6 +42,10 @@ PROMISES = {
 }
 
 
+PROGRESS = 1000
+"""Runs between two lines that say how far it is."""
+
+
 class Summary(msgspec.Struct):
     """All runs of a call; `broken` counts runs, by promise."""
 
@@ -96,6 +100,10 @@ def summarise(found: Iterable[Result]) -> Summary:
     summary = Summary()
     for result in found:
         summary.add(result)
+        if summary.runs % PROGRESS == 0:
+            rate = summary.runs / (time.perf_counter() - started)
+            broken = f"{len(summary.failures)} failed {[seed for seed, _ in summary.failures[-5:]]}"
+            print(f"{summary.runs:,} runs, {rate:.1f}/s, {broken}", file=sys.stderr, flush=True)  # noqa: T201
     summary.seconds = time.perf_counter() - started
     return summary
 

@@ -19,6 +19,7 @@ SHOWN_BY = {
     "no late mending": {"unpublished"},
     "letters not asked for": {"lettered_and_scored"},
     "failed commit taken for done": {"under", "checkpoint"},
+    "letters after scores": {"under"},
     "two publishes in flight": {"two_in_flight", "crashed"},
     "no mending by the late worker": {"unpublished"},
 }

@@ -53,12 +53,12 @@ class Ether:
         rates: In force now.
         down: Kinds of calls that fail for everybody.
         healed: Nothing fails any more.
-        sink_s: What a sink call takes, seconds.
+        sink_s, letters_s: What a call of a sink, or of the dead letters, takes, seconds.
         adrift: Calls whose caller is gone and that will still take effect.
         digest: Of everything that took effect, in order.
     """
 
-    def __init__(self, rates: Rates, *, late_sink: bool, sink_s: float, harsh: bool) -> None:
+    def __init__(self, rates: Rates, *, late_sink: bool, sink_s: float, letters_s: float, harsh: bool) -> None:
         self.faults: Counter[str] = Counter()
         self.rates = rates
         self.down: Counter[str] = Counter()
@@ -66,10 +66,15 @@ class Ether:
         self.adrift = 0
         self.late_sink = late_sink
         self.sink_s = sink_s
+        self.letters_s = letters_s
         self.harsh = harsh
         self.digest = 0
         self.entries = 0
         self.log: list[str] | None = None
+
+    def seconds(self, kind: str) -> float:
+        """Return what a call takes at most, beyond what every call takes."""
+        return {"sink": self.sink_s, "letters": self.letters_s}.get(kind, 0.0)
 
     def note(self, what: str, *details: object) -> None:
         """Add to the event log."""
@@ -119,9 +124,7 @@ class Wire:
         if not self._running.is_set():
             await self._running.wait()
         ether, rng = self.ether, self._rng
-        delay = rng.uniform(0.002, 0.02)
-        if kind == "sink":
-            delay += rng.uniform(0.5, 1.0) * ether.sink_s
+        delay = rng.uniform(0.002, 0.02) + rng.uniform(0.5, 1.0) * ether.seconds(kind)
         fault = None if ether.healed else self._fault(kind)
         if fault is not None:
             ether.faults[fault] += 1

@@ -69,7 +69,7 @@ class World:
     """Everything outside the workers.
 
     Attributes:
-        owners: What the identity fallback knows.
+        owners: What the identity fallback knows, and from which second on.
         sink: What the sink holds: revision and score.
     """
 
@@ -79,7 +79,13 @@ class World:
         self.metrics = metrics
         self.options = options
         self.plan = draw(rng, options)
-        self.ether = Ether(self.plan.rates, late_sink=self.plan.late_sink, sink_s=self.plan.sink_s, harsh=options.harsh)
+        self.ether = Ether(
+            self.plan.rates,
+            late_sink=self.plan.late_sink,
+            sink_s=self.plan.sink_s,
+            letters_s=self.plan.letters_s,
+            harsh=options.harsh,
+        )
         self.ether.log = [] if verbose else None
         self.witness = Witness(EVENTS)
         self.events = self._stream("ingest", rng.randint(1, 3), 10 ** rng.choice([20, 55]) - rng.randint(1, 700))
@@ -91,7 +97,7 @@ class World:
         self.definitions = first_definitions()
         self.versions = 0
         self.identities: dict[EndpointKey, str] = {}
-        self.owners: dict[EndpointKey, str] = {}
+        self.owners: dict[EndpointKey, tuple[str, float]] = {}
         self.sink: dict[UserKey, Any] = {}
         self.tuning = tuning(rng)
         if self.plan.latest:
@@ -112,7 +118,7 @@ class World:
         for user in (*self.users, "spoilt", "refused"):
             self.identities[EndpointKey(f"known {user}", PROJECT)] = user
             if self.rng.random() < 0.5:
-                self.owners[EndpointKey(f"late {user}", PROJECT)] = user
+                self.owners[EndpointKey(f"late {user}", PROJECT)] = user, self.rng.uniform(0, self.plan.seconds)
 
     def put(self) -> None:
         """One more event."""
@@ -130,7 +136,7 @@ class World:
             endpoint, named = f"nobody {self._count}", ""
         elif rng.random() < 0.3:
             named = ""
-        elif rng.random() < 0.1:
+        elif rng.random() < 0.2:
             endpoint = f"late {user}"
         whose = "" if kind in {"nobody", "anonymous", "probe", "malformed"} else user
         shard_id = rng.choice(self.events.open())
@@ -161,7 +167,7 @@ class World:
     def heal(self) -> None:
         """From now on nothing fails."""
         self.ether.healed = True
-        self.ether.sink_s = 0.0
+        self.ether.sink_s = self.ether.letters_s = 0.0
         self.events.iterator_life = self.changes.iterator_life = 60.0
         self.events.settle()
         self.changes.settle()
