@@ -160,6 +160,36 @@ class ItemsAnswer(TypedDict, total=False):
     ConsumedCapacity: list[_ConsumedCapacity]
 
 
+class PageAnswer(TypedDict, total=False):
+    """https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_Scan.html, and Query's."""
+
+    Items: list[_Item]
+    Count: int
+    ScannedCount: int
+    LastEvaluatedKey: _Item
+    ConsumedCapacity: _ConsumedCapacity
+
+
+class ItemAnswer(TypedDict, total=False):
+    """https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_GetItem.html."""
+
+    Item: _Item
+    ConsumedCapacity: _ConsumedCapacity
+
+
+class _CollectionMetrics(TypedDict, total=False):
+    ItemCollectionKey: _Item
+    SizeEstimateRangeGB: list[float]
+
+
+class WriteAnswer(TypedDict, total=False):
+    """https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_PutItem.html, and UpdateItem's."""
+
+    Attributes: _Item
+    ConsumedCapacity: _ConsumedCapacity
+    ItemCollectionMetrics: _CollectionMetrics
+
+
 class _MessageBody(TypedDict, total=False):
     Message: str
     RequestID: str
@@ -216,6 +246,16 @@ OPERATIONS = (
         _encode,
         _decoder(ItemsAnswer),
     ),
+    *(
+        Operation("dynamodb", name, method, lambda p: p["TableName"], _encode, _decoder(answer))
+        for name, method, answer in (
+            ("GetItem", "get_item", ItemAnswer),
+            ("PutItem", "put_item", WriteAnswer),
+            ("Query", "query", PageAnswer),
+            ("Scan", "scan", PageAnswer),
+            ("UpdateItem", "update_item", WriteAnswer),
+        )
+    ),
     Operation(
         "pinpoint",
         "UpdateEndpointsBatch",
@@ -226,4 +266,4 @@ OPERATIONS = (
         status=202,
     ),
 )
-"""The operations whose number grows with the events; all others are few."""
+"""The operations whose number grows with the events, or with time (leases and heartbeats); all others are few."""

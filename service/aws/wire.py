@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 MAX_IDLE_S = 15.0
-"""A connection unused for longer is not used again: the other side is likely to close it just then. aiohttp's figure."""
+"""A connection unused for longer is not used again: the other side may close it just then. aiohttp has the same."""
 
 _HEAD_END = b"\r\n\r\n"
 _MAX_HEAD_BYTES = 65_536
@@ -81,22 +81,22 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         buffer = self._buffer
         buffer += data
-        try:
-            if not self._needed:
-                end = buffer.find(_HEAD_END)
-                if end < 0:
-                    if len(buffer) > _MAX_HEAD_BYTES:
-                        raise UnfitAnswerError(f"headers of more than {_MAX_HEAD_BYTES} bytes")
-                    return
-                self._read_head(bytes(buffer[:end]))
-                del buffer[: end + len(_HEAD_END)]
-            if len(buffer) < self._needed - 1:
+        if not self._needed:
+            end = buffer.find(_HEAD_END)
+            if end < 0:
+                if len(buffer) > _MAX_HEAD_BYTES:
+                    self._unfit(f"headers of more than {_MAX_HEAD_BYTES} bytes")
                 return
-            if len(buffer) >= self._needed or self._waiting is None:
-                raise UnfitAnswerError("more than was announced")
-        except (UnfitAnswerError, ValueError, IndexError) as error:
-            self.close()
-            self._fail(error if isinstance(error, UnfitAnswerError) else UnfitAnswerError(str(error)))
+            try:
+                self._read_head(bytes(buffer[:end]))
+            except (UnfitAnswerError, ValueError) as error:
+                self._unfit(str(error))
+                return
+            del buffer[: end + len(_HEAD_END)]
+        if len(buffer) < self._needed - 1:
+            return
+        if len(buffer) >= self._needed or self._waiting is None:
+            self._unfit("more than was announced")
             return
         answer = Answer(self._status, self._headers, buffer)
         waiting = self._waiting
@@ -120,6 +120,10 @@ class _Connection(asyncio.Protocol):
             raise UnfitAnswerError("a body of unknown length")
         # One more than the length, so that 0 can say that the head is not read yet.
         self._needed = int(headers["content-length"]) + 1
+
+    def _unfit(self, why: str) -> None:
+        self.close()
+        self._fail(UnfitAnswerError(why))
 
     def _fail(self, error: Exception) -> None:
         if self._waiting is not None and not self._waiting.done():

@@ -22,8 +22,9 @@ Median = Callable[[str, str, str], float]
 
 def machine() -> str:
     """Return what this ran on, for people."""
+    cpus = Path("/proc/cpuinfo").read_text().splitlines()
     model = next(
-        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        (line.partition(":")[2].strip() for line in cpus if line.startswith("model name")),
         platform.machine(),
     )
     return f"{os.cpu_count()} cores, {model}, Linux {platform.release().split('-')[0]}, load {os.getloadavg()[2]:.1f}"

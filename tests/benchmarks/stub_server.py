@@ -30,6 +30,8 @@ STREAM_ARN = "arn:aws:kinesis:us-east-1:111122223333:stream/engagement"
 SCORES, IDENTITIES, DEFINITIONS = "userEngagementScore", "engagementScoringIdentities", "engagementScoreDefinition"
 TABLE_STREAM = f"arn:aws:dynamodb:us-east-1:111122223333:table/{SCORES}/stream/2026-10-01T00:00:00.000"
 
+TABLE_SHARD = f"shardId-{CREATED:020d}-00000001"
+
 Answer = tuple[int, bytes]
 _encode = msgspec.json.encode
 
@@ -121,7 +123,7 @@ class World:
 
     # Kinesis.
 
-    def call_DescribeStreamSummary(self, _: dict[str, Any]) -> Any:  # noqa: N802
+    def call_DescribeStreamSummary(self, _: dict[str, Any]) -> Any:  # noqa: N802, ANN401
         return {
             "StreamDescriptionSummary": {
                 "StreamName": "engagement",
@@ -145,10 +147,10 @@ class World:
             for shard in range(self.workload.shards)
         ]
 
-    def call_ListShards(self, _: dict[str, Any]) -> Any:  # noqa: N802
+    def call_ListShards(self, _: dict[str, Any]) -> Any:  # noqa: N802, ANN401
         return {"Shards": self._shards()}
 
-    def call_DescribeStream(self, request: dict[str, Any]) -> Any:  # noqa: N802
+    def call_DescribeStream(self, request: dict[str, Any]) -> Any:  # noqa: N802, ANN401
         if "StreamName" in request or request.get("StreamARN"):
             return {
                 "StreamDescription": {
@@ -168,11 +170,11 @@ class World:
                 "StreamStatus": "ENABLED",
                 "StreamViewType": "NEW_AND_OLD_IMAGES",
                 "TableName": SCORES,
-                "Shards": [{"ShardId": f"shardId-{CREATED:020d}-00000001", "SequenceNumberRange": {"StartingSequenceNumber": "1"}}],
+                "Shards": [{"ShardId": TABLE_SHARD, "SequenceNumberRange": {"StartingSequenceNumber": "1"}}],
             }
         }
 
-    def call_GetShardIterator(self, request: dict[str, Any]) -> Any:  # noqa: N802
+    def call_GetShardIterator(self, request: dict[str, Any]) -> Any:  # noqa: N802, ANN401
         if "StreamArn" in request:
             position = int(request.get("SequenceNumber", 0))
             return {"ShardIterator": f"table:{position}"}
@@ -181,7 +183,7 @@ class World:
             position = w.position_of(request["StartingSequenceNumber"]) + 1
         return {"ShardIterator": f"{int(request['ShardId'][-12:])}:{position}"}
 
-    def call_GetRecords(self, request: dict[str, Any]) -> Any:  # noqa: N802
+    def call_GetRecords(self, request: dict[str, Any]) -> Any:  # noqa: N802, ANN401
         name, _, text = request["ShardIterator"].partition(":")
         position = int(text)
         limit = min(request.get("Limit", MAX_PAGE_RECORDS), MAX_PAGE_RECORDS)
@@ -216,7 +218,7 @@ class World:
 
     # DynamoDB.
 
-    def call_DescribeTable(self, request: dict[str, Any]) -> Any:  # noqa: N802
+    def call_DescribeTable(self, request: dict[str, Any]) -> Any:  # noqa: N802, ANN401
         name = request["TableName"]
         keys = KEYS[name]
         return {
@@ -232,20 +234,20 @@ class World:
             }
         }
 
-    def call_Scan(self, request: dict[str, Any]) -> Any:  # noqa: N802
+    def call_Scan(self, request: dict[str, Any]) -> Any:  # noqa: N802, ANN401
         prefix = request.get("ExpressionAttributeValues", {}).get(":prefix", {}).get("S", "")
         table = self.tables[request["TableName"]]
         items = [item for key, item in table.items.items() if key[0].startswith(prefix)]
         return {"Items": items, "Count": len(items), "ScannedCount": len(table.items)}
 
-    def call_Query(self, _: dict[str, Any]) -> Any:  # noqa: N802
+    def call_Query(self, _: dict[str, Any]) -> Any:  # noqa: N802, ANN401
         return {"Items": [], "Count": 0, "ScannedCount": 0}
 
-    def call_GetItem(self, request: dict[str, Any]) -> Any:  # noqa: N802
+    def call_GetItem(self, request: dict[str, Any]) -> Any:  # noqa: N802, ANN401
         item = self._get(self.tables[request["TableName"]], request["Key"])
         return {"Item": item} if item is not None else {}
 
-    def call_BatchGetItem(self, request: dict[str, Any]) -> Any:  # noqa: N802
+    def call_BatchGetItem(self, request: dict[str, Any]) -> Any:  # noqa: N802, ANN401
         responses = {}
         for name, wanted in request["RequestItems"].items():
             table = self.tables[name]
@@ -281,20 +283,20 @@ class World:
             self.write_units += 1
             self.score_written(item, now)
 
-    def call_BatchWriteItem(self, request: dict[str, Any]) -> Any:  # noqa: N802
+    def call_BatchWriteItem(self, request: dict[str, Any]) -> Any:  # noqa: N802, ANN401
         for name, writes in request["RequestItems"].items():
             for write in writes:
                 self._put(self.tables[name], write["PutRequest"]["Item"])
         return {"UnprocessedItems": {}}
 
-    def call_PutItem(self, request: dict[str, Any]) -> Any:  # noqa: N802
+    def call_PutItem(self, request: dict[str, Any]) -> Any:  # noqa: N802, ANN401
         table = self.tables[request["TableName"]]
         there = table.items.get(table.key_of(request["Item"]))
         check(request.get("ConditionExpression", ""), request.get("ExpressionAttributeValues", {}), there)
         self._put(table, request["Item"])
         return {}
 
-    def call_UpdateItem(self, request: dict[str, Any]) -> Any:  # noqa: N802
+    def call_UpdateItem(self, request: dict[str, Any]) -> Any:  # noqa: N802, ANN401
         table = self.tables[request["TableName"]]
         key, values = request["Key"], request["ExpressionAttributeValues"]
         there = table.items.get(table.key_of(key))
@@ -304,7 +306,7 @@ class World:
         self._put(table, item)
         return {"Attributes": item} if request.get("ReturnValues", "").startswith(("ALL_NEW", "UPDATED_NEW")) else {}
 
-    def call_DeleteItem(self, request: dict[str, Any]) -> Any:  # noqa: N802
+    def call_DeleteItem(self, request: dict[str, Any]) -> Any:  # noqa: N802, ANN401
         table = self.tables[request["TableName"]]
         key = table.key_of(request["Key"])
         check(
@@ -313,7 +315,7 @@ class World:
         table.items.pop(key, None)
         return {}
 
-    def call_BatchExecuteStatement(self, request: dict[str, Any]) -> Any:  # noqa: N802
+    def call_BatchExecuteStatement(self, request: dict[str, Any]) -> Any:  # noqa: N802, ANN401
         now = time.time()
         scores = self.tables[SCORES]
         responses, units = [], 0.0
@@ -433,9 +435,11 @@ class Connection(asyncio.Protocol):
             path = path.partition("?")[0]
             status, answer = self._world.answer(method, path, fields.get("x-amz-target", ""), body)
             kind = b"application/json" if path.startswith("/v1/") else b"application/x-amz-json-1.0"
-            response = (
-                b"HTTP/1.1 %d OK\r\nContent-Type: %b\r\nContent-Length: %d\r\nx-amzn-RequestId: 1\r\n\r\n%b"
-                % (status, kind, len(answer), answer)
+            response = b"HTTP/1.1 %d OK\r\nContent-Type: %b\r\nContent-Length: %d\r\nx-amzn-RequestId: 1\r\n\r\n%b" % (
+                status,
+                kind,
+                len(answer),
+                answer,
             )
             if path.startswith("/_bench/"):
                 self._write(response)

@@ -82,8 +82,8 @@ class Table:
 
 def check(condition: str, values: dict[str, Any], item: Item | None) -> None:
     """Raise `ConditionFailedError` where a condition of comparisons and existence tests does not hold."""
-    for test in condition.split(" AND ") if condition else ():
-        test = test.strip()
+    for each in condition.split(" AND ") if condition else ():
+        test = each.strip()
         exists = re.fullmatch(r"attribute_(not_)?exists\((\w+)\)", test)
         if exists:
             there = item is not None and exists[2] in item
@@ -110,7 +110,7 @@ def update(item: Item, expression: str, values: dict[str, Any]) -> None:
             words = action.split()
             if kind == "ADD":
                 item[words[0]] = add(item.get(words[0]), values[words[1]])
-            elif len(words) == 3:  # noqa: PLR2004
+            elif len(words) == 3:
                 item[words[0]] = values[words[2]]
             else:
                 item[words[0]] = add(item.get(words[2]), values[words[4]])

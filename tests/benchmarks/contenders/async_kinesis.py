@@ -16,12 +16,15 @@ POINTS = {"_email.delivered": 2, "_email.open": 10, "_email.click": 50}
 
 
 async def main() -> None:
-    async with get_session().create_client("dynamodb") as dynamodb, Consumer(
-        stream_name="engagement",
-        endpoint_url=os.environ["AWS_ENDPOINT_URL_KINESIS"],
-        iterator_type="TRIM_HORIZON",
-        sleep_time_no_records=0.2,
-    ) as consumer:
+    async with (
+        get_session().create_client("dynamodb") as dynamodb,
+        Consumer(
+            stream_name="engagement",
+            endpoint_url=os.environ["AWS_ENDPOINT_URL_KINESIS"],
+            iterator_type="TRIM_HORIZON",
+            sleep_time_no_records=0.2,
+        ) as consumer,
+    ):
         while True:
             async for event in consumer:
                 await dynamodb.update_item(

@@ -96,7 +96,7 @@ class Connection:
         return bytes(body)
 
 
-def main() -> None:
+def main() -> None:  # noqa: C901 # one loop, as it comes
     kinesis, dynamodb = Connection("kinesis", "KINESIS"), Connection("dynamodb", "DYNAMODB")
     pinpoint = Connection("mobiletargeting", "PINPOINT")
     rows = msgspec.json.decode(dynamodb.call("DynamoDB_20120810.Scan", {"TableName": "engagementScoreDefinition"}))
@@ -117,7 +117,7 @@ def main() -> None:
         "'Revision': ?, 'Applied': ?, 'UpdatedAt': ?}"
     )
     update = (
-        f'UPDATE "{TABLE}" SET Score = Score + ? SET Revision = ? SET Applied = ? SET UpdatedAt = ? '
+        f'UPDATE "{TABLE}" SET Score = Score + ? SET Revision = ? SET Applied = ? SET UpdatedAt = ? '  # noqa: S608
         "WHERE UserId = ? AND PinpointProjectId = ? AND Revision = ?"
     )
     project = {"S": PROJECT}
