@@ -125,12 +125,21 @@ class Leader:
         self._wake.set()
 
     async def step_down(self) -> None:
-        """Let another lead at once. May raise `TransientError`."""
-        row, self._row = self._row, None
+        """Let another lead at once; to be repeated after a `TransientError`, which it may raise.
+
+        A renewal that was cut off when the loops were ended may have been written all the same: the row is then
+        newer than the one known here, and would name this worker until its silence is noticed.
+        """
         self._elected.clear()
-        if row is not None:
-            await self._ports.membership.lead(row, msgspec.structs.replace(row, leader="", counter=row.counter + 1))
-            self._ports.metrics.leading.labels(self._ports.pipeline).set(0)
+        ports, row = self._ports, self._row
+        while row is not None and row.leader == self._worker:
+            self._row = row
+            if await ports.membership.lead(row, msgspec.structs.replace(row, leader="", counter=row.counter + 1)):
+                break
+            row = await ports.membership.leadership()
+        if self._row is not None:
+            self._row = None
+            ports.metrics.leading.labels(ports.pipeline).set(0)
 
     @property
     def row(self) -> Leadership:

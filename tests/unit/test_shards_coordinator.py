@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 
+import msgspec
 import pytest
 
+from service.shards.errors import TransientError
 from service.shards.lease import Lease
 from service.shards.position import LATEST, SHARD_END, timestamp_of
 from service.shards.retirement import Retirement
@@ -126,6 +128,26 @@ def test_a_stopped_worker_finishes_what_is_in_hand():
             assert world.table.leader is not None
             assert world.table.leader.leader == ""
             assert worker.budget.used == 0
+
+    run(story())
+
+
+def test_a_leader_that_leaves_lets_another_lead_at_once_whatever_its_last_renewal_came_to():
+    async def story() -> None:
+        async with World(FakeStream(1)) as world:
+            worker = world.start("a")
+            await world.until(lambda: worker.coordinator.leading)
+            row = world.table.leader
+            assert row is not None
+            world.table.leader = msgspec.structs.replace(row, counter=row.counter + 1)
+            leader = worker.coordinator._session.leader
+            worker.gate.fail = 1.0
+            with pytest.raises(TransientError):
+                await leader.step_down()
+            worker.gate.fail = 0.0
+            await leader.step_down()
+            assert world.table.leader.leader == ""
+            assert not worker.coordinator.leading
 
     run(story())
 
