@@ -1,0 +1,140 @@
+"""What one small task carries, and what a million events cost at AWS's list prices.
+
+    python -m tests.benchmarks.sizing [BENCH_JSON]
+
+Reads the figures of a benchmark (`build/bench.json` unless named); every input is printed with the result.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from tests.benchmarks.contest import ROOT
+from tests.benchmarks.contestants import LAMBDA, SERVICE
+
+HOURS_PER_MONTH = 730
+SECONDS_PER_HOUR = 3600
+READ_UNITS_PER_LOOKUP = 1.0
+"""A consistent read of an item of up to 4 KB
+(https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/read-write-operations.html)."""
+
+
+class Prices(msgspec.Struct, frozen=True):
+    """US dollars, us-east-1, Linux on x86, on demand.
+
+    Attributes:
+        write_million: DynamoDB, per million write request units (https://aws.amazon.com/dynamodb/pricing/on-demand/).
+        read_million: Likewise, read request units.
+        stream_read_million: Per million GetRecords calls on a table's stream; 2.5 million of a month are free.
+        vcpu_hour: Fargate, per vCPU and hour (https://aws.amazon.com/fargate/pricing/).
+        gib_hour: Fargate, per GiB and hour.
+    """
+
+    write_million: float = 0.625
+    read_million: float = 0.125
+    stream_read_million: float = 0.20
+    vcpu_hour: float = 0.04048
+    gib_hour: float = 0.004445
+
+
+PRICES = Prices()
+
+
+class Task(msgspec.Struct, frozen=True):
+    """A Fargate task.
+
+    Attributes:
+        vcpu: Its share of a processor.
+        gib: Its memory.
+        used: The share of its CPU that is planned for: the rest is for bursts and for a task that dies.
+    """
+
+    vcpu: float = 0.25
+    gib: float = 0.5
+    used: float = 0.6
+
+    def hour(self, prices: Prices) -> float:
+        """Return what it costs an hour."""
+        return self.vcpu * prices.vcpu_hour + self.gib * prices.gib_hour
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """A row of the benchmark: microseconds per event; requests and write units per 1,000 events."""
+
+    cpu_us: float
+    requests: float
+    write_units: float
+    reads_per_event: float = 3.0
+    """Score, identity and directory, each once per event where nothing is in memory: the dearest case."""
+
+
+class Costs(msgspec.Struct, frozen=True):
+    """What a task carries, and US dollars per million events."""
+
+    events_per_s: float
+    per_million: dict[str, float]
+
+    @property
+    def total(self) -> float:
+        """Return the sum per million events."""
+        return sum(self.per_million.values())
+
+
+def costs(measured: Measured, prices: Prices, task: Task | None = None) -> Costs:
+    """Return capacity and cost; the task is charged for the seconds in which it would do the work."""
+    task = task or Task()
+    events_per_s = task.vcpu * task.used * 1e6 / measured.cpu_us
+    hours = 1e6 / events_per_s / SECONDS_PER_HOUR
+    return Costs(
+        events_per_s,
+        {
+            "DynamoDB writes": measured.write_units * 1000 / 1e6 * prices.write_million,
+            "DynamoDB reads": measured.reads_per_event * READ_UNITS_PER_LOOKUP * prices.read_million,
+            # A page of the table's stream holds up to 1,000 changes; a third full is what the benchmark shows.
+            "table stream": 1e6 / 333 / 1e6 * prices.stream_read_million,
+            "Fargate": hours * task.hour(prices),
+        },
+    )
+
+
+def main() -> None:
+    """Print inputs, capacity and costs."""
+    path = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build" / "bench.json"
+    if not path.exists():
+        path = Path(__file__).parent / "results" / "bench.json"
+    report = msgspec.json.decode(path.read_bytes())
+    console, task = Console(highlight=False), Task()
+    console.print(f"measured {report['date']} on {report['machine']}, CPython {report['python']}")
+    console.print(f"prices (US dollars): {msgspec.to_builtins(PRICES)}")
+    console.print(f"task: {msgspec.to_builtins(task)}; running all month: {task.hour(PRICES) * HOURS_PER_MONTH:.2f}")
+    table = Table()
+    for title in ("workload", "CPU us/event", "WCU/1,000", "events/s a task", "writes", "reads", "stream", "Fargate"):
+        table.add_column(title, justify="right")
+    table.add_column("per million", justify="right")
+    for row in report["rows"]:
+        if row["workload"] not in {"a", "b", "c"} or row["contender"] not in {SERVICE, LAMBDA}:
+            continue
+        reads = 1.0 if row["contender"] == LAMBDA else {"a": 3.0, "b": 0.6, "c": 1.0}[row["workload"]]
+        found = costs(Measured(row["cpu_us"], row["requests"], row["write_units"], reads), PRICES, task)
+        table.add_row(
+            f"{row['workload']} {row['contender']}",
+            f"{row['cpu_us']:.1f}",
+            f"{row['write_units']:,.0f}",
+            f"{found.events_per_s:,.0f}",
+            *(f"{value:.3f}" for value in found.per_million.values()),
+            f"{found.total:.2f}",
+        )
+    console.print(table)
+    console.print(
+        "Not in it: Kinesis shards, Pinpoint, logs, data transfer. A 0.25 vCPU is taken as a quarter of a core "
+        "of the machine measured."
+    )
+
+
+if __name__ == "__main__":
+    main()
