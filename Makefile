@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALL := PYTHONWARNINGS=ignore $(PIP) install --no-deps --no-build-isolation --editable .
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate chaos check format lock clean
+.PHONY: help demo test bench simulate chaos check format lock clean
 
 help: ## Say what there is
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -17,6 +17,10 @@ demo: $(VENV)/.local ## Play a campaign on the embedded AWS and compare every sc
 
 test: $(VENV)/.dev ## Run the tests
 	@$(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/.dev ## Measure the service beside its alternatives; ARGS=--quick takes two minutes
+	@$(BIN)/python -m tests.benchmarks.bench $(ARGS)
+	@$(BIN)/python -m tests.benchmarks.sizing
 
 check: $(VENV)/.dev ## Lint, types, floors
 	@$(BIN)/ruff check .
@@ -29,6 +33,11 @@ simulate: $(VENV)/.dev ## Thousands of seeded runs with faults in virtual time: 
 
 simulate-scale: $(VENV)/.dev ## 10,000 shards and 200 workers in virtual time
 	@$(BIN)/python -m tests.simulation.scale $(ARGS)
+
+e2e: export E2E_AWS = $(or $(AWS),environment)
+e2e: $(VENV)/.dev ## End to end: on the AWS that AWS_ENDPOINT_URL names, else the embedded one; AWS=real: AWS itself
+	@$(BIN)/python -m tests.e2e.target
+	@$(BIN)/python -m pytest tests/e2e/test_worker.py $(ARGS)
 
 chaos: $(VENV)/.dev ## Kill, hang and stop three real workers under faults; compare every score (needs Node)
 	@$(BIN)/python -m tests.chaos $(ARGS)
