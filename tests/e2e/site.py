@@ -98,7 +98,8 @@ class Site:
             for name, value in self.environment.items():
                 if name.startswith("AWS_"):
                     patch.setenv(name, value)
-            session = boto3.Session()
+            # boto3 itself knows only AWS_DEFAULT_REGION.
+            session = boto3.Session(region_name=self.environment.get("AWS_REGION"))
             for service in services:
                 client = session.client(service, config=config)
                 stack.callback(client.close)
