@@ -60,7 +60,6 @@ class Tail(Generic[P, T]):
         self._slots = asyncio.Semaphore(reading.settings.in_flight)
         self._prepared: asyncio.Queue[_InFlight[P, T] | None] = asyncio.Queue(reading.settings.in_flight)
         self._arrivals: deque[int] = deque()
-        self._since_ms = reading.clock.wall_ms()
         self._durable = self._lease.checkpoint
         self._durable_moved = asyncio.Event()
         self._drained = False
@@ -95,6 +94,9 @@ class Tail(Generic[P, T]):
     async def run(self) -> bool:
         """Read until the end of the shard or `hand_over`.
 
+        Every log line written below carries the pipeline, stream, shard and worker, and the lease as it was taken:
+        its owner and counter, which the lease table's history shows too.
+
         Returns:
             Whether the shard is finished; otherwise its lease is released.
 
@@ -105,6 +107,7 @@ class Tail(Generic[P, T]):
             pipeline=self._reading.pipeline,
             stream=self._reading.source.stream.name,
             shard=self._lease.shard_id,
+            lease=f"{self._lease.owner}#{self._lease.counter}",
             worker=self._held.worker,
         )
         try:
@@ -143,7 +146,7 @@ class Tail(Generic[P, T]):
                 records=records,
                 deadline=self._held.deadline(),
                 taken_over=clock.monotonic() < self._held.seized_at + settings.call_timeout,
-                since_ms=self._since_ms,
+                replayed=self._reader.may_be_replayed(records[0]),
             )
             prepared = await self._insist("prepare", partial(consumer.prepare, batch))
             await self._prepared.put(_InFlight(records=records, prepared=prepared))

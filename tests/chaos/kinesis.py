@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -54,9 +55,14 @@ def install() -> None:
 
 
 class KinesisLocal:
-    """A context manager: `with KinesisLocal() as kinesis: ... kinesis.endpoint_url ...`."""
+    """A context manager: `with KinesisLocal() as kinesis: ... kinesis.endpoint_url ...`.
 
-    def __init__(self, *, log_path: Path | None = None) -> None:
+    Args:
+        log_path: Where its output goes; None keeps the end of it for an error.
+        environment: More of its own settings, such as how long a reshard takes.
+    """
+
+    def __init__(self, *, log_path: Path | None = None, environment: Mapping[str, str] | None = None) -> None:
         kept = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "TMPDIR", "LANG"}}
         self._child = ChildProcess(
             "kinesis-local",
@@ -70,7 +76,8 @@ class KinesisLocal:
                 "LOG_LEVEL": "ERROR",
                 "SHOULD_PERSIST_DATA": "false",
                 "LOAD_DATA_IF_EXISTS": "false",
-            },
+            }
+            | dict(environment or {}),
             log_path=log_path,
             keep_stdout=True,
         )

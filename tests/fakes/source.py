@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from service.shards.errors import IteratorExpiredError, RecordsTrimmedError, ShardGoneError
 from service.shards.ports import Page, Record, Shard, StreamId
-from service.shards.position import LATEST, TRIM_HORIZON, sequence_of, timestamp_of
+from service.shards.position import LATEST, SHARD_END, TRIM_HORIZON, sequence_of, timestamp_of
 from tests.fakes.aio import EPOCH_MS, Gate
 
 T = TypeVar("T")
@@ -31,12 +31,13 @@ class FakeShard:
 
 
 class FakeStream:
-    """The stream itself, shared by all workers.
+    """The stream itself, shared by all workers; what it promises is told by tests/contract/test_shard_source.py.
 
     Args:
         shards: Number of first shards.
-        names_children: Whether the last page names the children, as Kinesis does.
-        says_behind: Whether a page says how far behind it is, as Kinesis does.
+        dynamodb: As the stream of a table: the last page names no children, a page is as far behind as its newest
+            record is old, there is no start by time, and a position whose record was trimmed is an error, where
+            Kinesis silently starts at the oldest record held.
         iterator_life: Seconds.
 
     Attributes:
@@ -44,15 +45,12 @@ class FakeStream:
         fetches: Start times of fetches, by shard.
     """
 
-    def __init__(
-        self, shards: int = 1, *, names_children: bool = True, says_behind: bool = True, iterator_life: float = 300
-    ) -> None:
+    def __init__(self, shards: int = 1, *, dynamodb: bool = False, iterator_life: float = 300) -> None:
         self.shards: dict[str, FakeShard] = {}
         self.hidden: set[str] = set()
         self.fetches: dict[str, list[float]] = {}
         self.lists = 0
-        self._names_children = names_children
-        self._says_behind = says_behind
+        self._dynamodb = dynamodb
         self.iterator_life = iterator_life
         self._sequence = 10**40
         for _ in range(shards):
@@ -111,19 +109,22 @@ class FakeStream:
         return [shard.as_listed() for shard in self.shards.values() if shard.shard_id not in self.hidden]
 
     def iterator(self, shard_id: str, position: str) -> str:
+        at_ms, sequence = timestamp_of(position), sequence_of(position)
+        if position == SHARD_END or (self._dynamodb and at_ms is not None):
+            raise ValueError(f"no start at {position}")
         shard = self._known(shard_id)
         if position == TRIM_HORIZON:
             start = shard.trimmed_to
         elif position == LATEST:
             start = len(shard.records)
-        elif (at_ms := timestamp_of(position)) is not None:
+        elif at_ms is not None:
             start = sum(record.arrival_ms < at_ms for record in shard.records)
         else:
-            start = bisect_right(shard.records, int(position), key=lambda record: int(record.sequence))
-            assert sequence_of(position) is not None
-            if start < shard.trimmed_to:
+            assert sequence is not None
+            start = bisect_right(shard.records, sequence, key=lambda record: int(record.sequence))
+            if self._dynamodb and start <= shard.trimmed_to > 0:
                 raise RecordsTrimmedError(shard_id)
-        return f"{shard_id}|{start}|{asyncio.get_running_loop().time()}"
+        return f"{shard_id}|{max(start, shard.trimmed_to)}|{asyncio.get_running_loop().time()}"
 
     def fetch(self, iterator: str, limit: int) -> Page[Any]:
         now = asyncio.get_running_loop().time()
@@ -132,19 +133,23 @@ class FakeStream:
         self.fetches.setdefault(shard_id, []).append(now)
         if now - float(issued) > self.iterator_life:
             raise IteratorExpiredError(shard_id)
-        if first < shard.trimmed_to:
+        if first < shard.trimmed_to and self._dynamodb:
             raise RecordsTrimmedError(shard_id)
+        first = max(first, shard.trimmed_to)
         records = shard.records[first : first + limit]
         after = first + len(records)
         rest = shard.records[after:]
-        behind = max(1, EPOCH_MS + round(now * 1000) - rest[0].arrival_ms) if rest else 0
+        if self._dynamodb:
+            behind = max(0, EPOCH_MS + round(now * 1000) - records[-1].arrival_ms) if records else 0
+        else:
+            behind = max(1, EPOCH_MS + round(now * 1000) - rest[0].arrival_ms) if rest else 0
         ended = shard.closed and not rest
-        named = ended and self._names_children
+        named = ended and not self._dynamodb
         return Page(
             records=records,
             next_iterator=None if ended else f"{shard_id}|{after}|{now}",
-            behind_ms=behind if self._says_behind else None,
-            children=[child.as_listed() for child in shard.children] if named else (),
+            behind_ms=behind,
+            children=[Shard(child.shard_id, child.parents) for child in shard.children] if named else (),
         )
 
     def _known(self, shard_id: str) -> FakeShard:

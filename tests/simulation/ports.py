@@ -47,8 +47,7 @@ class SimStream(FakeStream):
     def __init__(
         self, pipeline: str, shards: int, sequence: int, ether: Ether, witness: Witness, rng: random.Random
     ) -> None:
-        kinesis = pipeline == "ingest"
-        super().__init__(shards, names_children=kinesis, says_behind=kinesis, iterator_life=60.0)
+        super().__init__(shards, dynamodb=pipeline == "publish", iterator_life=60.0)
         self._sequence = sequence
         self.pipeline = pipeline
         self.stale = False

@@ -269,7 +269,7 @@ def test_children_are_read_only_after_all_of_their_parents():
 def test_a_rolling_stream_that_names_no_children_and_lists_late_is_followed():
     async def story() -> None:
         settings = ShardSettings(keep_ended_ms=30_000, absent_lists=2)
-        async with World(FakeStream(1, names_children=False, says_behind=False), settings=settings) as world:
+        async with World(FakeStream(1, dynamodb=True), settings=settings) as world:
             worker = world.start("a")
             shard_id = FIRST
             for number in range(4):

@@ -6,6 +6,7 @@ import asyncio
 
 import msgspec
 import pytest
+import structlog
 
 from service.shards.budget import ByteBudget
 from service.shards.errors import TransientError
@@ -77,7 +78,7 @@ def test_an_expired_iterator_goes_on_after_what_was_read():
 
 def test_trimmed_records_are_told_counted_and_passed_over():
     async def story() -> None:
-        stream = FakeStream(1)
+        stream = FakeStream(1, dynamodb=True)
         stream.put_many(FIRST, range(100))
         async with World(stream) as world:
             position = stream.shards[FIRST].records[9].sequence
@@ -88,6 +89,23 @@ def test_trimmed_records_are_told_counted_and_passed_over():
             assert world.data() == list(range(50, 100))
             assert worker.trimmed == [FIRST]
             assert worker.value("scoring_records_trimmed_total", pipeline="ingest") == 1
+
+    run(story())
+
+
+def test_a_log_line_tells_which_lease_it_is_about():
+    async def story() -> None:
+        async with World(FakeStream(1)) as world:
+            worker = world.start("a")
+            await world.until(lambda: len(worker.shards) == 1)
+            taken = next(row for _, row in world.table.history if row.owner == "a")
+            with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as lines:
+                worker.gate.fail = 1.0
+                await asyncio.sleep(1)
+            line = next(line for line in lines if line["event"] == "tail.fetch_failed")
+            assert line["lease"] == f"a#{taken.counter}"
+            assert (line["shard"], line["stream"], line["pipeline"]) == (FIRST, "events", "ingest")
+            assert line["worker"] == "a"
 
     run(story())
 

@@ -37,7 +37,7 @@ def image(number: int) -> StreamImage:
 
 def test_what_the_stream_lost_is_published_from_the_table_at_a_limited_rate():
     async def main() -> None:
-        stream, table, sink, gate = FakeStream(), LeaseTable(), MemorySink(), Gate()
+        stream, table, sink, gate = FakeStream(dynamodb=True), LeaseTable(), MemorySink(), Gate()
         first = stream.put(SHARD, image(0))
         stream.put_many(SHARD, [image(number) for number in range(1, USERS)])
         stream.trim(SHARD, USERS - 10)
