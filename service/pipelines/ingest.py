@@ -24,10 +24,6 @@ from service.shards.ports import Batch, Clock, Record
 
 PIPELINE = "ingest"
 
-CLOCK_SKEW_MS = 5000
-"""How far this machine's clock may be behind the stream's: records that arrived up to this long after reading
-began are looked up as if another worker might have set them aside."""
-
 Decode = Callable[[bytes], Decoded]
 
 _UNRESOLVED = Rejected(
@@ -154,7 +150,7 @@ class Ingest:
         somebody may redrive the letter, and the event would count twice.
         """
         first, last = batch.records[0], batch.records[-1]
-        if first.arrival_ms > batch.since_ms + CLOCK_SKEW_MS:
+        if not batch.replayed:
             return ()
         tag = shard_tag(batch.stream, batch.shard_id)
         return await self._dead_letters.between(tag, sortable(first.sequence), sortable(last.sequence))

@@ -214,8 +214,8 @@ class Batch(msgspec.Struct, Generic[P], frozen=True):
             heartbeats move it on meanwhile, and the tail cancels the call when it has really passed.
         taken_over: Whether the shard was seized from a worker that seemed dead, so recently (`call_timeout`) that
             a request of that worker may still land.
-        since_ms: Wall clock when this worker began to read the shard, epoch milliseconds: only records that
-            arrived before can have been dealt with by another.
+        replayed: Whether some of the records may have been dealt with before: those up to the first time this
+            worker was at the tip of the shard since it took it. No clock is asked: clocks jump.
     """
 
     stream: StreamId
@@ -223,7 +223,7 @@ class Batch(msgspec.Struct, Generic[P], frozen=True):
     records: Sequence[Record[P]]
     deadline: float
     taken_over: bool
-    since_ms: int = 0
+    replayed: bool = True
 
 
 class Consumer(Protocol[P, T]):

@@ -21,8 +21,8 @@ from service.shards.errors import (
     TransientError,
 )
 from service.shards.lease import Lease
-from service.shards.ports import Clock, Consumer, LeaseStore, Page, Shard, ShardSource
-from service.shards.position import TRIM_HORIZON
+from service.shards.ports import Clock, Consumer, LeaseStore, Page, Record, Shard, ShardSource
+from service.shards.position import TRIM_HORIZON, sequence_of
 from service.shards.settings import ShardSettings
 
 P = TypeVar("P")
@@ -109,6 +109,7 @@ class Reader(Generic[P, T]):
         self._poll = reading.settings.poll_min
         self._hurry_gap = 0.0
         self._gone_lists = 0
+        self._first_tip: int | None = None
         self._spare = False
         self.in_hand = 0
         self._behind: float | None = None
@@ -152,6 +153,14 @@ class Reader(Generic[P, T]):
         self._reading.budget.release(size, spare=self._spare and not self.in_hand)
         self._spare = self._spare and self.in_hand > 0
 
+    def may_be_replayed(self, record: Record[P]) -> bool:
+        """Return whether another owner of the lease may have read the record.
+
+        Not one that comes after the first time this reader was at the tip (`MillisBehindLatest` 0,
+        https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html): it is younger than the lease.
+        """
+        return self._first_tip is None or int(record.sequence) <= self._first_tip
+
     def drop(self) -> None:
         """Give back everything: the lease is no longer held."""
         if self.in_hand:
@@ -167,6 +176,8 @@ class Reader(Generic[P, T]):
         self._backoff.succeeded()
         self._gone_lists = 0
         self._iterator = page.next_iterator
+        if self._first_tip is None and page.behind_ms == 0:
+            self._first_tip = sequence_of(self._position) or 0
         self._behind = (page.behind_ms or 0) / 1000
         self._read_at = reading.clock.monotonic()
         if page.next_iterator is None:

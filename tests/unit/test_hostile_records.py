@@ -144,7 +144,7 @@ class World:
             count += len(batch)
             found = [Record(str(self.sequence + n), data, EPOCH_MS, "k", len(data)) for n, data in enumerate(batch)]
             self.sequence += len(batch)
-            given_ = Batch(STREAM, SHARD, found, float("inf"), taken_over=False, since_ms=EPOCH_MS - 60_000)
+            given_ = Batch(STREAM, SHARD, found, float("inf"), taken_over=False)
             await self.ingest.commit(await self.ingest.prepare(given_))
         return count
 

@@ -11,7 +11,7 @@ from service.pipelines.commit import Committer
 from service.pipelines.concurrency import AdaptiveLimit
 from service.pipelines.definition_book import CurrentDefinitions
 from service.pipelines.identity import IdentityResolver, IdentitySettings
-from service.pipelines.ingest import CLOCK_SKEW_MS, Ingest
+from service.pipelines.ingest import Ingest
 from service.pipelines.ports import EndpointKey
 from service.scoring.definitions import Definition, Malformed
 from service.scoring.event import Reason
@@ -85,9 +85,9 @@ class World:
         return [letter.reason for letter in self.letters.letters.values()]
 
 
-def batch(*bodies: bytes, first: int = 1, shard: str = "shardId-000000000000", arrived: int = EPOCH_MS) -> Batch[bytes]:
-    records = [Record(str(first + n), data, arrived, f"key-{n}", len(data)) for n, data in enumerate(bodies)]
-    return Batch(STREAM, shard, records, float("inf"), taken_over=False, since_ms=EPOCH_MS)
+def batch(*bodies: bytes, first: int = 1, shard: str = "shardId-000000000000", replayed: bool = True) -> Batch[bytes]:
+    records = [Record(str(first + n), data, EPOCH_MS, f"key-{n}", len(data)) for n, data in enumerate(bodies)]
+    return Batch(STREAM, shard, records, float("inf"), taken_over=False, replayed=replayed)
 
 
 def test_each_kind_of_record_goes_where_it_belongs():
@@ -165,7 +165,7 @@ def test_what_was_set_aside_stays_so_when_it_is_read_again_though_its_user_is_kn
 def test_records_that_only_this_worker_can_have_seen_cost_no_question():
     world = World()
     world.letters.faults.append(TransientError("asked"))
-    world.play(batch(body("open", "e", "ann"), arrived=EPOCH_MS + CLOCK_SKEW_MS + 1))
+    world.play(batch(body("open", "e", "ann"), replayed=False))
     assert world.score("ann") == 10
 
 
