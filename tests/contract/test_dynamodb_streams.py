@@ -1,4 +1,4 @@
-"""`ShardSource[StreamImage]` on a DynamoDB table's stream."""
+"""A table's stream: what is its own; what it shares with every `ShardSource` is in test_shard_source.py."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from service.observability.metrics import Metrics
 from service.pipelines.ports import Change
 from service.scoring.change import ScoreChange, change_of
 from service.scoring.fold import ABSENT, Scorable, ScoreState, UserKey, fold, sequence_bytes
-from service.shards.errors import ShardGoneError
 from service.shards.ports import Page, StreamImage
-from service.shards.position import LATEST, TRIM_HORIZON, at_timestamp
+from service.shards.position import TRIM_HORIZON
 from tests.fakes.embedded import MakeTable, Run
 
 ANN = UserKey("ann", "p1")
@@ -59,11 +58,6 @@ def test_the_stream_is_named_for_its_table(source: DynamoDbStreamSource, table: 
     assert ":" not in source.stream.tag
 
 
-def test_an_open_shard_is_listed(source: DynamoDbStreamSource, run: Run):
-    (shard,) = run(source.list_shards())
-    assert (shard.parents, shard.closed) == ((), False)
-
-
 def test_commits_come_as_absolute_scores_and_removals_as_tombstones(
     source: DynamoDbStreamSource, aws_clients: Clients, run: Run, table: str
 ):
@@ -94,43 +88,12 @@ def test_a_refused_write_makes_no_record(source: DynamoDbStreamSource, aws_clien
     assert len(read(source, run, TRIM_HORIZON).records) == 1
 
 
-def test_reading_goes_on_after_a_limit_and_after_a_sequence(
-    source: DynamoDbStreamSource, aws_clients: Clients, run: Run, table: str
-):
-    score(aws_clients, run, table, 1, 2, 3)
-    first = read(source, run, TRIM_HORIZON, limit=2)
-    assert len(first.records) == 2
-    rest = run(source.fetch(first.next_iterator, 5000))
-    assert changes(rest) == [ScoreChange(ANN, Decimal(6), 3, 7)]
-    assert changes(read(source, run, first.records[1].sequence)) == changes(rest)
-
-
-def test_an_empty_page_is_the_tip_and_not_the_end(
-    source: DynamoDbStreamSource, aws_clients: Clients, run: Run, table: str
-):
-    page = read(source, run, LATEST)
-    assert (page.records, page.behind_ms) == ([], 0)
-    assert page.next_iterator is not None
-    score(aws_clients, run, table, 1)
-    assert len(run(source.fetch(page.next_iterator, 10)).records) == 1
-
-
 def test_a_page_is_as_far_behind_as_its_newest_record_is_old(aws_clients: Clients, run: Run, table: str):
     score(aws_clients, run, table, 1)
     now = [0]
     source = run(DynamoDbStreamSource.open(aws_clients.dynamodb, aws_clients.streams, table, lambda: now[0]))
     now[0] = read(source, run, TRIM_HORIZON).records[-1].arrival_ms + 4321
     assert read(source, run, TRIM_HORIZON).behind_ms == 4321
-
-
-def test_there_is_no_start_by_time(source: DynamoDbStreamSource, run: Run):
-    with pytest.raises(ValueError, match="by time"):
-        run(source.iterator("shard", at_timestamp(1)))
-
-
-def test_an_unknown_shard_is_gone(source: DynamoDbStreamSource, run: Run):
-    with pytest.raises(ShardGoneError, match="shardId-00000000000000000099-00000000"):
-        run(source.iterator("shardId-00000000000000000099-00000000", TRIM_HORIZON))
 
 
 def test_a_table_without_a_stream_or_with_keys_only_says_what_to_do(

@@ -1,17 +1,14 @@
-"""`ShardSource[bytes]` on Kinesis, and the writer. The embedded AWS does not reshard as AWS does: no reshards here."""
+"""Kinesis: what is its own, and the writer; what it shares with every `ShardSource` is in test_shard_source.py."""
 
 from __future__ import annotations
-
-import time
 
 import pytest
 
 from service.aws.clients import Clients
 from service.aws.errors import AwsSetupError
 from service.aws.kinesis import KinesisSource, KinesisWriter, Put
-from service.shards.errors import IteratorExpiredError, ShardGoneError
-from service.shards.ports import Page, Shard
-from service.shards.position import LATEST, SHARD_END, TRIM_HORIZON, at_timestamp
+from service.shards.ports import Page
+from service.shards.position import TRIM_HORIZON
 from tests.fakes.embedded import FreshName, Run
 
 
@@ -58,65 +55,14 @@ def test_streams_have_different_tags(source: KinesisSource, aws_clients: Clients
     assert [shard.closed for shard in run(second.list_shards())] == [False, False]
 
 
-def test_an_open_shard_without_parents(source: KinesisSource, run: Run):
-    assert run(source.list_shards()) == [Shard("shardId-000000000000")]
-
-
-def test_records_come_in_order_with_their_pointers(source: KinesisSource, aws_clients: Clients, run: Run, stream: str):
-    before = time.time() * 1000
+def test_data_are_bytes_and_count_with_their_key(source: KinesisSource, aws_clients: Clients, run: Run, stream: str):
     sequences = put(aws_clients, run, stream, b"1", b"\xff\x00", b"3")
     page = read(source, run, TRIM_HORIZON)
     assert data(page) == [b"1", b"\xff\x00", b"3"]
     assert [record.sequence for record in page.records] == sequences
     assert {record.partition_key for record in page.records} == {"ann"}
     assert [record.size for record in page.records] == [4, 5, 4]
-    assert all(before - 2000 < record.arrival_ms < before + 10_000 for record in page.records)
     assert page.behind_ms == 0
-
-
-def test_an_empty_page_is_not_the_end(source: KinesisSource, aws_clients: Clients, run: Run, stream: str):
-    page = read(source, run, LATEST)
-    assert (data(page), page.children) == ([], [])
-    assert page.next_iterator is not None
-    put(aws_clients, run, stream, b"new")
-    assert data(run(source.fetch(page.next_iterator, 10))) == [b"new"]
-
-
-def test_reading_goes_on_after_a_limit_and_after_a_sequence(
-    source: KinesisSource, aws_clients: Clients, run: Run, stream: str
-):
-    sequences = put(aws_clients, run, stream, b"1", b"2", b"3")
-    first = read(source, run, TRIM_HORIZON, limit=2)
-    assert data(first) == [b"1", b"2"]
-    assert data(run(source.fetch(first.next_iterator, 20_000))) == [b"3"]
-    assert data(read(source, run, sequences[0])) == [b"2", b"3"]
-
-
-def test_latest_leaves_out_what_was_there(source: KinesisSource, aws_clients: Clients, run: Run, stream: str):
-    put(aws_clients, run, stream, b"old")
-    assert data(read(source, run, LATEST)) == []
-
-
-def test_a_start_by_time(source: KinesisSource, aws_clients: Clients, run: Run, stream: str):
-    put(aws_clients, run, stream, b"1")
-    now_ms = int(time.time() * 1000)
-    assert data(read(source, run, at_timestamp(now_ms - 60_000))) == [b"1"]
-    assert data(read(source, run, at_timestamp(now_ms + 60_000))) == []
-
-
-def test_nothing_follows_the_end(source: KinesisSource, run: Run):
-    with pytest.raises(ValueError, match="end of a shard"):
-        run(source.iterator("shardId-000000000000", SHARD_END))
-
-
-def test_an_unknown_shard_is_gone(source: KinesisSource, run: Run):
-    with pytest.raises(ShardGoneError, match="shardId-000000000099"):
-        run(source.iterator("shardId-000000000099", TRIM_HORIZON))
-
-
-def test_an_iterator_that_is_no_longer_good_has_expired(source: KinesisSource, run: Run):
-    with pytest.raises(IteratorExpiredError):
-        run(source.fetch("long-ago", 10))
 
 
 def test_a_missing_stream_is_named_with_its_remedy(aws_clients: Clients, run: Run):

@@ -1,11 +1,13 @@
-"""The identity table in memory: `Identities` and `EndpointDirectory`."""
+"""The identity table and the owner of the endpoints in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Mapping, Sequence, Set
 
 from service.pipelines.ports import DirectoryEntry, EndpointKey
 from service.scoring.fold import UserKey
+from service.shards.errors import TransientError
 
 
 class MemoryIdentities:
@@ -40,3 +42,25 @@ class MemoryDirectory:
     async def put(self, entries: Mapping[UserKey, DirectoryEntry]) -> None:
         self.puts += 1
         self.entries.update(entries)
+
+
+class MemoryLookup:
+    """`EndpointLookup` in a dict.
+
+    Attributes:
+        users: Whose the endpoints are; empty: an endpoint without a user.
+        fails: Keys that are throttled.
+        asked: Every key asked for, in order.
+    """
+
+    def __init__(self, users: Mapping[EndpointKey, str] | None = None, fails: Set[EndpointKey] = frozenset()) -> None:
+        self.users: dict[EndpointKey, str] = dict(users or {})
+        self.fails: set[EndpointKey] = set(fails)
+        self.asked: list[EndpointKey] = []
+
+    async def user_of(self, key: EndpointKey) -> str:
+        self.asked.append(key)
+        await asyncio.sleep(0)
+        if key in self.fails:
+            raise TransientError("throttled", throttled=True)
+        return self.users.get(key, "")

@@ -313,23 +313,6 @@ def test_calls_keep_to_their_rate(monkeypatch: pytest.MonkeyPatch):
     asyncio.run(main())
 
 
-def test_lookup_says_whose_an_endpoint_is(monkeypatch: pytest.MonkeyPatch):
-    async def main() -> None:
-        async with pinpoint(monkeypatch) as world:
-            world.add("somebody", "e1")
-            lookup = PinpointLookup(world.client, world.metrics, per_second=1000)
-            found = [
-                await lookup.user_of(EndpointKey(endpoint_id, project))
-                for endpoint_id, project in (("e1", APP), ("e2", APP), ("e1", "no-project"), ("..", APP))
-            ]
-            assert found == ["somebody", "", "", ""]
-            world.fake.faults.add(Fault(operation="GetEndpoint", status=429))
-            with pytest.raises(TransientError):
-                await lookup.user_of(EndpointKey("e1", APP))
-
-    asyncio.run(main())
-
-
 class _NoLetters:
     async def put(self, letters: Sequence[object]) -> None:
         raise AssertionError(letters)

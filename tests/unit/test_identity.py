@@ -7,7 +7,7 @@ from service.observability.metrics import Metrics
 from service.pipelines.identity import IdentityResolver, IdentitySettings
 from service.pipelines.ports import EndpointKey
 from service.shards.errors import TransientError
-from tests.fakes.identities import MemoryIdentities
+from tests.fakes.identities import MemoryIdentities, MemoryLookup
 
 
 class ManualClock:
@@ -25,27 +25,13 @@ class ManualClock:
         await asyncio.sleep(0)
 
 
-class Lookup:
-    def __init__(self, users: dict[EndpointKey, str], fails: frozenset[EndpointKey] = frozenset()) -> None:
-        self.users = users
-        self.fails = fails
-        self.asked: list[EndpointKey] = []
-
-    async def user_of(self, key: EndpointKey) -> str:
-        self.asked.append(key)
-        await asyncio.sleep(0)
-        if key in self.fails:
-            raise TransientError("throttled", throttled=True)
-        return self.users.get(key, "")
-
-
 def key(name: str) -> EndpointKey:
     return EndpointKey(name, "project")
 
 
 def play(
     scenario: Callable[[IdentityResolver, MemoryIdentities, ManualClock], Awaitable[None]],
-    lookup: Lookup | None = None,
+    lookup: MemoryLookup | None = None,
     table: MemoryIdentities | None = None,
     settings: IdentitySettings | None = None,
 ) -> Metrics:
@@ -80,7 +66,7 @@ def test_what_was_learned_is_durable_and_answers_from_memory():
 
 
 def test_the_table_is_asked_once_and_the_fallback_only_about_the_rest_and_both_are_remembered():
-    lookup = Lookup({key("b"): "ub"})
+    lookup = MemoryLookup({key("b"): "ub"})
 
     async def scenario(resolver: IdentityResolver, table: MemoryIdentities, _: ManualClock) -> None:
         keys = [key("a"), key("b"), key("c")]
@@ -95,7 +81,7 @@ def test_the_table_is_asked_once_and_the_fallback_only_about_the_rest_and_both_a
 
 
 def test_an_unknown_endpoint_is_asked_about_again_after_a_while_and_believed_when_the_table_learns_it():
-    lookup = Lookup({})
+    lookup = MemoryLookup({})
 
     async def scenario(resolver: IdentityResolver, table: MemoryIdentities, clock: ManualClock) -> None:
         assert await resolver.resolve([key("x")], [key("x")]) == {}
@@ -112,7 +98,7 @@ def test_an_unknown_endpoint_is_asked_about_again_after_a_while_and_believed_whe
 
 
 def test_an_endpoint_not_worth_it_is_not_asked_about():
-    lookup = Lookup({key("t"): "somebody"})
+    lookup = MemoryLookup({key("t"): "somebody"})
 
     async def scenario(resolver: IdentityResolver, _: MemoryIdentities, __: ManualClock) -> None:
         assert await resolver.resolve([key("t")], []) == {}
@@ -122,7 +108,7 @@ def test_an_endpoint_not_worth_it_is_not_asked_about():
 
 
 def test_a_failing_fallback_is_one_plain_error_and_the_answers_already_paid_for_are_kept():
-    lookup = Lookup({key("a"): "ua"}, fails=frozenset({key("b")}))
+    lookup = MemoryLookup({key("a"): "ua"}, fails={key("b")})
 
     async def scenario(resolver: IdentityResolver, table: MemoryIdentities, _: ManualClock) -> None:
         with pytest.raises(TransientError):

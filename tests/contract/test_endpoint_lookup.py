@@ -1,0 +1,158 @@
+"""What every `EndpointLookup` promises: the one in memory, and Pinpoint's GetEndpoint against the Pinpoint fake."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
+from typing import Protocol
+
+import pytest
+
+from service.aws.clients import AwsSettings, clients
+from service.local.pinpoint_fake import Fault, PinpointFake
+from service.local.pinpoint_fake.shapes import EndpointRequest, User
+from service.observability.metrics import Metrics
+from service.pipelines.ports import EndpointKey, EndpointLookup
+from service.shards.errors import TransientError
+from service.sinks.lookup import PinpointLookup
+from tests.fakes.identities import MemoryLookup
+
+APP, OTHER = "a" * 32, "b" * 32
+
+
+class World(Protocol):
+    lookup: EndpointLookup
+
+    def add(self, key: EndpointKey, user: str | None) -> None:
+        """Make an endpoint, or give it to another user; None: to nobody."""
+        ...
+
+    def throttle(self, key: EndpointKey, *, on: bool) -> None: ...
+
+
+class MemoryWorld:
+    def __init__(self) -> None:
+        self.lookup = MemoryLookup()
+
+    def add(self, key: EndpointKey, user: str | None) -> None:
+        self.lookup.users[key] = user or ""
+
+    def throttle(self, key: EndpointKey, *, on: bool) -> None:
+        (self.lookup.fails.add if on else self.lookup.fails.discard)(key)
+
+
+class PinpointWorld:
+    def __init__(self, fake: PinpointFake, lookup: PinpointLookup) -> None:
+        self._fake = fake
+        self.lookup = lookup
+
+    def add(self, key: EndpointKey, user: str | None) -> None:
+        owner = User(user_id=user) if user is not None else None
+        request = EndpointRequest(channel_type="EMAIL", user=owner)
+        self._fake.state.update_endpoint(key.project_id, key.endpoint_id, request, datetime.now(UTC))
+
+    def throttle(self, key: EndpointKey, *, on: bool) -> None:  # noqa: ARG002 - Pinpoint throttles all of them
+        if on:
+            self._fake.faults.add(Fault(operation="GetEndpoint", status=429, times=1000))
+        else:
+            self._fake.faults.clear()
+
+
+@asynccontextmanager
+async def memory(_: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    yield MemoryWorld()
+
+
+@asynccontextmanager
+async def pinpoint(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    async with PinpointFake(apps=[APP, OTHER]) as fake:
+        for name, value in fake.environment().items():
+            monkeypatch.setenv(name, value)
+        async with clients(AwsSettings(region="us-east-1", attempts=1)) as made:
+            yield PinpointWorld(fake, PinpointLookup(made.pinpoint, Metrics(), per_second=1000))
+
+
+Play = Callable[[Callable[[World], Awaitable[None]]], None]
+
+
+@pytest.fixture(params=[memory, pinpoint])
+def play(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Play:
+    """Run a story in a world of its own."""
+    make: Callable[[pytest.MonkeyPatch], AbstractAsyncContextManager[World]] = request.param
+
+    def run(story: Callable[[World], Awaitable[None]]) -> None:
+        async def main() -> None:
+            async with make(monkeypatch) as world:
+                await story(world)
+
+        asyncio.run(main())
+
+    return run
+
+
+def test_an_endpoint_has_the_user_it_was_given(play: Play):
+    async def story(world: World) -> None:
+        world.add(EndpointKey("phone", APP), "ann")
+        world.add(EndpointKey("mail", APP), "bob")
+        assert await world.lookup.user_of(EndpointKey("phone", APP)) == "ann"
+        assert await world.lookup.user_of(EndpointKey("mail", APP)) == "bob"
+
+    play(story)
+
+
+def test_an_endpoint_belongs_to_its_project(play: Play):
+    async def story(world: World) -> None:
+        world.add(EndpointKey("phone", APP), "ann")
+        world.add(EndpointKey("phone", OTHER), "bob")
+        assert await world.lookup.user_of(EndpointKey("phone", APP)) == "ann"
+        assert await world.lookup.user_of(EndpointKey("phone", OTHER)) == "bob"
+
+    play(story)
+
+
+def test_what_has_no_user_or_does_not_exist_is_nobodys(play: Play):
+    async def story(world: World) -> None:
+        world.add(EndpointKey("nobodys", APP), None)
+        world.add(EndpointKey("phone", APP), "ann")
+        for endpoint_id, project_id in (
+            ("nobodys", APP), ("unknown", APP), ("phone", OTHER), ("phone", "no-project"), ("..", APP),
+            ("phone/../phone", APP), ("x" * 5000, APP),
+        ):  # fmt: skip
+            assert await world.lookup.user_of(EndpointKey(endpoint_id, project_id)) == "", endpoint_id
+
+    play(story)
+
+
+@pytest.mark.parametrize("name", ["a b", "Zoë", "a%2Fb", "+49170", "ann@example.com", "a?b#c"])
+def test_any_id_is_asked_for_as_it_is(play: Play, name: str):
+    async def story(world: World) -> None:
+        world.add(EndpointKey(name, APP), name)
+        assert await world.lookup.user_of(EndpointKey(name, APP)) == name
+
+    play(story)
+
+
+def test_an_endpoint_that_changed_hands_has_its_new_user(play: Play):
+    async def story(world: World) -> None:
+        key = EndpointKey("phone", APP)
+        for user in ("ann", "bob"):
+            world.add(key, user)
+            assert await world.lookup.user_of(key) == user
+
+    play(story)
+
+
+def test_throttling_is_told_and_passes(play: Play):
+    async def story(world: World) -> None:
+        key = EndpointKey("phone", APP)
+        world.add(key, "ann")
+        world.throttle(key, on=True)
+        with pytest.raises(TransientError) as told:
+            await world.lookup.user_of(key)
+        assert told.value.throttled
+        world.throttle(key, on=False)
+        assert await world.lookup.user_of(key) == "ann"
+
+    play(story)

@@ -1,0 +1,484 @@
+"""What every `ShardSource` promises: the streams in memory, Kinesis on both its emulators, and the stream of a table.
+
+What an emulator cannot do is not asked of it: the embedded AWS does not reshard as AWS does, and says that every
+record of a table's stream has 0 bytes; kinesis-local's iterators grow old in real time only, and it takes a sequence
+number that it does not hold for an unknown shard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any, NamedTuple, Protocol
+
+import pytest
+
+from service.aws.clients import AwsClient, AwsSettings, Clients, clients
+from service.aws.dynamodb_streams import DynamoDbStreamSource
+from service.aws.kinesis import KinesisSource, KinesisWriter, Put
+from service.aws.score_item import key_item
+from service.local.emulator import REGION
+from service.scoring.fold import UserKey
+from service.shards.errors import IteratorExpiredError, RecordsTrimmedError, ShardGoneError
+from service.shards.ports import Page, Record, Shard, ShardSource
+from service.shards.position import LATEST, SHARD_END, TRIM_HORIZON, at_timestamp
+from tests.chaos.kinesis import KinesisLocal, NodeMissingError, install
+from tests.fakes.aio import EPOCH_MS, VirtualLoop
+from tests.fakes.embedded import FreshName, MakeTable, Run
+from tests.fakes.source import FakeSource, FakeStream
+
+PARTITION_KEY = "ann"
+MIDDLE = 2**127
+"""Where the whole range of hash keys is split (0 to 2**128 - 1)."""
+
+MAX_PUTS = 10_000
+
+
+class Sent(NamedTuple):
+    """A record put: its sequence number is empty where the writer is not told."""
+
+    shard_id: str
+    sequence: str
+
+
+class World(Protocol):
+    """A stream of one shard, and what happens to it."""
+
+    source: ShardSource[Any]
+    run: Run
+
+    def put(self, *texts: str) -> list[Sent]: ...
+
+    def text(self, record: Record[Any]) -> str:
+        """What was put."""
+        ...
+
+    def now_ms(self) -> int: ...
+
+    def close(self) -> None:
+        """Make the shard end."""
+        ...
+
+    def aged(self, iterator: str) -> str:
+        """Return the iterator, after longer than iterators live."""
+        ...
+
+
+class Resharding(World, Protocol):
+    """A world that reshards."""
+
+    def split(self, shard_id: str) -> None: ...
+
+    def merge(self, one: str, other: str) -> None: ...
+
+
+class MemoryWorld:
+    def __init__(self, runner: asyncio.Runner, *, dynamodb: bool) -> None:
+        self.fake = FakeStream(dynamodb=dynamodb)
+        self.source = FakeSource(self.fake)
+        self.run: Run = runner.run
+        self._dynamodb = dynamodb
+
+    def put(self, *texts: str) -> list[Sent]:
+        async def put() -> list[Sent]:
+            shard_id = next(shard.shard_id for shard in reversed(self.fake.shards.values()) if not shard.closed)
+            await asyncio.sleep(0.001)
+            return [Sent(shard_id, self.fake.put(shard_id, text, len(text.encode()))) for text in texts]
+
+        return self.run(put())
+
+    def text(self, record: Record[Any]) -> str:
+        return str(record.data)
+
+    def now_ms(self) -> int:
+        async def now() -> int:
+            return EPOCH_MS + round(asyncio.get_running_loop().time() * 1000)
+
+        return self.run(now())
+
+    def close(self) -> None:
+        (shard_id,) = self.fake.shards
+        if self._dynamodb:
+            self.fake.roll_over(shard_id)
+        else:
+            self.split(shard_id)
+
+    def split(self, shard_id: str) -> None:
+        self.fake.split(shard_id)
+
+    def merge(self, one: str, other: str) -> None:
+        self.fake.merge(one, other)
+
+    def aged(self, iterator: str) -> str:
+        self.run(asyncio.sleep(self.fake.iterator_life + 1))
+        return iterator
+
+    def trim(self, records: int) -> None:
+        (shard_id,) = self.fake.shards
+        self.fake.trim(shard_id, records)
+
+
+class KinesisWorld:
+    def __init__(self, client: AwsClient, name: str, run: Run) -> None:
+        self.run = run
+        self._client = client
+        self._name = name
+        run(client.create_stream(StreamName=name, ShardCount=1))
+        self._settle()
+        self.source: KinesisSource = run(KinesisSource.open(client, name))
+        self._writer = KinesisWriter(client, name)
+
+    def _settle(self) -> None:
+        """Wait until the stream has changed."""
+        self.run(self._client.get_waiter("stream_exists").wait(StreamName=self._name, WaiterConfig={"Delay": 0.02}))
+
+    def put(self, *texts: str) -> list[Sent]:
+        landed = self.run(self._writer.put([Put(PARTITION_KEY, text.encode()) for text in texts]))
+        return [Sent(each.shard_id, each.sequence) for each in landed]
+
+    def text(self, record: Record[bytes]) -> str:
+        assert record.partition_key == PARTITION_KEY
+        assert record.size == len(record.data) + len(PARTITION_KEY)
+        return record.data.decode()
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def close(self) -> None:
+        (shard,) = self.run(self.source.list_shards())
+        self.split(shard.shard_id)
+
+    def split(self, shard_id: str) -> None:
+        self.run(self._client.split_shard(StreamName=self._name, ShardToSplit=shard_id, NewStartingHashKey=str(MIDDLE)))
+        self._settle()
+
+    def merge(self, one: str, other: str) -> None:
+        self.run(self._client.merge_shards(StreamName=self._name, ShardToMerge=one, AdjacentShardToMerge=other))
+        self._settle()
+
+    def aged(self, iterator: str) -> str:
+        return iterator[::-1]  # the embedded AWS says of any iterator it does not know that it has expired
+
+
+class TableWorld:
+    def __init__(self, aws: Clients, table: str, run: Run) -> None:
+        self.run = run
+        self._aws = aws
+        self._table = table
+        self.source: DynamoDbStreamSource = run(DynamoDbStreamSource.open(aws.dynamodb, aws.streams, table))
+
+    def put(self, *texts: str) -> list[Sent]:
+        (shard,) = self.run(self.source.list_shards())
+        for text in texts:
+            self.run(self._aws.dynamodb.put_item(TableName=self._table, Item=key_item(UserKey(text, "p1"))))
+        return [Sent(shard.shard_id, "") for _ in texts]
+
+    def text(self, record: Record[Any]) -> str:
+        return str(record.data.keys["UserId"]["S"])
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def close(self) -> None:
+        off = {"StreamEnabled": False}
+        self.run(self._aws.dynamodb.update_table(TableName=self._table, StreamSpecification=off))
+
+    def aged(self, iterator: str) -> str:
+        told = json.loads(base64.urlsafe_b64decode(iterator))
+        told["i"] -= 16 * 60
+        return base64.urlsafe_b64encode(json.dumps(told).encode()).decode()
+
+
+@pytest.fixture(scope="session")
+def kinesis_local(runner: asyncio.Runner) -> Iterator[AwsClient]:
+    """A Kinesis that reshards, started once for all tests."""
+    try:
+        install()
+    except NodeMissingError as missing:
+        pytest.skip(str(missing))
+    at_once = dict.fromkeys(("CREATE_STREAM_DURATION", "SPLIT_SHARD_DURATION", "MERGE_SHARDS_DURATION"), "10ms")
+    with KinesisLocal(environment=at_once) as running:
+        with pytest.MonkeyPatch.context() as environment:
+            for name, value in running.environment().items():
+                environment.setenv(name, value)
+            opened = clients(AwsSettings(region=REGION))
+            made = runner.run(opened.__aenter__())
+        yield made.kinesis
+        runner.run(opened.__aexit__(None, None, None))
+
+
+ALL = ("memory", "memory-table", "ministack", "kinesis-local", "ministack-table")
+
+
+def of(*worlds: str) -> pytest.MarkDecorator:
+    """Ask something of these worlds only."""
+    assert set(worlds) <= set(ALL)
+    return pytest.mark.parametrize("world", worlds, indirect=True)
+
+
+@pytest.fixture(params=ALL)
+def world(request: pytest.FixtureRequest, run: Run, fresh_name: FreshName) -> Iterator[World]:
+    def given(fixture: str) -> Any:  # noqa: ANN401 - pytest does not know either
+        return request.getfixturevalue(fixture)
+
+    match request.param:
+        case "ministack":
+            yield KinesisWorld(given("aws_clients").kinesis, fresh_name("events"), run)
+        case "kinesis-local":
+            yield KinesisWorld(given("kinesis_local"), fresh_name("events"), run)
+        case "ministack-table":
+            make_table: MakeTable = given("make_table")
+            yield TableWorld(given("aws_clients"), make_table("scores"), run)
+        case memory:
+            with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+                yield MemoryWorld(runner, dynamodb=memory == "memory-table")
+
+
+def shard_of(world: World) -> str:
+    (shard,) = world.run(world.source.list_shards())
+    return str(shard.shard_id)
+
+
+def read(world: World, position: str, limit: int = 100, shard_id: str = "") -> Page[Any]:
+    """Return the first page from a position on."""
+    iterator = world.run(world.source.iterator(shard_id or shard_of(world), position))
+    page: Page[Any] = world.run(world.source.fetch(iterator, limit))
+    return page
+
+
+def fetch(world: World, iterator: str | None, limit: int = 100) -> Page[Any]:
+    assert iterator is not None
+    page: Page[Any] = world.run(world.source.fetch(iterator, limit))
+    return page
+
+
+def texts(world: World, page: Page[Any]) -> list[str]:
+    return [world.text(record) for record in page.records]
+
+
+def drained(world: World, shard_id: str, position: str = TRIM_HORIZON, limit: int = 100) -> list[Page[Any]]:
+    """Return the pages of a closed shard to its end: the end may come with the last records, or after them."""
+    pages = [read(world, position, limit, shard_id)]
+    while pages[-1].next_iterator is not None:
+        assert len(pages) < 20
+        pages.append(fetch(world, pages[-1].next_iterator, limit))
+    return pages
+
+
+def all_texts(world: World, pages: list[Page[Any]]) -> list[str]:
+    return [text for page in pages for text in texts(world, page)]
+
+
+def test_a_new_stream_lists_one_open_shard_without_parents(world: World):
+    (shard,) = world.run(world.source.list_shards())
+    assert shard.shard_id.startswith("shardId-")
+    assert shard == Shard(shard.shard_id)
+
+
+def test_the_stream_has_a_name_and_a_tag_that_fits_a_key(world: World):
+    stream = world.source.stream
+    assert stream.name in stream.arn
+    assert stream.tag
+    assert ":" not in stream.tag
+
+
+def test_records_come_in_order_with_pointers_and_arrival(world: World):
+    before = world.now_ms()
+    sent = world.put("one", "two, which is longer", "three")
+    page = read(world, TRIM_HORIZON)
+    assert texts(world, page) == ["one", "two, which is longer", "three"]
+    sequences = [record.sequence for record in page.records]
+    assert all(sequence.isdecimal() for sequence in sequences)
+    assert all(int(one) < int(next_one) for one, next_one in pairwise(sequences))
+    assert all(put.sequence in {"", sequence} for put, sequence in zip(sent, sequences, strict=True))
+    # Tables tell arrivals by the second.
+    assert all(before - 1001 < record.arrival_ms <= world.now_ms() + 1 for record in page.records)
+    assert page.next_iterator is not None
+    assert list(page.children) == []
+
+
+@of("memory", "memory-table", "ministack", "kinesis-local")
+def test_a_record_says_how_large_it_is(world: World):
+    world.put("one", "two, which is longer")
+    one, two = read(world, TRIM_HORIZON).records
+    assert len("one") <= one.size < two.size
+    assert two.size - one.size == len("two, which is longer") - len("one")
+
+
+def test_a_limit_is_kept_and_the_next_page_goes_on(world: World):
+    world.put("1", "2", "3")
+    first = read(world, TRIM_HORIZON, limit=2)
+    assert texts(world, first) == ["1", "2"]
+    rest = fetch(world, first.next_iterator, limit=20_000)
+    assert texts(world, rest) == ["3"]
+
+
+def test_an_iterator_may_be_used_again_as_after_a_lost_answer(world: World):
+    world.put("1", "2", "3")
+    iterator = world.run(world.source.iterator(shard_of(world), TRIM_HORIZON))
+    pages = [fetch(world, iterator, limit=2) for _ in range(2)]
+    assert [texts(world, page) for page in pages] == [["1", "2"], ["1", "2"]]
+    assert texts(world, fetch(world, pages[0].next_iterator)) == ["3"]
+
+
+def test_reading_goes_on_after_a_sequence_number(world: World):
+    world.put("1", "2", "3")
+    sequences = [record.sequence for record in read(world, TRIM_HORIZON).records]
+    assert texts(world, read(world, sequences[0])) == ["2", "3"]
+    tip = read(world, sequences[2])
+    assert texts(world, tip) == []
+    world.put("4")
+    assert texts(world, fetch(world, tip.next_iterator)) == ["4"]
+
+
+def test_an_empty_page_with_an_iterator_is_not_the_end(world: World):
+    page = read(world, TRIM_HORIZON)
+    for number in range(3):
+        assert texts(world, page) == []
+        assert not page.behind_ms
+        page = fetch(world, page.next_iterator)
+        assert page.next_iterator is not None, number
+    world.put("new")
+    assert texts(world, fetch(world, page.next_iterator)) == ["new"]
+
+
+def test_latest_leaves_out_what_was_there_and_tells_what_comes(world: World):
+    world.put("old")
+    page = read(world, LATEST)
+    assert texts(world, page) == []
+    world.put("new")
+    assert texts(world, fetch(world, page.next_iterator)) == ["new"]
+
+
+@of("memory", "ministack", "kinesis-local")
+def test_a_start_by_time_tells_what_arrived_since(world: World):
+    world.put("first")
+    (first,) = read(world, TRIM_HORIZON).records
+    puts = 0
+    while (last := read(world, TRIM_HORIZON, 20_000).records[-1]).arrival_ms < first.arrival_ms + 10:
+        puts += 1
+        assert puts < MAX_PUTS
+        world.put(f"last {puts}")
+    assert texts(world, read(world, at_timestamp(first.arrival_ms - 60_000), 20_000))[0] == "first"
+    since = texts(world, read(world, at_timestamp(last.arrival_ms - 5), 20_000))
+    assert "first" not in since
+    assert since[-1] == world.text(last)
+
+
+@of("memory-table", "ministack-table")
+def test_a_stream_without_a_start_by_time_says_so(world: World):
+    with pytest.raises(ValueError, match="AT_TIMESTAMP"):
+        world.run(world.source.iterator(shard_of(world), at_timestamp(1)))
+
+
+def test_nothing_follows_the_end_of_a_shard(world: World):
+    with pytest.raises(ValueError, match=r"end|END"):
+        world.run(world.source.iterator(shard_of(world), SHARD_END))
+
+
+def test_an_unknown_shard_is_gone(world: World):
+    unknown = shard_of(world).replace("0", "9")
+    with pytest.raises(ShardGoneError, match=unknown):
+        world.run(world.source.iterator(unknown, TRIM_HORIZON))
+
+
+@of("memory", "memory-table", "ministack", "ministack-table")
+def test_an_old_iterator_has_expired_and_a_new_one_goes_on(world: World):
+    world.put("1", "2")
+    first = read(world, TRIM_HORIZON, limit=1)
+    assert first.next_iterator is not None
+    with pytest.raises(IteratorExpiredError):
+        fetch(world, world.aged(first.next_iterator))
+    assert texts(world, read(world, first.records[-1].sequence)) == ["2"]
+
+
+def trimmed(world: World) -> str:
+    """Put "1", "2" and "3"; return a sequence number that is held no longer, or is older than all that are."""
+    world.put("1", "2", "3")
+    oldest: str = read(world, TRIM_HORIZON).records[0].sequence
+    if isinstance(world, MemoryWorld):
+        world.trim(1)
+        return oldest
+    return str(int(oldest) - 1).zfill(len(oldest))
+
+
+@of("memory-table", "ministack-table")
+def test_a_table_tells_that_a_sequence_number_is_held_no_longer(world: World):
+    position = trimmed(world)
+    with pytest.raises(RecordsTrimmedError):
+        read(world, position)
+    assert texts(world, read(world, TRIM_HORIZON))[-2:] == ["2", "3"]
+
+
+@of("memory", "ministack")
+def test_kinesis_silently_starts_at_the_oldest_record_held(world: World):
+    position = trimmed(world)
+    page = read(world, position)
+    assert texts(world, page) == texts(world, read(world, TRIM_HORIZON))
+    assert texts(world, page)[-2:] == ["2", "3"]
+
+
+@of("memory", "memory-table", "kinesis-local", "ministack-table")
+def test_a_closed_shard_is_listed_closed_and_drained_to_its_end(world: World):
+    shard_id = shard_of(world)
+    world.put("1", "2", "3")
+    begun = read(world, TRIM_HORIZON, limit=1)
+    world.close()
+    listed = {shard.shard_id: shard for shard in world.run(world.source.list_shards())}
+    assert listed[shard_id].closed
+    assert all(shard.parents == (shard_id,) for shard in listed.values() if shard.shard_id != shard_id)
+    pages = [fetch(world, begun.next_iterator, limit=1)]
+    while pages[-1].next_iterator is not None:
+        pages.append(fetch(world, pages[-1].next_iterator, limit=1))
+    assert all_texts(world, pages) == ["2", "3"]
+    assert all_texts(world, drained(world, shard_id)) == ["1", "2", "3"]
+    last = pages[-2:][0].records[-1].sequence if not pages[-1].records else pages[-1].records[-1].sequence
+    assert all_texts(world, drained(world, shard_id, last)) == []
+
+
+@of("memory", "kinesis-local")
+def test_a_split_names_two_children_whose_records_start_after_the_parents(world: Resharding):
+    parent = shard_of(world)
+    world.put("1", "2", "3")
+    world.split(parent)
+    (landed,) = world.put("4")
+    pages = drained(world, parent, limit=2)
+    assert all_texts(world, pages) == ["1", "2", "3"]
+    assert [list(page.children) for page in pages[:-1]] == [[]] * (len(pages) - 1)
+    children = sorted(pages[-1].children, key=lambda child: child.shard_id)
+    assert len(children) == 2
+    assert {child.parents for child in children} == {(parent,)}
+    listed = world.run(world.source.list_shards())
+    assert sorted(listed, key=lambda shard: shard.shard_id) == [Shard(parent, closed=True), *children]
+    assert landed.shard_id in {child.shard_id for child in children}
+    (fourth,) = read(world, TRIM_HORIZON, shard_id=landed.shard_id).records
+    assert world.text(fourth) == "4"
+    assert int(fourth.sequence) > max(int(record.sequence) for page in pages for record in page.records)
+    assert [read(world, LATEST, shard_id=child.shard_id).next_iterator is None for child in children] == [False, False]
+    assert drained(world, parent, LATEST)[-1].next_iterator is None
+
+
+@of("memory", "kinesis-local")
+def test_a_merge_names_one_child_with_two_parents(world: Resharding):
+    first = shard_of(world)
+    world.split(first)
+    parents = sorted(shard.shard_id for shard in world.run(world.source.list_shards()) if not shard.closed)
+    (landed,) = world.put("1")
+    world.merge(*parents)
+    (after,) = world.put("2")
+    ends = [drained(world, parent) for parent in parents]
+    assert [all_texts(world, pages) for pages in ends] == [["1"] if one == landed.shard_id else [] for one in parents]
+    (child,) = {child for pages in ends for child in pages[-1].children}
+    assert [list(pages[-1].children) for pages in ends] == [[child], [child]]
+    assert sorted(child.parents) == parents
+    listed = {shard.shard_id: shard for shard in world.run(world.source.list_shards())}
+    assert listed.pop(child.shard_id) == child
+    assert {shard.shard_id for shard in listed.values() if shard.closed} == {first, *parents}
+    assert after.shard_id == child.shard_id
+    (second,) = read(world, TRIM_HORIZON, shard_id=child.shard_id).records
+    assert world.text(second) == "2"
+    assert int(second.sequence) > int(landed.sequence)
