@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from service.pipelines.ports import DirectoryEntry, EndpointKey
 from service.scoring.fold import UserKey
@@ -53,7 +54,9 @@ class MemoryLookup:
         asked: Every key asked for, in order.
     """
 
-    def __init__(self, users: Mapping[EndpointKey, str] | None = None, fails: Set[EndpointKey] = frozenset()) -> None:
+    def __init__(
+        self, users: Mapping[EndpointKey, str] | None = None, fails: AbstractSet[EndpointKey] = frozenset()
+    ) -> None:
         self.users: dict[EndpointKey, str] = dict(users or {})
         self.fails: set[EndpointKey] = set(fails)
         self.asked: list[EndpointKey] = []
