@@ -181,13 +181,13 @@ class Settings(BaseSettings):
     checkpoint_interval_ms: int = Field(1000, ge=0, le=60_000, description="Least time between a shard's checkpoints.")
     poll_max_ms: int = Field(1000, ge=200, le=60_000, description="Longest pause between reads of an idle shard.")
     read_budget_mib: int = Field(
-        64, ge=16, le=65_536, description="Records in hand, of all shards together, before reading pauses."
+        32, ge=16, le=65_536, description="Records in hand, of all shards together, before reading pauses."
     )
     commit_concurrency_max: int = Field(
         16, ge=1, le=256, description="Most writes of 25 scores in flight; throttling lowers it by itself."
     )
     score_cache_entries: int = Field(
-        100_000, ge=1000, le=10_000_000, description="Users whose score is kept in memory; about 1 KiB each."
+        25_000, ge=1000, le=10_000_000, description="Users whose score is kept in memory; about 1 KiB each."
     )
     definitions_refresh_s: float = Field(5.0, ge=0.1, le=3600, description="How often definitions are read again.")
 
@@ -203,7 +203,7 @@ class Settings(BaseSettings):
         300.0, ge=0, le=86_400, description="How long an endpoint that has no user is not asked for again."
     )
     identity_cache_entries: int = Field(
-        100_000, ge=1000, le=10_000_000, description="Endpoints whose user is kept in memory; about 0.5 KiB each."
+        25_000, ge=1000, le=10_000_000, description="Endpoints whose user is kept in memory; about 0.5 KiB each."
     )
 
     publish_linger_ms: int = Field(

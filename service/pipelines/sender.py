@@ -44,7 +44,7 @@ class SenderOptions(msgspec.Struct, frozen=True):
     linger_s: float = 0.25
     concurrency: int = 4
     capacity: int = 10_000
-    remembered: int = 200_000
+    remembered: int = 20_000
 
 
 class Sender:

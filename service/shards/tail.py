@@ -39,10 +39,17 @@ _LOG_EVERY = 10
 """Of failures in a row, the first and then every so manieth is logged."""
 
 
-class _InFlight(msgspec.Struct, Generic[P, T]):
-    """A prepared batch on its way to the committer."""
+class _InFlight(msgspec.Struct, Generic[T]):
+    """A prepared batch on its way to the committer, less its records: they may be many times what is left of them.
 
-    records: list[Record[P]]
+    Attributes:
+        last: Sequence number of its last record.
+        size: Bytes of its records.
+        prepared: What the consumer made of them.
+    """
+
+    last: str
+    size: int
     prepared: T
 
 
@@ -58,7 +65,7 @@ class Tail(Generic[P, T]):
         self._read_task: asyncio.Task[None] | None = None
         self._stopping = False
         self._slots = asyncio.Semaphore(reading.settings.in_flight)
-        self._prepared: asyncio.Queue[_InFlight[P, T] | None] = asyncio.Queue(reading.settings.in_flight)
+        self._prepared: asyncio.Queue[_InFlight[T] | None] = asyncio.Queue(reading.settings.in_flight)
         self._arrivals: deque[int] = deque()
         self._durable = self._lease.checkpoint
         self._durable_moved = asyncio.Event()
@@ -149,14 +156,16 @@ class Tail(Generic[P, T]):
                 replayed=self._reader.may_be_replayed(records[0]),
             )
             prepared = await self._insist("prepare", partial(consumer.prepare, batch))
-            await self._prepared.put(_InFlight(records=records, prepared=prepared))
+            last, size = records[-1].sequence, sum(record.size for record in records)
+            del batch, records
+            await self._prepared.put(_InFlight(last=last, size=size, prepared=prepared))
 
     async def _commit(self) -> None:
         while (item := await self._prepared.get()) is not None:
             await self._insist("commit", partial(self._reading.consumer.commit, item.prepared))
-            self._durable = item.records[-1].sequence
+            self._durable = item.last
             self._arrivals.popleft()
-            self._reader.release(sum(record.size for record in item.records))
+            self._reader.release(item.size)
             self._slots.release()
             self._durable_moved.set()
         self._drained = True

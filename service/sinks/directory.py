@@ -36,7 +36,7 @@ class DirectoryOptions(msgspec.Struct, frozen=True):
     max_age_s: float = 24 * 3600.0
     absent_max_age_s: float = 3600.0
     concurrency: int = 16
-    cached: int = 100_000
+    cached: int = 20_000
     request_timeout_s: float = 15.0
 
 
