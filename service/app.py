@@ -60,8 +60,9 @@ T = TypeVar("T")
 FORCED_EXIT = 1
 """Exit code after a second signal, and after a drain that took too long."""
 
-MEND_TIMEOUT_S = 3.0
-"""Longest wait for scores that must be published anew because a lease was lost; rare, and then quick."""
+MEND_TIMEOUT_S = 16.0
+"""Longest wait for scores that must be published anew because a lease was lost, and for sink calls in flight, which
+last 15 s at most. Both are rare; the leases are given back before, so nobody else waits."""
 
 GC_ALLOCATIONS = 100_000
 """Objects made, less those gone, between two looks at the youngest; Python's own value is 700."""

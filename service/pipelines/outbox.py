@@ -139,6 +139,11 @@ class Outbox:
         return len(self._ready) + len(self._behind) + len(self._delayed) + len(self._flying)
 
     @property
+    def in_flight(self) -> int:
+        """How many changes have been taken and not settled."""
+        return len(self._flying)
+
+    @property
     def next_due(self) -> float:
         """Monotonic seconds at which a delayed change may be tried again; infinite when none is delayed."""
         return self._next_due

@@ -167,8 +167,16 @@ class Publisher:
         self._verifier.request_reconcile()
 
     async def drained(self) -> None:
-        """Return when no score is in doubt, while `run` is running; await it, for a while, before the process ends."""
-        await self._verifier.settled()
+        """Return when no score is in doubt and no call in flight, while `run` is running.
+
+        Await it, for a while, before the process ends: a call cut off in flight may still take effect, after the
+        next owner of the shard has published a newer score, and nobody would know.
+        """
+        while True:
+            await self._verifier.settled()
+            if not any(sender.outbox.in_flight for sender in self._senders.values()):
+                return
+            await self._clock.sleep(LEASE_CHECK_S)
 
     async def _watch_leases(self) -> None:
         while True:

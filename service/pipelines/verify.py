@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 
 import msgspec
@@ -73,6 +74,7 @@ class Verifier:
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
         self._settled.set()
+        self._at_work = 0
         self._reconcile_wanted = asyncio.Event()
 
     def connect(self, senders: Mapping[str, Sender]) -> None:
@@ -111,7 +113,7 @@ class Verifier:
         self._reconcile_wanted.set()
 
     async def settled(self) -> None:
-        """Return when nobody is in doubt."""
+        """Return when nobody is in doubt, and nothing is being published that no lease keeps in order."""
         await self._settled.wait()
 
     async def run(self) -> None:
@@ -162,7 +164,7 @@ class Verifier:
                     del self._doubts[key]
                 await self._publish_until_read(list((await self._load(keys)).values()))
                 continue
-            self._settled.set()
+            self._settle()
             await self._wait()
 
     async def _wait(self) -> None:
@@ -185,24 +187,40 @@ class Verifier:
             if len(keys) > MAX_USERS:
                 self.request_reconcile()
                 continue
-            for start in range(0, len(keys), CHUNK):
-                current = await self._load(keys[start : start + CHUNK])
-                await self._publish(list(current.values()), shard_id)
+            with self._working():
+                for start in range(0, len(keys), CHUNK):
+                    current = await self._load(keys[start : start + CHUNK])
+                    await self._publish(list(current.values()), shard_id)
 
     async def _publish_until_read(self, changes: Sequence[ScoreChange]) -> None:
         """Publish `changes`; whoever is stored differently by then is in doubt again."""
         if not changes:
             return
-        await self._publish(changes, "")
-        current = await self._load([change.key for change in changes])
-        differing = [
-            change.key
-            for change in changes
-            if (now := current.get(change.key)) is not None
-            and (now.revision, now.score) != (change.revision, change.score)
-        ]
-        if differing:
-            self.doubt(differing)
+        with self._working():
+            await self._publish(changes, "")
+            current = await self._load([change.key for change in changes])
+            differing = [
+                change.key
+                for change in changes
+                if (now := current.get(change.key)) is not None
+                and (now.revision, now.score) != (change.revision, change.score)
+            ]
+            if differing:
+                self.doubt(differing)
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        self._at_work += 1
+        self._settled.clear()
+        try:
+            yield
+        finally:
+            self._at_work -= 1
+            self._settle()
+
+    def _settle(self) -> None:
+        if not self._at_work and not self._doubts:
+            self._settled.set()
 
     async def _publish(self, changes: Sequence[ScoreChange], shard_id: str) -> None:
         """Return once every sink has `changes`, or newer ones; or once the lease of `shard_id` is lost."""

@@ -58,11 +58,11 @@ def checkpoint_before_commit() -> AbstractContextManager[Any]:
 
     async def run(self: Any) -> None:  # noqa: ANN401 - a patch
         while (item := await self._prepared.get()) is not None:
-            self._durable = item.records[-1].sequence
+            self._durable = item.last
             self._durable_moved.set()
             await self._insist("commit", partial(self._reading.consumer.commit, item.prepared))
             self._arrivals.popleft()
-            self._reader.release(sum(record.size for record in item.records))
+            self._reader.release(item.size)
             self._slots.release()
         self._drained = True
         self._durable_moved.set()

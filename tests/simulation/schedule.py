@@ -272,8 +272,12 @@ async def clock_jump(world: World) -> None:
 
 async def reconcile(world: World) -> None:
     """A worker publishes every stored score, as after lost stream records."""
-    if world.workers and (publisher := world.rng.choice(world.workers).publisher) is not None:
-        publisher.request_reconcile()
+    if world.workers:
+        worker = world.rng.choice(world.workers)
+        if worker.publisher is not None:
+            worker.publisher.request_reconcile()
+            # Not promised: a worker that dies in the middle of it may have published a score that is old by then.
+            worker.resumed_at = max(worker.resumed_at, now() + CALL_TIMEOUT)
 
 
 async def definition_change(world: World) -> None:

@@ -43,7 +43,7 @@ from tests.simulation.wire import CALL_TIMEOUT, Port, Wire
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-MEND_TIMEOUT_S = 3.0
+MEND_TIMEOUT_S = CALL_TIMEOUT + 3.0
 
 
 class Tuning(msgspec.Struct, frozen=True):
