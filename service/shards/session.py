@@ -256,7 +256,10 @@ class Session:
         self.tails[shard_id] = tail
         if self._leaving or shard_id not in self._wanted:
             tail.hand_over()
-        self._tasks[shard_id] = self._group.create_task(self._read(shard_id, tail), name=f"tail {shard_id}")
+        task = self._group.create_task(self._read(shard_id, tail), name=f"tail {shard_id}")
+        self._tasks[shard_id] = task
+        # A task that is cancelled before its first step never gets to its own clean-up.
+        task.add_done_callback(lambda _: self._ended(shard_id, tail, "lost"))
         self._owned()
 
     def _later(self, shard_id: str) -> None:
@@ -275,11 +278,17 @@ class Session:
             log.warning("lease.lost", shard=shard_id, worker=self.worker, error=str(error))
             self._later(shard_id)
         finally:
-            del self.tails[shard_id], self._tasks[shard_id]
-            self._event(event)
-            self._owned()
-            self._look.set()
-            self.leader.hurry()
+            self._ended(shard_id, tail, event)
+
+    def _ended(self, shard_id: str, tail: TailLike, event: str) -> None:
+        """Take note, once, that a shard is not read any more."""
+        if self.tails.get(shard_id) is not tail:
+            return
+        del self.tails[shard_id], self._tasks[shard_id]
+        self._event(event)
+        self._owned()
+        self._look.set()
+        self.leader.hurry()
         log.info("lease.ended", shard=shard_id, worker=self.worker, outcome=event)
 
     async def _drain(self) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Coroutine
+from typing import Any
 
 import msgspec
 import pytest
@@ -342,6 +344,34 @@ def test_a_skewed_wall_clock_kills_nobody():
             world.workers[0].kill()
             await world.until(lambda: settled(world), within=30)
             assert {worker.coordinator.worker for worker in world.workers[1:]} == {"b", "c"}
+
+    run(story())
+
+
+def test_a_tail_cancelled_before_its_first_step_is_read_again():
+    class Hasty:
+        """Cancels the first tail as it is made, as a deadline that passes in that moment does."""
+
+        def __init__(self, group: asyncio.TaskGroup) -> None:
+            self.group = group
+            self.cancelled = 0
+
+        def create_task(self, coro: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
+            task = self.group.create_task(coro, name=name)
+            if not self.cancelled:
+                self.cancelled += task.cancel()
+            return task
+
+    async def story() -> None:
+        async with World(FakeStream(1)) as world:
+            world.stream.put(FIRST, "x")
+            worker = world.start("a")
+            session = worker.coordinator._session
+            while session._group is None:  # noqa: ASYNC110 - there is no event for it
+                await asyncio.sleep(0.0001)
+            session._group = hasty = Hasty(session._group)  # type: ignore[assignment]
+            await world.until(lambda: world.data() == ["x"], within=5)
+            assert hasty.cancelled == 1
 
     run(story())
 
