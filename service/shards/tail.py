@@ -25,7 +25,7 @@ from service.shards.backoff import Backoff
 from service.shards.buffer import Buffer
 from service.shards.errors import LeaseLostError, TransientError
 from service.shards.lease import Lease
-from service.shards.ports import Batch, Record, Shard
+from service.shards.ports import Batch, Shard
 from service.shards.position import TRIM_HORIZON
 from service.shards.reader import Held, Reader, Reading
 
