@@ -211,7 +211,7 @@ def main() -> None:
         sizes = msgspec.structs.replace(sizes, rounds=arguments.rounds)
     if not Path("/proc/self/stat").exists():
         sys.exit("the benchmark reads CPU and memory from /proc: it needs Linux")
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=150)
     bench = Bench(sizes, console)
     bench.prepare()
     for part in arguments.only or ["throughput", "warmth", "catch_up", "trickle", "steady"]:
