@@ -16,6 +16,7 @@ from service.aws.clients import clients
 from service.aws.kinesis_python_table import Taken, TakenOver
 from service.cli.context import (
     aws_settings,
+    iso,
     json_option,
     note,
     number_of,
@@ -119,6 +120,12 @@ def alive(before: Sequence[Member], after: Sequence[Member]) -> list[str]:
     return sorted(member.worker for member in after if beats.get(member.worker) != member.beats)
 
 
+def shown(position: Position) -> str:
+    """Return a position for a person: a time instead of its epoch milliseconds."""
+    since = timestamp_of(position)
+    return position if since is None else f"from {iso(since) or since}"
+
+
 @click.group()
 def position() -> None:
     """Move where reading goes on."""
@@ -155,9 +162,10 @@ def reset(
     if as_json:
         print_json(moves)
     else:
-        rows = [(move.shard, move.now or "new", move.then, move.remark) for move in moves]
+        rows = [(move.shard, shown(move.now) or "new", shown(move.then), move.remark) for move in moves]
         print_table(("Shard", "Now", "Then", "Remark"), rows, "nothing to move")
-    note(RECOUNTED if recount else HARMLESS[pipeline])
+    if not to_latest:
+        note(RECOUNTED if recount else HARMLESS[pipeline])
     if to != TRIM_HORIZON:
         note(FORWARD)
     if moves:
