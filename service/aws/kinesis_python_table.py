@@ -127,7 +127,10 @@ async def _scan(client: AwsClient, table: str, key: str, prefix: str) -> list[Ma
     items: list[Mapping[str, Mapping[str, Any]]] = []
     start: dict[str, Any] = {}
     while True:
-        with translated(f"table {table}", remedy="name the table that it has in this account and region"):
+        with translated(
+            f"table {table}",
+            remedy="name the table in which kinesis-python kept its state, and check the account and AWS_REGION",
+        ):
             page = await client.scan(
                 TableName=table,
                 ConsistentRead=True,
