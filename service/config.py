@@ -314,8 +314,14 @@ def _unknown(environ: Mapping[str, str]) -> list[Problem]:
     for name in sorted(environ):
         if name in VARIABLES or not name.upper().startswith(PREFIX):
             continue
-        near = difflib.get_close_matches(name.upper(), VARIABLES, n=1, cutoff=0.6)
-        remedy = f"did you mean {near[0]}?" if near else "remove it; the README lists the variables there are"
+        # Without the prefix, which would make every name alike.
+        fields = VARIABLES.values()
+        near = difflib.get_close_matches(name.lower().removeprefix(PREFIX.lower()), fields, n=1, cutoff=0.6)
+        remedy = (
+            f"did you mean {PREFIX}{near[0].upper()}?"
+            if near
+            else "remove it; the README lists the variables there are"
+        )
         problems.append(Problem(name, "is not a variable of this service", remedy))
     return problems
 

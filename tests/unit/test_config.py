@@ -80,6 +80,10 @@ def test_a_misspelt_name_gets_the_nearest_right_one(wrong: str, right: str):
     assert f"did you mean {right}?" in problems(**GOOD, **{wrong: "x"})[wrong]
 
 
+def test_a_name_like_no_other_gets_no_suggestion():
+    assert "did you mean" not in problems(**GOOD, SCORING_FOO="x")["SCORING_FOO"]
+
+
 def test_the_value_of_an_unknown_variable_is_not_shown():
     assert "hunter2" not in problems(**GOOD, SCORING_PASSWORD="hunter2")["SCORING_PASSWORD"]  # noqa: S106 # no password of anything
 
