@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import traceback
 from typing import IO, Any
@@ -27,6 +28,7 @@ _BAD_CREDENTIALS = {
     "IncompleteSignature",
     "MissingAuthenticationToken",
 }
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
 
 
@@ -103,8 +105,8 @@ def explain(error: BaseException) -> click.ClickException:
             return _unreachable(error)
         case TransientError():
             return Failure("AWS does not answer as it should", str(error), "try again; the state is consistent")
-        case OSError() if error.filename:
-            return Failure(f"{error.filename} cannot be used", error.strerror or str(error))
+        case OSError() if error.filename or error.errno in _NO_ROOM:
+            return Failure(f"{error.filename or 'the output'} cannot be used", error.strerror or str(error))
         case ModuleNotFoundError() if (error.name or "").split(".")[0] in ("ministack", "service"):
             return Failure(
                 f"this command needs {error.name}, which is not installed",
