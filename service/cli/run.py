@@ -37,10 +37,10 @@ def run(ctx: click.Context, role: str | None) -> None:
     except Exception as error:
         log = structlog.get_logger("service.cli.run")
         if not is_known(error):
-            log.exception("worker crashed", error=type(leaf(error)).__name__)
+            log.exception("worker.crashed", error=type(leaf(error)).__name__)
             ctx.exit(FAILURE)
         failure = explain(error)
-        log.error("worker stopped", reason=failure.message, cause=getattr(failure, "why", ""))  # noqa: TRY400
+        log.error("worker.failed", reason=failure.message, cause=getattr(failure, "why", ""))  # noqa: TRY400
         if sys.stderr.isatty():
             raise failure from error
         ctx.exit(failure.exit_code)
