@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from service.cli.context import Aws, iso, json_option, print_json, print_table, settings_for
+from service.cli.context import Aws, iso, json_option, note, print_json, print_table, settings_for
 from service.cli.errors import FAILURE
 from service.config import Purpose
 
@@ -50,13 +50,15 @@ def get(ctx: click.Context, user: str, project: str | None, *, as_json: bool) ->
     found = [_score(item) for page in pages for item in page["Items"]]
     if as_json:
         print_json(found)
-    else:
+    elif found:
         print_table(
             ("Project", "Score", "Revision", "Newest event"),
             [(row["project_id"], row["score"], row["revision"] or "not ours", row["updated_at"]) for row in found],
-            f"no score in table {settings.scores_table}",
+            empty="",
         )
     if not found:
+        where = f" for project {project}" if project else ""
+        note(f"no score of this user{where} in table {settings.scores_table}")
         ctx.exit(FAILURE)
 
 
