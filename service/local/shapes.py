@@ -135,7 +135,7 @@ _FEEDBACK = {
 
 
 def _email(draft: Draft, rng: Random, now_ms: int) -> Json:
-    # The event's time is the time of the send, whatever happened since (DESIGN: use the arrival).
+    # The event's time is the time of the send, whatever happened since: what depends on time uses the arrival.
     sent_ms = now_ms - rng.randrange(2_000, 90_000)
     feedback = _FEEDBACK.get(draft.event_type, "other")
     record = _service_event(draft, sent_ms, now_ms, {"feedback": feedback, **CAUSES[draft.cause]})
