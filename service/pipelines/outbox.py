@@ -14,7 +14,7 @@ The rules:
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from enum import Enum
 
 from service.pipelines.cache import LruCache
@@ -249,8 +249,3 @@ class Outbox:
         for key in due:
             self._ready[key] = self._delayed.pop(key)
         self._next_due = min((p.not_before for p in self._delayed.values()), default=float("inf"))
-
-
-def users_of(pendings: Iterable[Pending]) -> list[UserKey]:
-    """Return whose changes these are."""
-    return [pending.change.key for pending in pendings]
