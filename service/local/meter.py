@@ -53,14 +53,6 @@ class Counts:
             }
         )
 
-    def requests_per_1000(self, events: int) -> float:
-        """Requests per 1,000 events; 0 without events."""
-        return 1000 * self.requests / events if events else 0.0
-
-    def write_units_per_1000(self, events: int) -> float:
-        """Write units per 1,000 events; 0 without events."""
-        return 1000 * self.write_units / events if events else 0.0
-
 
 class Meter:
     """Reads the counts. One process's requests count as ours when its User-Agent has `wire.AGENT_TOKEN`."""
