@@ -250,7 +250,9 @@ class _Statistics:
         for (event_type, points), count in self._events.items():
             label = metrics.event_type_label(event_type)
             metrics.events.labels(label).inc(count)
-            (metrics.points_given if points >= 0 else metrics.points_taken).labels(label).inc(abs(float(points)) * count)
+            (metrics.points_given if points >= 0 else metrics.points_taken).labels(label).inc(
+                abs(float(points)) * count
+            )
         for band, count in self._entered.items():
             metrics.band_entered.labels(band).inc(count)
         for band, count in self._left.items():
