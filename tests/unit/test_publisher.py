@@ -386,3 +386,21 @@ def test_a_requested_reconciliation_runs_by_itself():
         assert world.sinks[0].values[key("a")].revision == 4
 
     run(main())
+
+
+def test_a_leaving_worker_waits_for_the_calls_it_has_in_flight():
+    async def main() -> None:
+        sink = MemorySink(delay_s=5)
+        world = World(sink)
+        async with world.running() as publisher:
+            batch_ = await publisher.prepare(batch(image("a", 1)))
+            await asyncio.sleep(1)
+            world.lost.add("s")
+            with pytest.raises(LeaseLostError):
+                await publisher.commit(batch_)
+            assert sink.flying == 1
+            world.scores.revisions["a"] = 2
+            await publisher.drained()
+        assert sink.values[key("a")].revision == 2
+
+    run(main())
