@@ -295,8 +295,8 @@ class Demo:
             self._moment,
             put=put,
             scored=scored,
-            lag_s=last.lag_s.get("ingest", 0.0),
-            publish_lag_s=last.lag_s.get("publish", 0.0),
+            lag_s=gauges and gauges.lag_s.get("ingest"),
+            publish_lag_s=gauges and gauges.lag_s.get("publish"),
         )
         self._view.show(self._moment)
         return gauges

@@ -30,8 +30,8 @@ class Moment(msgspec.Struct, frozen=True):
         put: Events on the stream.
         total: Events there will be.
         scored: Events the worker has dealt with.
-        lag_s: Age of the oldest event not yet scored, seconds.
-        publish_lag_s: Age of the oldest score not yet published, seconds.
+        lag_s: Age of the oldest event not yet scored, seconds; None where no worker says.
+        publish_lag_s: Age of the oldest score not yet published, seconds; likewise.
         users: Users with a score.
         endpoints: Endpoints that show a score.
         dead_letters: Records set aside.
@@ -40,8 +40,8 @@ class Moment(msgspec.Struct, frozen=True):
     put: int = 0
     total: int = 0
     scored: int = 0
-    lag_s: float = 0.0
-    publish_lag_s: float = 0.0
+    lag_s: float | None = None
+    publish_lag_s: float | None = None
     users: int = 0
     endpoints: int = 0
     dead_letters: int = 0
@@ -110,7 +110,7 @@ class View:
     def _line(self, moment: Moment) -> str:
         return (
             f"put {moment.put:,}/{moment.total:,} · scored {moment.scored:,} ({self._rate:,.0f}/s) · "
-            f"lag {moment.lag_s:.1f} s, to publish {moment.publish_lag_s:.1f} s · users {moment.users:,} · "
+            f"lag {_seconds(moment.lag_s)}, to publish {_seconds(moment.publish_lag_s)} · users {moment.users:,} · "
             f"endpoints {moment.endpoints:,} · dead letters {moment.dead_letters:,}"
         )
 
@@ -124,12 +124,18 @@ class View:
             bars.add_row(Text(name, style="bold"), bar, f"{count:,} of {moment.total:,}")
         rate = self._rate if self._rates else 0.0
         figures = Table.grid(padding=(0, 3))
-        figures.add_row(f"rate [b]{rate:,.0f}/s[/]", f"lag [b]{moment.lag_s:.1f} s[/]", f"users [b]{moment.users:,}[/]")
+        figures.add_row(
+            f"rate [b]{rate:,.0f}/s[/]", f"lag [b]{_seconds(moment.lag_s)}[/]", f"users [b]{moment.users:,}[/]"
+        )
         figures.add_row(
             f"endpoints with a score [b]{moment.endpoints:,}[/]",
-            f"publish lag [b]{moment.publish_lag_s:.1f} s[/]",
+            f"publish lag [b]{_seconds(moment.publish_lag_s)}[/]",
             f"dead letters [b]{moment.dead_letters:,}[/]",
         )
         news = Text("\n".join(self._news), style="dim")
         title = f"engagement scoring · {self.elapsed_s:.0f} s"
         self._live.update(Panel(Group(bars, "", figures, "", news), title=title, width=100), refresh=True)
+
+
+def _seconds(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.1f} s"

@@ -165,6 +165,7 @@ def test_without_a_terminal_there_are_plain_lines():
         view.show(Moment(put=1_000, total=2_000, scored=900, lag_s=0.4, users=12, endpoints=20, dead_letters=3))
     assert "starting [bold]things[/]" in out.getvalue()
     assert "put 1,000/2,000 · scored 900" in out.getvalue()
+    assert "lag 0.4 s, to publish unknown" in out.getvalue()
     assert "\x1b" not in out.getvalue()
 
 
