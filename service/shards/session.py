@@ -83,7 +83,7 @@ class Session:
         self._rng = rng
         self._open_tail = open_tail
         self._stop = stop
-        self.leader = Leader(worker, ports, start, self._told)
+        self.leader = Leader(worker, ports, start, self._told_by_leader)
         self.tails: dict[str, TailLike] = {}
         self.last_beat = float("-inf")
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -91,6 +91,7 @@ class Session:
         self._until = float("-inf")
         self._beaten = asyncio.Event()
         self._version = -1
+        self._told_at = float("-inf")
         self._wanted: dict[str, Assigned] = {}
         self._done: set[str] = set()
         self._retry_at: dict[str, tuple[float, float]] = {}
@@ -162,7 +163,10 @@ class Session:
         self._until = sent_at + ports.settings.lease_duration
         self._beaten.set()
         ports.metrics.heartbeat.labels(ports.pipeline).set(clock.wall_ms() / 1000)
-        self._told(member)
+        # The row is the truth, also where its version went back: a request of the past that landed late. Only what
+        # the leader in this process said while the question was under way may be newer than the answer.
+        if member.version >= self._version or sent_at > self._told_at:
+            self._told(member)
         await clock.sleep(max(0.0, sent_at + ports.settings.beat_interval - clock.monotonic()))
 
     async def _campaign(self) -> None:
@@ -187,9 +191,14 @@ class Session:
             task.cancel()
         await self._beaten.wait()
 
+    def _told_by_leader(self, member: Member) -> None:
+        self._told_at = self._ports.clock.monotonic()
+        if member.version >= self._version:
+            self._told(member)
+
     def _told(self, member: Member) -> None:
         """Take in what this worker is to hold."""
-        if self._leaving or member.version < self._version:
+        if self._leaving:
             return
         self._version = member.version
         self._wanted = {entry.shard_id: entry for entry in member.assigned}
