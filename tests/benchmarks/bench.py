@@ -27,6 +27,15 @@ from tests.benchmarks.workload import Workload
 
 BLAST, ENGAGED, CATCH_UP, TRICKLE, STEADY = "a", "b", "c", "d", "steady"
 COLD, AGAIN = "a cold", "a twice"
+PARTS = {
+    "throughput": (BLAST, ENGAGED),
+    "warmth": (COLD, AGAIN),
+    "catch_up": (CATCH_UP,),
+    "trickle": (TRICKLE,),
+    "steady": (STEADY,),
+}
+"""What can be played by itself, and the workloads in it."""
+
 SAVED = Path(__file__).parent / "results"
 LOGS = ROOT / "build" / "bench" / "logs"
 
@@ -103,7 +112,9 @@ class Bench:
         service, blast = CONTENDERS[0], self.sizes.blast
         cold = min(3000, blast)
         self.go(COLD, service, Workload(COLD, cold, cold, warm=False))
-        self.go(AGAIN, service, Workload(AGAIN, 2 * blast, blast))
+        # Few enough users for the caches' default sizes.
+        users = min(15_000, blast)
+        self.go(AGAIN, service, Workload(AGAIN, 2 * users, users))
 
     def catch_up(self) -> None:
         """(c)."""
@@ -133,6 +144,14 @@ class Bench:
             events = int(rate * self.sizes.steady_s)
             self.go(STEADY, contender, Workload(STEADY, events, events, rate=rate, publishes=contender.publishes))
 
+    def keep(self, path: Path, parts: list[str]) -> None:
+        """Take over saved runs of the parts that are not played now."""
+        again = {name for part in parts for name in PARTS[part]}
+        if path.exists():
+            for row in msgspec.json.decode(path.read_bytes())["rows"]:
+                if row["workload"] not in again:
+                    self.runs[row["workload"], row["contender"]] = row["runs"]
+
     def median(self, workload: str, contender: str, column: str) -> float:
         """Return a column's median over the rounds; not a number where there are none."""
         values = [row[column] for row in self.runs.get((workload, contender), []) if row[column] is not None]
@@ -140,7 +159,7 @@ class Bench:
 
     def report(self) -> dict[str, Any]:
         """Return everything as data."""
-        columns = next(iter(self.runs.values()))[0].keys() - {"why"}
+        columns = next(iter(self.runs.values()))[0].keys() - {"why", "date", "exact"}
         rows = [
             {
                 "workload": workload,
@@ -179,6 +198,7 @@ def _row(workload: Workload, played: Played) -> dict[str, Any]:
     wrong, unpublished = report["wrong_scores"], report["wrong_published"]
     exact = played.done and (workload.name == TRICKLE or (wrong == 0 and not unpublished))
     return {
+        "date": time.strftime("%Y-%m-%d"),
         "events": events,
         "cpu_us": played.cpu_s / events * 1e6,
         "per_core": events / played.cpu_s if played.cpu_s > 0 else None,
@@ -203,7 +223,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a minute or two instead of ten")
     parser.add_argument("--rounds", type=int, help="rounds of (a) and (b)")
-    parser.add_argument("--only", choices=["throughput", "warmth", "catch_up", "trickle", "steady"], action="append")
+    parser.add_argument("--only", choices=list(PARTS), action="append", help="only this part")
     parser.add_argument("--save", action="store_true", help="keep the results where the README shows them")
     arguments = parser.parse_args()
     sizes = QUICK if arguments.quick else Sizes()
@@ -214,7 +234,10 @@ def main() -> None:
     console = Console(highlight=False, width=150)
     bench = Bench(sizes, console)
     bench.prepare()
-    for part in arguments.only or ["throughput", "warmth", "catch_up", "trickle", "steady"]:
+    parts = arguments.only or list(PARTS)
+    if arguments.save:
+        bench.keep(SAVED / "bench.json", parts)
+    for part in parts:
         getattr(bench, part)()
     report = bench.report()
     out = ROOT / "build" / "bench.json"

@@ -119,7 +119,7 @@ def main() -> None:
     for row in report["rows"]:
         if row["workload"] not in {"a", "b", "c"} or row["contender"] not in {SERVICE, LAMBDA}:
             continue
-        reads = 1.0 if row["contender"] == LAMBDA else {"a": 3.0, "b": 0.6, "c": 1.0}[row["workload"]]
+        reads = 1.0 if row["contender"] == LAMBDA else {"a": 3.0, "b": 0.6, "c": 3.0}[row["workload"]]
         found = costs(Measured(row["cpu_us"], row["requests"], row["write_units"], reads), PRICES, task)
         table.add_row(
             f"{row['workload']} {row['contender']}",
