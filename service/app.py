@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import math
 import os
 import random
 import secrets
@@ -104,6 +105,7 @@ class Worker:
         self._stop = asyncio.Event()
         self._began = 0.0
         self._drained = True
+        self._leave_by = math.inf
         self.started = asyncio.Event()
         self.server = ObservabilityServer(
             settings.http_host, settings.http_port, self.metrics.registry, self._health, self._ready
@@ -142,18 +144,20 @@ class Worker:
         async with asyncio.TaskGroup() as group:
             beside = [group.create_task(_forever(loop), name=name) for name, loop in self._parts.background.items()]
             reading = [group.create_task(each.run(), name=name) for name, each in coordinators.items()]
-            beside.append(group.create_task(self._drain_when_told(reading), name="drain"))
+            watchdog = group.create_task(self._drain_when_told(reading), name="drain")
             await asyncio.wait(reading)
+            watchdog.cancel()
             if self._parts.publisher is not None:
                 # Scores in doubt are mended before this worker goes: it alone knows of them.
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(MEND_TIMEOUT_S):
+                    async with asyncio.timeout_at(min(self._clock.monotonic() + MEND_TIMEOUT_S, self._leave_by)):
                         await self._parts.publisher.drained()
             for task in beside:
                 task.cancel()
 
     async def _drain_when_told(self, reading: list[asyncio.Task[None]]) -> None:
         await self._stop.wait()
+        self._leave_by = self._clock.monotonic() + self._settings.drain_timeout_s
         log.info("worker.draining", longest_s=self._settings.drain_timeout_s)
         for coordinator in self._parts.coordinators.values():
             coordinator.stop()

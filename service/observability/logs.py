@@ -24,8 +24,8 @@ Format = Literal["json", "console"]
 TALKATIVE: Final = ("botocore", "boto3", "aiobotocore", "urllib3", "aiohttp", "asyncio")
 """Loggers whose DEBUG lines hold request bodies, or tell nothing: never below INFO."""
 
-QUIET: Final = ("aiobotocore.credentials", "botocore.credentials")
-"""Loggers whose INFO lines repeat at every renewal: never below WARNING."""
+QUIET: Final = ("aiobotocore.credentials", "botocore.credentials", "botocore.configprovider")
+"""Loggers whose INFO lines say at every start or renewal where something was found: never below WARNING."""
 
 MAX_FRAMES: Final = 30
 """Stack frames per exception in a JSON line."""

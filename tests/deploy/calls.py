@@ -33,7 +33,7 @@ ADAPTERS: dict[str, tuple[str, tuple[type, ...]]] = {
 }
 """Class -> the resource it works on, and the ports through which a worker reaches it. `Targets` is the sink's."""
 
-NOT_IN_A_WORKER = {"KinesisWriter", "Setup", "Doctor"}
+NOT_IN_A_WORKER = {"KinesisWriter", "Setup", "Doctor", "TakenOver"}
 """Classes that only commands use, with the operator's permissions."""
 
 PREFIXES = {"kinesis": "kinesis", "dynamodb": "dynamodb", "dynamodbstreams": "dynamodb", "pinpoint": "mobiletargeting"}

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 import structlog
 
+from service.shards import reader
 from service.shards.budget import ByteBudget
 from service.shards.errors import TransientError
 from service.shards.lease import Lease, Member
@@ -93,7 +94,10 @@ def test_trimmed_records_are_told_counted_and_passed_over():
     run(story())
 
 
-def test_a_log_line_tells_which_lease_it_is_about():
+def test_a_log_line_tells_which_lease_it_is_about(monkeypatch: pytest.MonkeyPatch):
+    # A logger keeps what it was bound to when first used, in whichever test that was.
+    monkeypatch.setattr(reader, "log", structlog.get_logger())
+
     async def story() -> None:
         async with World(FakeStream(1)) as world:
             worker = world.start("a")
