@@ -351,7 +351,7 @@ class Worker:
 def _collect_rarely() -> None:
     """Let Python look for cyclic garbage less often: hardly any is made, and a batch makes many objects at once.
 
-    Measured: with Python's own thresholds a third of the CPU went into it (deploy/decisions/0006-fast-codec.md).
+    Measured: with Python's own thresholds a third of the CPU went into it (deploy/decisions/0004-fast-codec.md).
     """
     gc.collect()
     gc.freeze()

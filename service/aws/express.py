@@ -10,7 +10,7 @@ aiobotocore's, whatever they are. Credentials, endpoints, headers, timeouts and 
 
 Only extension points are used: `creating-client-class` and `before-send`
 (https://boto3.amazonaws.com/v1/documentation/api/latest/guide/events.html), and `get_frozen_credentials`. Why, and what
-it brings: deploy/decisions/0006-fast-codec.md.
+it brings: deploy/decisions/0004-fast-codec.md.
 """
 
 from __future__ import annotations
