@@ -199,7 +199,7 @@ GetUserEndpoints once, and updates all of the user's endpoints ({each:.2f} on av
 Its reading of the streams is not counted. Ours is, and so is everything else in both lives of
 the worker, at the wire: {report.bill.requests:,} requests.
 
-{mark}  {report.per_thousand(report.bill.requests):.1f} requests per 1,000 events; the budget is {REQUEST_BUDGET:.0f}
+{mark}  {report.per_thousand(report.bill.requests):.1f} requests per 1,000 events; the budget is {REQUEST_BUDGET:.0f}, from 20,000 events on
 events: {outcomes} (seed {report.seed})
 kill -9 to the first new commit: {down}; played {report.played_s:.1f} s, drained {report.drained_s:.1f} s later, \
 {report.total_s:.1f} s in all"""
