@@ -257,7 +257,8 @@ async def rewind(world: World) -> None:
     elif records and row.checkpoint.isdecimal() and world.rng.random() < 0.7:
         earlier = [record.sequence for record in records if int(record.sequence) <= int(row.checkpoint)]
         position = world.rng.choice(earlier)
-    new = msgspec.structs.replace(row, checkpoint=position, counter=row.counter + 1, owner="")
+    # The owner stays: who takes the shard seizes it, and knows that calls of the dead may still land.
+    new = msgspec.structs.replace(row, checkpoint=position, counter=row.counter + 1)
     world.witness.operator_wrote.add((name, row.shard_id, new.counter))
     table.put(new)
 
