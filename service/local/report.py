@@ -191,6 +191,7 @@ def _sums(report: Report, console: Console) -> None:
     outcomes = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(report.outcomes.items()))
     down = "not seen" if report.down_s is None else f"{report.down_s:.1f} s"
     old_sum = " + ".join(f"{count:,}" for count in msgspec.structs.astuple(old))
+    budget = f"the budget is {REQUEST_BUDGET:.0f}, from 20,000 events on"
     text = f"""\
 The replaced system reads the definition of each of {old.get_item:,} events, asks GetEndpoint for
 the {old.get_endpoint:,} that have one, and for the {old.update_item:,} of them that have a user writes once, asks
@@ -199,7 +200,7 @@ GetUserEndpoints once, and updates all of the user's endpoints ({each:.2f} on av
 Its reading of the streams is not counted. Ours is, and so is everything else in both lives of
 the worker, at the wire: {report.bill.requests:,} requests.
 
-{mark}  {report.per_thousand(report.bill.requests):.1f} requests per 1,000 events; the budget is {REQUEST_BUDGET:.0f}, from 20,000 events on
+{mark}  {report.per_thousand(report.bill.requests):.1f} requests per 1,000 events; {budget}
 events: {outcomes} (seed {report.seed})
 kill -9 to the first new commit: {down}; played {report.played_s:.1f} s, drained {report.drained_s:.1f} s later, \
 {report.total_s:.1f} s in all"""
