@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from tests.deploy.calls import worker_actions
+
 SMALL = ("--users", "60", "--events", "1500", "--rate", "500")
 TIMEOUT_S = 120
 
@@ -34,12 +38,37 @@ def test_a_small_demo_is_exact_through_a_crash(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_wrong_score_is_found(tmp_path: Path):
-    done = _demo(tmp_path, "--corrupt-one-score", "--json")
+@pytest.fixture(scope="module")
+def corrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
+    scratch = tmp_path_factory.mktemp("demo")
+    return _demo(scratch, "--corrupt-one-score", "--json"), scratch
+
+
+def test_one_wrong_score_is_found(corrupted: tuple[subprocess.CompletedProcess[str], Path]):
+    done, scratch = corrupted
     assert done.returncode == 1, done.stderr + done.stdout
     report = json.loads(done.stdout)
     assert report["exact"] is False
     assert report["verdict"].startswith("WRONG: ")
     assert report["differences"]
     assert all("31337" in difference for difference in report["differences"])
-    assert list(tmp_path.glob("scoring-demo-*/worker.log"))
+    assert list(scratch.glob("scoring-demo-*/worker.log"))
+
+
+def test_what_the_workers_called_at_the_wire_is_what_the_template_grants_both_ways(
+    corrupted: tuple[subprocess.CompletedProcess[str], Path],
+):
+    """Two lives of a worker, a crash between them: every operation it has a use for, and no other."""
+    prefixes = {
+        "kinesis": "kinesis",
+        "dynamodb": "dynamodb",
+        "dynamodbstreams": "dynamodb",
+        "pinpoint": "mobiletargeting",
+    }
+    called = set()
+    for name in json.loads(corrupted[0].stdout)["requests"]:
+        service, _, operation = name.partition(".")
+        called.add(f"{prefixes[service]}:{operation}")
+    # What permits the statements of a batch; the first inserts, the second updates.
+    called = called - {"dynamodb:BatchExecuteStatement"} | {"dynamodb:PartiQLInsert", "dynamodb:PartiQLUpdate"}
+    assert called == {action for actions in worker_actions().values() for action in actions}
