@@ -101,11 +101,14 @@ def _not_behind(to: Position, taken: Taken | None) -> tuple[Position, str]:
 
 
 def moved(lease: Lease, to: Position, now_ms: int) -> Lease:
-    """Return the lease with its shard to be read from `to`: nobody's, and not finished."""
+    """Return the lease with its shard to be read from `to`, and not finished.
+
+    The name of a dead owner stays: whoever reads next seizes the lease from it, and so knows that a last call of
+    that worker may still land.
+    """
     return msgspec.structs.replace(
         lease,
         checkpoint=to,
-        owner="",
         counter=lease.counter + 1,
         owner_switches=0,
         children=(),

@@ -86,7 +86,7 @@ def test_a_reset_is_shown_and_then_done(cli: Cli, run: Run, leases: LeaseTable):
     assert run(leases.get(FIRST)).checkpoint == "17"
     cli("position", "reset", "--to-earliest", "--execute")
     first, second = run(leases.get(FIRST)), run(leases.get(SECOND))
-    assert (first.checkpoint, first.owner, first.counter) == (TRIM_HORIZON, "", 4)
+    assert (first.checkpoint, first.owner, first.counter) == (TRIM_HORIZON, "dead", 4)
     assert (second.checkpoint, second.ended_ms) == (TRIM_HORIZON, 0)
     assert cli("position", "reset", "--to-earliest", "--execute", "--json").stdout == "[]\n"
 
