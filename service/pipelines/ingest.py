@@ -100,9 +100,10 @@ class Ingest:
         prepared = Prepared(batch)
         users: dict[EndpointKey, str] = {}
         waiting: list[_Waiting] = []
-        lettered = await self._lettered(batch)
+        tag = shard_tag(batch.stream, batch.shard_id)
+        lettered = await self._lettered(batch, tag)
         for record in batch.records:
-            if lettered and record_letter_id(shard_tag(batch.stream, batch.shard_id), record.sequence) in lettered:
+            if lettered and record_letter_id(tag, record.sequence) in lettered:
                 prepared.counts["replayed"] += 1
                 continue
             self._sort(record, prepared, users, waiting)
@@ -143,16 +144,15 @@ class Ingest:
             self._took("dead_letter", started)
         self._count(prepared, prepared.tally)
 
-    async def _lettered(self, batch: Batch[bytes]) -> Collection[str]:
+    async def _lettered(self, batch: Batch[bytes], tag: str) -> Collection[str]:
         """Return the ids of the batch's letters that an earlier reader of the shard wrote.
 
         What was set aside stays set aside when it is read again, even where its user is known by now:
         somebody may redrive the letter, and the event would count twice.
         """
-        first, last = batch.records[0], batch.records[-1]
         if not batch.replayed:
             return ()
-        tag = shard_tag(batch.stream, batch.shard_id)
+        first, last = batch.records[0], batch.records[-1]
         return await self._dead_letters.between(tag, sortable(first.sequence), sortable(last.sequence))
 
     def _sort(
