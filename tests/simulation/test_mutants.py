@@ -20,7 +20,7 @@ SHOWN_BY = {
     "letters not asked for": {"lettered_and_scored"},
     "failed commit taken for done": {"under", "checkpoint"},
     "letters after scores": {"under"},
-    "two publishes in flight": {"two_in_flight"},
+    "two publishes in flight": {"two_in_flight", "undrained"},
     "no mending by the late worker": {"unpublished"},
 }
 """The promise that each variant breaks first; any one of them will do."""

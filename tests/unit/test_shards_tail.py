@@ -21,24 +21,56 @@ from tests.fakes.workers import World
 FIRST = "shardId-000000000000"
 
 
-def test_a_batch_closes_by_age_by_count_and_by_size():
+def test_a_batch_closes_by_count_and_by_size():
     async def story() -> None:
         settings = ShardSettings(batch_max_records=100, batch_max_bytes=50_000)
         async with World(FakeStream(1), settings=settings) as world:
             world.start("a")
-            await asyncio.sleep(1)
-            world.stream.put_many(FIRST, range(3))
-            put_at = asyncio.get_running_loop().time()
-            await world.until(lambda: len(world.data()) == 3)
-            assert 1.0 <= world.committed[0].at - put_at < 2.3
+            world.stream.put_many(FIRST, range(5))
+            await world.until(lambda: len(world.data()) == 5)
             world.stream.put_many(FIRST, range(250))
             world.stream.put_many(FIRST, range(20), size=20_000)
-            await world.until(lambda: len(world.data()) == 273)
+            await world.until(lambda: len(world.data()) == 275)
             sizes = [sum(record.size for record in done.batch.records) for done in world.committed]
             assert max(len(done.batch.records) for done in world.committed) == 100
             assert max(sizes) <= 50_000
 
     run(story())
+
+
+def test_a_batch_at_the_tip_closes_when_its_first_record_can_have_waited_for_its_age():
+    async def story() -> None:
+        async with World(FakeStream(1), settings=ShardSettings(batch_max_age=0.6)) as world:
+            world.start("a")
+            await put_and_wait(world, 0)  # the first batch is due at once
+            for number in range(1, 30):
+                await asyncio.sleep(0.77)
+                waited = await put_and_wait(world, number)
+                assert waited < 0.7
+
+    run(story())
+
+
+def test_a_busy_shard_at_its_tip_waits_for_no_more_than_enough():
+    async def story() -> None:
+        async with World(FakeStream(1), settings=ShardSettings(batch_max_age=5, poll_max=5)) as world:
+            world.start("a")
+            await put_and_wait(world, -1)
+            for number in range(10_000):
+                world.stream.put(FIRST, number)
+                await asyncio.sleep(0.001)
+            last = [done.at for done in world.committed if done.at > asyncio.get_running_loop().time() - 4]
+            assert 6 <= len(last) <= 12
+
+    run(story())
+
+
+async def put_and_wait(world: World, number: int) -> float:
+    """Put a record; return how many seconds it took until it was committed."""
+    put_at = asyncio.get_running_loop().time()
+    world.stream.put(FIRST, number)
+    await world.until(lambda: number in world.data())
+    return asyncio.get_running_loop().time() - put_at
 
 
 def test_checkpoints_are_at_most_one_per_interval_and_never_ahead_of_commits():
