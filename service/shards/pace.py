@@ -22,8 +22,8 @@ QUIET_RECORDS = 10
 _GROWTH = 1.5
 """An empty read makes the next wait this much longer."""
 
-_LEAST_JITTER = 0.8
-"""Busy shards keep apart: their waits are between this share of the pace, and all of it."""
+_JITTER = 0.2
+"""Share of a wait that is random, so that busy shards keep apart."""
 
 _EARLY = 0.05
 """Seconds; a read that starts less than this before a beat belongs to it: timers are not exact."""
@@ -47,14 +47,18 @@ class Pace:
         """
         settings = self._settings
         elapsed, self._last = started - self._last, started
+        jitter = self._rng.uniform(0, _JITTER)
         if records:
             longest = min(settings.poll_max, max(settings.poll_min, settings.batch_max_age))
-            filled = elapsed * settings.batch_enough / records
-            self._wait = min(longest, max(settings.poll_min, filled))
+            # Rather a little more than enough than a little less, which would wait for another read.
+            self._wait = elapsed * settings.batch_enough / records * (1 + jitter)
         else:
             longest = settings.poll_max
-            self._wait = min(longest, self._wait * _GROWTH)
-        if self._wait < longest or records > QUIET_RECORDS:
-            return max(settings.poll_min, self._wait * self._rng.uniform(_LEAST_JITTER, 1.0))
+            self._wait *= _GROWTH
+        self._wait = min(longest, max(settings.poll_min, self._wait))
+        if self._wait < longest:
+            return self._wait
+        if records > QUIET_RECORDS:
+            return max(settings.poll_min, longest * (1 - jitter))
         beat = math.floor((started + _EARLY) / longest) + 1
         return max(settings.poll_min, beat * longest - started)

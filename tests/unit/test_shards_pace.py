@@ -32,7 +32,7 @@ def settled(settings: ShardSettings, per_second: float, *, reads: int = 30, star
         (0.2, 1.0, 1.0),
         (5, 1.0, 1.0),
         (100, 0.8, 1.0),  # 500 records take five seconds: no reason to read sooner than the batch is due
-        (1000, 0.35, 0.55),
+        (1000, 0.5, 0.62),
         (5000, 0.2, 0.2),
     ],
 )
