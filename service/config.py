@@ -178,7 +178,9 @@ class Settings(BaseSettings):
     batch_max_records: int = Field(
         5000, ge=1, le=10_000, description="Most records per batch; a full shard receives 1,000 per second."
     )
-    checkpoint_interval_ms: int = Field(1000, ge=0, le=60_000, description="Least time between a shard's checkpoints.")
+    checkpoint_interval_ms: int = Field(
+        5000, ge=0, le=60_000, description="How long a shard's checkpoint may wait for more: read again after a crash."
+    )
     poll_max_ms: int = Field(1000, ge=200, le=60_000, description="Longest pause between reads of an idle shard.")
     read_budget_mib: int = Field(
         32, ge=16, le=65_536, description="Records in hand, of all shards together, before reading pauses."

@@ -34,7 +34,8 @@ class ShardSettings(msgspec.Struct, frozen=True):
             (https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html,
             https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_streams_GetRecords.html).
         page_bytes: Size a page is aimed at by asking for fewer records.
-        checkpoint_interval: Shortest time between two checkpoints of a shard.
+        checkpoint_interval: How long a checkpoint may wait for more to note: the longest time whose records are read
+            again after a crash.
         cycle_min: Shortest time between two plans of the leader.
         cycle_max: Longest, reached at `rows_per_cycle_second * cycle_max` rows.
         rows_per_cycle_second: Lease-table rows the leader reads per second at most, beyond `cycle_min`.
@@ -57,7 +58,7 @@ class ShardSettings(msgspec.Struct, frozen=True):
     poll_max: float = 1.0
     fetch_limit: int = 10_000
     page_bytes: int = 2 * MIB
-    checkpoint_interval: float = 1.0
+    checkpoint_interval: float = 5.0
     cycle_min: float = 0.5
     cycle_max: float = 5.0
     rows_per_cycle_second: int = 2000

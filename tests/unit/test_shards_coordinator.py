@@ -40,7 +40,7 @@ def test_one_worker_reads_all_and_checkpoints():
             last = world.stream.put(SECOND, "x")
             worker = world.start("a")
             await world.until(lambda: len(world.data()) == 1001, within=4)
-            await world.until(lambda: world.checkpoint(SECOND) == last, within=3)
+            await world.until(lambda: world.checkpoint(SECOND) == last, within=7)
             assert world.data(FIRST) == list(range(1000))
             assert worker.coordinator.first_sync_done
             assert worker.coordinator.leading

@@ -75,7 +75,8 @@ async def put_and_wait(world: World, number: int) -> float:
 
 def test_checkpoints_are_at_most_one_per_interval_and_never_ahead_of_commits():
     async def story() -> None:
-        async with World(FakeStream(1), settings=ShardSettings(batch_max_age=0.05)) as world:
+        settings = ShardSettings(batch_max_age=0.05, checkpoint_interval=1)
+        async with World(FakeStream(1), settings=settings) as world:
             world.start("a")
             for number in range(100):
                 world.stream.put(FIRST, number)
@@ -87,6 +88,23 @@ def test_checkpoints_are_at_most_one_per_interval_and_never_ahead_of_commits():
             for at, checkpoint in moved:
                 assert any(sequence == checkpoint and done_at <= at for done_at, sequence in committed)
             assert moved[-1][1] == committed[-1][1]
+
+    run(story())
+
+
+def test_a_checkpoint_waits_for_more_to_note_however_long_nothing_came_before():
+    async def story() -> None:
+        async with World(FakeStream(1), settings=ShardSettings(checkpoint_interval=5)) as world:
+            world.start("a")
+            await asyncio.sleep(60)
+            put_at = asyncio.get_running_loop().time()
+            for number in range(4):
+                world.stream.put(FIRST, number)
+                await asyncio.sleep(1)
+            await asyncio.sleep(60)
+            moved = [(at, row.checkpoint) for at, row in world.table.history if row.checkpoint.isdecimal()]
+            assert [checkpoint for _, checkpoint in moved] == [world.stream.shards[FIRST].records[-1].sequence]
+            assert 5 <= moved[0][0] - put_at < 6.5
 
     run(story())
 
@@ -215,7 +233,7 @@ def test_a_lease_written_by_another_is_lost_and_nothing_of_it_is_checkpointed():
             row = world.table.leases[FIRST]
             world.table.put(msgspec.structs.replace(row, owner="b", counter=row.counter + 1))
             world.stream.put(FIRST, 1)
-            await world.until(lambda: worker.shards == (), within=5)
+            await world.until(lambda: worker.shards == (), within=7)
             assert world.table.leases[FIRST].owner == "b"
             assert not world.checkpoint(FIRST).isdecimal()
             assert worker.value("scoring_lease_events_total", pipeline="ingest", event="lost") == 1
