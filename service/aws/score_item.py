@@ -69,35 +69,52 @@ def _applied_of(value: Mapping[str, Any]) -> dict[str, bytes] | None:
     return applied
 
 
-def statement(table: str, change: Change) -> dict[str, Any]:
-    """Return the conditional PartiQL statement that makes a change.
+class Statements:
+    """The conditional PartiQL statements that make changes of one table.
 
     A score is added to, never set, so that increments of others survive; it is set where there is none.
+
+    Args:
+        table: Its name, which can be no parameter.
     """
-    before, after = change.folded.before, change.folded.after
-    score, points = after.score, change.folded.points
-    marks = {tag: {"B": mark} for tag, mark in after.applied.items()}
-    new: list[Mapping[str, Any]] = [_number(after.revision), {"M": marks}, _number(after.updated_ms)]
-    keys = [{"S": change.key.user_id}, {"S": change.key.project_id}]
-    if before.origin is Origin.ABSENT:
-        return _statement(
-            f"""INSERT INTO "{table}" VALUE {{'UserId': ?, 'PinpointProjectId': ?, 'Score': ?, """
-            "'Revision': ?, 'Applied': ?, 'UpdatedAt': ?}",
-            [*keys, _number(points if score is None else score), *new],
+
+    def __init__(self, table: str) -> None:
+        name = f'"{table}"'
+        self._insert = (
+            f"INSERT INTO {name} VALUE {{'UserId': ?, 'PinpointProjectId': ?, 'Score': ?, "
+            "'Revision': ?, 'Applied': ?, 'UpdatedAt': ?}"
         )
-    ours = before.origin is Origin.OURS
-    return _statement(
-        f'UPDATE "{table}" '  # noqa: S608 - a table's name is no parameter, and it comes from the configuration
-        + ("SET Score = ?" if before.score is None else "SET Score = Score + ?")
-        + " SET Revision = ? SET Applied = ? SET UpdatedAt = ? WHERE UserId = ? AND PinpointProjectId = ?"
-        + (" AND Revision = ?" if ours else " AND Revision IS MISSING")
-        + (" AND Score IS MISSING" if before.score is None else ""),
-        [_number(points), *new, *keys, *([_number(before.revision)] if ours else [])],
-    )
+        to = "SET Revision = ? SET Applied = ? SET UpdatedAt = ? WHERE UserId = ? AND PinpointProjectId = ?"
+        added = f"UPDATE {name} SET Score = Score + ? {to}"  # noqa: S608 - the name comes from the configuration
+        first = f"UPDATE {name} SET Score = ? {to}"  # noqa: S608 - likewise
+        self._update = f"{added} AND Revision = ?"
+        self._first = f"{first} AND Revision = ? AND Score IS MISSING"
+        self._adopt = f"{added} AND Revision IS MISSING"
+        self._adopt_first = f"{first} AND Revision IS MISSING AND Score IS MISSING"
+
+    def of(self, change: Change) -> dict[str, Any]:
+        """Return the statement that makes a change."""
+        folded = change.folded
+        before, after = folded.before, folded.after
+        revision, updated_ms = {"N": str(after.revision)}, {"N": str(after.updated_ms)}
+        marks = {"M": {tag: {"B": mark} for tag, mark in after.applied.items()}}
+        user, project = {"S": change.key.user_id}, {"S": change.key.project_id}
+        match before.origin:
+            case Origin.ABSENT:
+                score = _number(folded.points if after.score is None else after.score)
+                return _statement(self._insert, [user, project, score, revision, marks, updated_ms])
+            case Origin.OURS:
+                text = self._first if before.score is None else self._update
+                expected = [{"N": str(before.revision)}]
+            case Origin.FOREIGN:
+                text = self._adopt_first if before.score is None else self._adopt
+                expected = []
+        return _statement(text, [_number(folded.points), revision, marks, updated_ms, user, project, *expected])
 
 
-def _number(value: Decimal | int) -> dict[str, str]:
-    return {"N": format(value, "f") if isinstance(value, Decimal) else str(value)}
+def _number(value: Decimal) -> dict[str, str]:
+    text = str(value)
+    return {"N": text if "E" not in text else format(value, "f")}
 
 
 def _statement(text: str, parameters: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -15,6 +15,9 @@ from contextlib import asynccontextmanager
 class AdaptiveLimit:
     """A gate that lets a varying number of calls through at once.
 
+    Attributes:
+        maximum: Calls never exceeded.
+
     Args:
         initial: Calls allowed at the start.
         maximum: Calls never exceeded.
@@ -24,7 +27,7 @@ class AdaptiveLimit:
         if not 1 <= initial <= maximum:
             raise ValueError(f"a limit starts between 1 and its maximum {maximum}, not at {initial}")
         self._allowed = float(initial)
-        self._maximum = maximum
+        self.maximum = maximum
         self._in_flight = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._since_decrease = 0
@@ -37,7 +40,7 @@ class AdaptiveLimit:
     def succeeded(self) -> None:
         """Take note of a call that was not throttled: a full round of them allows one more."""
         self._since_decrease += 1
-        self._allowed = min(self._allowed + 1 / self._allowed, self._maximum)
+        self._allowed = min(self._allowed + 1 / self._allowed, self.maximum)
 
     def throttled(self) -> None:
         """Take note of a throttled call. One round of calls in flight halves the limit once, not once a call."""

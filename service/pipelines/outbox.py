@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from enum import Enum
 
-from service.pipelines.cache import LruCache
+from service.pipelines.cache import RecentCache
 from service.scoring.change import ScoreChange, supersedes
 from service.scoring.fold import UserKey
 
@@ -132,7 +132,7 @@ class Outbox:
         self._behind: dict[UserKey, Pending] = {}  # a change of the same user is in flight
         self._delayed: dict[UserKey, Pending] = {}
         self._flying: dict[UserKey, Pending] = {}
-        self._told: LruCache[UserKey, int] = LruCache(remembered)
+        self._told: RecentCache[UserKey, int] = RecentCache(remembered)
         self._next_due = float("inf")
 
     def __len__(self) -> int:

@@ -29,6 +29,9 @@ class Committed(msgspec.Struct, frozen=True):
     """Written, durably."""
 
 
+COMMITTED = Committed()
+
+
 class Conflict(msgspec.Struct, frozen=True):
     """Somebody else wrote first, or our own write's response was lost.
 
@@ -65,7 +68,7 @@ class ScoreStore(Protocol):
         ...
 
 
-class EndpointKey(msgspec.Struct, frozen=True, gc=False, order=True):
+class EndpointKey(msgspec.Struct, frozen=True, gc=False, order=True, cache_hash=True):
     """An endpoint of a project."""
 
     endpoint_id: str

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 
 from service.aws.clients import AwsClient
 from service.aws.errors import code_of, translated
-from service.pipelines.cache import LruCache
+from service.pipelines.cache import RecentCache
 from service.pipelines.ports import DirectoryEntry, EndpointDirectory, EndpointKey, Identities
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import UserKey
@@ -67,7 +67,7 @@ class Targets:
         self._clock = clock
         self._options = options
         self._identities = identities
-        self._cache: LruCache[UserKey, DirectoryEntry] = LruCache(options.cached)
+        self._cache: RecentCache[UserKey, DirectoryEntry] = RecentCache(options.cached)
         self._gate = asyncio.Semaphore(options.concurrency)
 
     async def find(self, keys: Sequence[UserKey], anew: Collection[UserKey] = ()) -> Mapping[UserKey, Target]:

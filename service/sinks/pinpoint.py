@@ -23,7 +23,7 @@ from botocore.exceptions import ClientError
 from service.aws.clients import AwsClient
 from service.aws.errors import code_of, translated
 from service.observability.metrics import Metrics
-from service.pipelines.cache import LruCache
+from service.pipelines.cache import RecentCache
 from service.pipelines.ports import (
     DirectoryEntry,
     EndpointDirectory,
@@ -106,7 +106,7 @@ class PinpointSink:
         self._updates = RateLimit(self.name, "update_endpoints_batch", options.updates_per_s, metrics)
         lookups = RateLimit(self.name, "get_user_endpoints", options.lookups_per_s, metrics)
         self._targets = Targets(client, directory, lookups, clock, options.directory, identities)
-        self._written: LruCache[UserKey, Decimal] = LruCache(options.directory.cached)
+        self._written: RecentCache[UserKey, Decimal] = RecentCache(options.directory.cached)
 
     async def publish(self, changes: Sequence[ScoreChange]) -> Sequence[Outcome]:
         """Write the scores; one outcome for each.

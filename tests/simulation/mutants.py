@@ -74,9 +74,9 @@ def skip_failed_user() -> AbstractContextManager[Any]:
     """Whoever could not be written is not tried again."""
     original = commit.Committer._round
 
-    async def once(self: Any, tag: str, groups: Any, *rest: Any) -> tuple[list[Any], bool]:  # noqa: ANN401 - a patch
-        await original(self, tag, groups, *rest)
-        return list(groups), False
+    async def once(self: Any, tag: str, groups: Any, *rest: Any) -> Any:  # noqa: ANN401 - a patch
+        tried = await original(self, tag, groups, *rest)
+        return msgspec.structs.replace(tried, settled=list(groups), throttled=False)
 
     return mock.patch.object(commit.Committer, "_round", once)
 

@@ -90,7 +90,7 @@ def tuning(rng: random.Random) -> Tuning:
         linger_s=rng.choice([0.0, 0.25]),
         concurrency=rng.choice([1, 4]),
         capacity=rng.choice([2, 8, 1000]),
-        cache=rng.choice([1, 4, 100]),
+        cache=rng.choice([2, 8, 100]),
         refresh_s=3.0,
         sink_batch=rng.choice([1, 3, 100]),
         start=TRIM_HORIZON,

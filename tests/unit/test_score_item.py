@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.aws.score_item import key_of, state_of, statement
+from service.aws.score_item import Statements, key_of, state_of
 from service.pipelines.ports import Change
 from service.scoring.change import ScoreChange, change_of
 from service.scoring.event import Reason, Rejected
@@ -44,7 +44,7 @@ def test_an_inserted_item_reads_as_the_state_and_the_change_it_was_made_of(
     key = UserKey(user, project)
     folded = fold(ABSENT, "tag:0", [Scorable(sequence_bytes(str(sequence)), points, arrival)])
     assert folded is not None
-    made = statement("scores", Change(key, folded))
+    made = Statements("scores").of(Change(key, folded))
     item = inserted(made["Statement"], made["Parameters"])
     assert key_of(item) == key
     assert state_of(item) == folded.after
@@ -59,7 +59,7 @@ def test_every_update_has_a_parameter_for_each_question_mark():
         assert not isinstance(state, Rejected)
         folded = fold(state, "tag:0", [Scorable(sequence_bytes("1"), Decimal(1), 1)])
         assert folded is not None
-        made = statement("scores", Change(ANN, folded))
+        made = Statements("scores").of(Change(ANN, folded))
         assert made["Statement"].count("?") == len(made["Parameters"])
         assert ("Revision IS MISSING" in made["Statement"]) is (state.origin is Origin.FOREIGN)
         assert ("Score IS MISSING" in made["Statement"]) is (state.score is None)
