@@ -236,11 +236,11 @@ class Express:
                     return result
                 self._strained = RETRY_QUOTA
             elif key in self._templates and template is None:
-                return await stock(client, **params)
+                return operation.narrow(await stock(client, **params))
             # Either learn from aiobotocore's own request, or let it deal with what became of ours.
             token = _call.set(_Call(key, credentials, outcome))
             try:
-                return await stock(client, **params)
+                return operation.narrow(await stock(client, **params))
             finally:
                 _call.reset(token)
 

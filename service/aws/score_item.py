@@ -13,7 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
+
+import msgspec
 
 from service.aws.calls import Item
 from service.pipelines.ports import Change
@@ -69,47 +72,52 @@ def _applied_of(value: Mapping[str, Any]) -> dict[str, bytes] | None:
     return applied
 
 
-class Statements:
-    """The conditional PartiQL statements that make changes of one table.
+class _Texts(msgspec.Struct, frozen=True):
+    """The conditional statements of one table."""
+
+    insert: str
+    update: str
+    first: str
+    adopt: str
+    adopt_first: str
+
+
+@lru_cache(8)
+def _texts(table: str) -> _Texts:
+    to = "SET Revision = ? SET Applied = ? SET UpdatedAt = ? WHERE UserId = ? AND PinpointProjectId = ?"
+    added = f'UPDATE "{table}" SET Score = Score + ? {to}'  # noqa: S608 - a table's name is no parameter
+    first = f'UPDATE "{table}" SET Score = ? {to}'  # noqa: S608 - likewise
+    return _Texts(
+        insert=f"""INSERT INTO "{table}" VALUE {{'UserId': ?, 'PinpointProjectId': ?, 'Score': ?, """
+        "'Revision': ?, 'Applied': ?, 'UpdatedAt': ?}",
+        update=f"{added} AND Revision = ?",
+        first=f"{first} AND Revision = ? AND Score IS MISSING",
+        adopt=f"{added} AND Revision IS MISSING",
+        adopt_first=f"{first} AND Revision IS MISSING AND Score IS MISSING",
+    )
+
+
+def statement(table: str, change: Change) -> dict[str, Any]:
+    """Return the conditional PartiQL statement that makes a change.
 
     A score is added to, never set, so that increments of others survive; it is set where there is none.
-
-    Args:
-        table: Its name, which can be no parameter.
     """
-
-    def __init__(self, table: str) -> None:
-        name = f'"{table}"'
-        self._insert = (
-            f"INSERT INTO {name} VALUE {{'UserId': ?, 'PinpointProjectId': ?, 'Score': ?, "
-            "'Revision': ?, 'Applied': ?, 'UpdatedAt': ?}"
-        )
-        to = "SET Revision = ? SET Applied = ? SET UpdatedAt = ? WHERE UserId = ? AND PinpointProjectId = ?"
-        added = f"UPDATE {name} SET Score = Score + ? {to}"  # noqa: S608 - the name comes from the configuration
-        first = f"UPDATE {name} SET Score = ? {to}"  # noqa: S608 - likewise
-        self._update = f"{added} AND Revision = ?"
-        self._first = f"{first} AND Revision = ? AND Score IS MISSING"
-        self._adopt = f"{added} AND Revision IS MISSING"
-        self._adopt_first = f"{first} AND Revision IS MISSING AND Score IS MISSING"
-
-    def of(self, change: Change) -> dict[str, Any]:
-        """Return the statement that makes a change."""
-        folded = change.folded
-        before, after = folded.before, folded.after
-        revision, updated_ms = {"N": str(after.revision)}, {"N": str(after.updated_ms)}
-        marks = {"M": {tag: {"B": mark} for tag, mark in after.applied.items()}}
-        user, project = {"S": change.key.user_id}, {"S": change.key.project_id}
-        match before.origin:
-            case Origin.ABSENT:
-                score = _number(folded.points if after.score is None else after.score)
-                return _statement(self._insert, [user, project, score, revision, marks, updated_ms])
-            case Origin.OURS:
-                text = self._first if before.score is None else self._update
-                expected = [{"N": str(before.revision)}]
-            case Origin.FOREIGN:
-                text = self._adopt_first if before.score is None else self._adopt
-                expected = []
-        return _statement(text, [_number(folded.points), revision, marks, updated_ms, user, project, *expected])
+    texts, folded = _texts(table), change.folded
+    before, after = folded.before, folded.after
+    revision, updated_ms = {"N": str(after.revision)}, {"N": str(after.updated_ms)}
+    marks = {"M": {tag: {"B": mark} for tag, mark in after.applied.items()}}
+    user, project = {"S": change.key.user_id}, {"S": change.key.project_id}
+    expected = []
+    match before.origin:
+        case Origin.ABSENT:
+            score = _number(folded.points if after.score is None else after.score)
+            return _statement(texts.insert, [user, project, score, revision, marks, updated_ms])
+        case Origin.OURS:
+            text = texts.first if before.score is None else texts.update
+            expected = [{"N": str(before.revision)}]
+        case Origin.FOREIGN:
+            text = texts.adopt_first if before.score is None else texts.adopt
+    return _statement(text, [_number(folded.points), revision, marks, updated_ms, user, project, *expected])
 
 
 def _number(value: Decimal) -> dict[str, str]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import structlog
 
 from service.aws.calls import MAX_ROUNDS, batch_get, pause
 from service.aws.clients import AwsClient
 from service.aws.errors import AwsSetupError, translated
-from service.aws.score_item import ATTRIBUTES, Statements, key_item, key_of, state_of
+from service.aws.score_item import ATTRIBUTES, key_item, key_of, state_of, statement
 from service.observability.metrics import Metrics
 from service.pipelines.ports import COMMITTED, MAX_COMMITS, Change, Conflict, Outcome, Throttled
 from service.scoring.change import ScoreChange, change_of
@@ -49,7 +50,6 @@ class ScoreTable:
         self._table = table
         self._what = f"table {table}"
         self._metrics = metrics
-        self._statements = Statements(table)
 
     async def load(self, keys: Sequence[UserKey]) -> Mapping[UserKey, ScoreState | Rejected]:
         """Return what is stored for each of `keys`; see `ScoreStore.load`."""
@@ -75,7 +75,7 @@ class ScoreTable:
             return []
         with translated(self._what):
             answer = await self._client.batch_execute_statement(
-                Statements=[self._statements.of(change) for change in changes],
+                Statements=[statement(self._table, change) for change in changes],
                 ReturnConsumedCapacity="TOTAL",
             )
         self._metrics.write_units.inc(sum(each.get("CapacityUnits", 0) for each in answer.get("ConsumedCapacity", ())))
@@ -122,7 +122,8 @@ class ScoreTable:
         while True:
             page = await self._page(start)
             for item in page["Items"]:
-                change = change_of(item, item)
+                text = msgspec.json.encode(item)
+                change = change_of(text, text)
                 if isinstance(change, ScoreChange):
                     yield change
                 elif isinstance(change, Rejected):

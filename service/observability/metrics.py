@@ -174,7 +174,7 @@ class Metrics:
         self.sink_pending = self._gauge("sink_pending", "Users whose newest score is not published yet.", "sink")
         self.event_to_sink = self._histogram(
             "event_to_sink_seconds",
-            "From the newest event's arrival at its sender to the published score.",
+            "From the newest event's arrival at its sender to the published score: the oldest of each sink call.",
             LATENCY_BUCKETS,
             "sink",
         )

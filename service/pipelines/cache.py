@@ -12,8 +12,8 @@ V = TypeVar("V")
 class RecentCache(Generic[K, V]):
     """Keeps at most `limit` entries, and each one at least until `limit / 2` others were used after it.
 
-    Two generations: an entry that is put or used is in the young one; when that is half of the limit, it becomes the old
-    one, and what was in the old one is forgotten. Unlike a list in the order of use, that costs one plain
+    Two generations: an entry that is put or used is in the young one; when that is half of the limit, it becomes the
+    old one, and what was in the old one is forgotten. Unlike a list in the order of use, that costs one plain
     dictionary write, and no memory beside the entries. All operations take constant time.
     """
 

@@ -17,6 +17,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from enum import Enum
 
+import msgspec
+
 from service.pipelines.cache import RecentCache
 from service.scoring.change import ScoreChange, supersedes
 from service.scoring.fold import UserKey
@@ -69,7 +71,7 @@ class Ticket:
             self._settled()
 
 
-class Pending:
+class Pending(msgspec.Struct, eq=False):
     """A change that the sink has to be told, and the tickets that wait for it.
 
     Attributes:
@@ -80,14 +82,11 @@ class Pending:
         removed: Whether the score was removed while this was in flight: its outcome means nothing any more.
     """
 
-    __slots__ = ("attempts", "change", "not_before", "removed", "tickets")
-
-    def __init__(self, change: ScoreChange, tickets: list[Ticket]) -> None:
-        self.change = change
-        self.tickets = tickets
-        self.attempts = 0
-        self.not_before = 0.0
-        self.removed = False
+    change: ScoreChange
+    tickets: list[Ticket]
+    attempts: int = 0
+    not_before: float = 0.0
+    removed: bool = False
 
     def close(self) -> None:
         """Tell every ticket."""

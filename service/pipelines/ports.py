@@ -119,7 +119,10 @@ class EndpointDirectory(Protocol):
         ...
 
     async def put(self, entries: Mapping[UserKey, DirectoryEntry]) -> None:
-        """Keep the entries (any number), durably; the last one told wins."""
+        """Keep the entries (any number), durably; the last one told wins.
+
+        They tell whose the endpoints in them are, too: `Identities` on the same table knows it from then on.
+        """
         ...
 
 

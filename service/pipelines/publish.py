@@ -15,10 +15,10 @@ from service.pipelines.ports import DeadLetter, DeadLetters, ScoreStore, Sink
 from service.pipelines.retry import retried
 from service.pipelines.sender import STAGE, Sender, SenderOptions
 from service.pipelines.verify import Verifier
-from service.scoring.change import ScoreChange, change_of
+from service.scoring.change import ScoreChange, StreamImage, change_of
 from service.scoring.event import Rejected
 from service.shards.errors import LeaseLostError
-from service.shards.ports import Batch, Clock, Record, StreamImage
+from service.shards.ports import Batch, Clock, Record
 
 PIPELINE = "publish"
 
@@ -121,9 +121,8 @@ class Publisher:
             self._verifier.watch(batch.shard_id, [change.key for change in changes])
         self._tickets[ticket] = None
         try:
-            for change in changes:
-                for sender in self._senders.values():
-                    await sender.offer(change, ticket)
+            for sender in self._senders.values():
+                await sender.offer(changes, ticket)
         except asyncio.CancelledError:
             self._tickets.pop(ticket, None)
             ticket.cancel()

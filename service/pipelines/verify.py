@@ -227,8 +227,7 @@ class Verifier:
         settled = asyncio.Event()
         ticket = Ticket("", shard_id, settled.set)
         for name, sender in self._senders.items():
-            for change in changes:
-                await sender.offer(change, ticket)
+            await sender.offer(changes, ticket)
             self._metrics.sink_verified.labels(name).inc(len(changes))
         ticket.offered()
         await settled.wait()

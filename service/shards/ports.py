@@ -64,7 +64,7 @@ class Record(msgspec.Struct, Generic[P], frozen=True, gc=False):
 
     Attributes:
         sequence: Decimal sequence number.
-        data: Bytes for Kinesis, a `StreamImage` for a DynamoDB stream.
+        data: What the record holds: bytes for Kinesis, the item before and after for a DynamoDB stream.
         arrival_ms: When the stream took it (`ApproximateArrivalTimestamp`), epoch milliseconds.
         partition_key: Kinesis only; empty otherwise.
         size: Bytes counted against the read budget.
@@ -75,18 +75,6 @@ class Record(msgspec.Struct, Generic[P], frozen=True, gc=False):
     arrival_ms: int
     partition_key: str
     size: int
-
-
-class StreamImage(msgspec.Struct, frozen=True, gc=False):
-    """What a DynamoDB stream record says of an item, in DynamoDB's own JSON (`{"S": "..."}`).
-
-    Attributes:
-        keys: The item's key attributes.
-        new: The item after the change; None for a removal.
-    """
-
-    keys: dict[str, dict[str, object]]
-    new: dict[str, dict[str, object]] | None
 
 
 class Page(msgspec.Struct, Generic[P], frozen=True):

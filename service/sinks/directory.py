@@ -80,31 +80,35 @@ class Targets:
         Raises:
             TransientError: The directory cannot be read.
         """
-        known = {key: entry for key in keys if (entry := self._cache.get(key)) is not None}
-        missing = [key for key in keys if key not in known or not self._fresh(known[key])]
+        found: dict[UserKey, Target] = {}
+        stale: dict[UserKey, DirectoryEntry] = {}
+        now_ms = self._clock.wall_ms()
+        for key in keys:
+            entry = self._cache.get(key)
+            if entry is not None:
+                (found if self._fresh(entry, now_ms) else stale)[key] = entry
+        missing = [key for key in keys if key not in found]
         if missing:
             # Another worker may have asked meanwhile.
-            known.update(await self._directory.get(missing))
-        ask = [key for key in keys if key in anew or key not in known or not self._fresh(known[key])]
-        for key in missing:
-            if key in known:
-                self._cache.put(key, known[key])
-        found: dict[UserKey, Target] = dict(known)
+            for key, entry in (await self._directory.get(missing)).items():
+                self._cache.put(key, entry)
+                (found if self._fresh(entry, now_ms) else stale)[key] = entry
+        ask = [key for key in keys if key not in found or key in anew]
         if ask:
-            found.update(await self._ask_all({key: known.get(key) for key in ask}))
+            found.update(await self._ask_all({key: found.get(key) or stale.get(key) for key in ask}))
         return found
 
-    def _fresh(self, entry: DirectoryEntry) -> bool:
-        age_s = (self._clock.wall_ms() - entry.checked_ms) / 1000
+    def _fresh(self, entry: DirectoryEntry, now_ms: int) -> bool:
+        age_s = (now_ms - entry.checked_ms) / 1000
         return age_s < (self._options.max_age_s if entry.endpoint_id else self._options.absent_max_age_s)
 
-    async def _ask_all(self, kept: Mapping[UserKey, DirectoryEntry | None]) -> Mapping[UserKey, Target]:
+    async def _ask_all(self, kept: Mapping[UserKey, Target | None]) -> Mapping[UserKey, Target]:
         users: dict[EndpointKey, str] = {}
 
-        async def ask(key: UserKey, entry: DirectoryEntry | None) -> Target:
+        async def ask(key: UserKey, entry: Target | None) -> Target:
             async with self._gate:
                 try:
-                    return await self._ask(key, entry.endpoint_id if entry else "", users)
+                    return await self._ask(key, entry.endpoint_id if isinstance(entry, DirectoryEntry) else "", users)
                 except TransientError as error:
                     return error
 
@@ -143,13 +147,16 @@ class Targets:
         return DirectoryEntry(choice.endpoint_id, choice.status, choice.channel, self._clock.wall_ms())
 
     async def _remember(self, entries: Mapping[UserKey, DirectoryEntry], users: Mapping[EndpointKey, str]) -> None:
+        chosen = set()
         for key, entry in entries.items():
             self._cache.put(key, entry)
+            chosen.add(EndpointKey(entry.endpoint_id, key.project_id))
+        others = {endpoint: user_id for endpoint, user_id in users.items() if endpoint not in chosen}
         try:
             if entries:
                 await self._directory.put(entries)
-            if self._identities is not None and users:
-                await self._identities.learn(users)
+            if self._identities is not None and others:
+                await self._identities.learn(others)
         except TransientError:
             # Both only spare calls; the memory has the entries, and another day asks again.
             return

@@ -6,7 +6,7 @@ import pytest
 
 from service.aws.clients import Clients
 from service.aws.errors import AwsSetupError
-from service.aws.identity_table import DirectoryTable, IdentityTable
+from service.aws.identity_table import IdentityTable
 from service.pipelines.ports import DirectoryEntry, EndpointDirectory, EndpointKey, Identities
 from service.scoring.fold import UserKey
 from tests.fakes.embedded import MakeTable, Run
@@ -20,10 +20,12 @@ ENTRY = DirectoryEntry("phone", "ACTIVE", "SMS", 1_700_000_000_000)
 @pytest.fixture(params=["memory", "dynamodb"])
 def ports(request: pytest.FixtureRequest) -> tuple[Identities, EndpointDirectory]:
     if request.param == "memory":
-        return MemoryIdentities(), MemoryDirectory()
+        memory = MemoryIdentities()
+        return memory, MemoryDirectory(identities=memory)
     table = request.getfixturevalue("make_table")("identities")
     dynamodb = request.getfixturevalue("aws_clients").dynamodb
-    return IdentityTable(dynamodb, table), DirectoryTable(dynamodb, table)
+    both = IdentityTable(dynamodb, table)
+    return both, both
 
 
 @pytest.fixture
@@ -93,6 +95,29 @@ def test_any_number_of_entries_is_kept(directory: EndpointDirectory, run: Run):
     entries = {UserKey(f"user-{number}", "p1"): ENTRY for number in range(130)}
     run(directory.put(entries))
     assert run(directory.get(list(entries))) == entries
+
+
+def test_an_entry_tells_whose_its_endpoint_is(identities: Identities, directory: EndpointDirectory, run: Run):
+    run(directory.put({ANN: ENTRY, UserKey("bob", "p1"): DirectoryEntry("", "", "", 1_700_000_000_001)}))
+    assert run(identities.find([PHONE, EndpointKey("", "p1")])) == {PHONE: "ann"}
+
+
+def test_who_finds_an_endpoint_has_met_where_its_user_is_written_to(
+    make_table: MakeTable, aws_clients: Clients, run: Run
+):
+    name = make_table("identities")
+    run(IdentityTable(aws_clients.dynamodb, name).put({ANN: ENTRY}))
+    table = IdentityTable(aws_clients.dynamodb, name)
+    assert run(table.find([PHONE])) == {PHONE: "ann"}
+    run(
+        aws_clients.dynamodb.delete_item(
+            TableName=name, Key={"Id": {"S": "user#ann"}, "PinpointProjectId": {"S": "p1"}}
+        )
+    )
+    assert run(table.get([ANN])) == {ANN: ENTRY}  # without another look-up
+    moved = DirectoryEntry("mail", "ACTIVE", "EMAIL", 1_700_000_000_002)
+    run(table.put({ANN: moved}))
+    assert run(table.get([ANN])) == {ANN: moved}
 
 
 def test_what_has_no_name_is_no_key(make_table: MakeTable, aws_clients: Clients, run: Run):

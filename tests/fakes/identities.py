@@ -29,10 +29,15 @@ class MemoryIdentities:
 
 
 class MemoryDirectory:
-    """`EndpointDirectory` in a dict."""
+    """`EndpointDirectory` in a dict, on the same table as `identities`."""
 
-    def __init__(self, entries: Mapping[UserKey, DirectoryEntry] | None = None) -> None:
+    def __init__(
+        self,
+        entries: Mapping[UserKey, DirectoryEntry] | None = None,
+        identities: MemoryIdentities | None = None,
+    ) -> None:
         self.entries: dict[UserKey, DirectoryEntry] = dict(entries or {})
+        self.identities = identities or MemoryIdentities()
         self.gets = 0
         self.puts = 0
 
@@ -43,6 +48,9 @@ class MemoryDirectory:
     async def put(self, entries: Mapping[UserKey, DirectoryEntry]) -> None:
         self.puts += 1
         self.entries.update(entries)
+        for key, entry in entries.items():
+            if entry.endpoint_id:
+                self.identities.users[EndpointKey(entry.endpoint_id, key.project_id)] = key.user_id
 
 
 class MemoryLookup:

@@ -25,8 +25,9 @@ from service.scoring.event import Reason, Rejected
 from service.scoring.fold import ABSENT, ScoreState, UserKey
 from service.shards.errors import TransientError
 from service.shards.lease import Lease
-from service.shards.ports import Page, Shard, StreamId, StreamImage
+from service.shards.ports import Page, Shard, StreamId
 from tests.fakes.dead_letters import MemoryDeadLetters
+from tests.fakes.images import stream_image
 from tests.fakes.leases import LeaseTable
 from tests.fakes.scores import MemoryScores
 from tests.fakes.source import FakeSource, FakeStream
@@ -165,7 +166,7 @@ class SimScores(MemoryScores):
             "PinpointProjectId": {"S": key.project_id},
         }
         new = keys | {"Score": {"N": str(score)}, "Revision": {"N": str(after.revision)}}
-        image = StreamImage(keys=keys, new=new | {"UpdatedAt": {"N": str(after.updated_ms)}})
+        image = stream_image(keys, new | {"UpdatedAt": {"N": str(after.updated_ms)}})
         shard_id = self.stream.shard_of(key.user_id)
         self._witness.changed(shard_id, self.stream.put(shard_id, image), key, after.revision)
 

@@ -13,13 +13,14 @@ from service.pipelines.outbox import Held
 from service.pipelines.ports import Change, DeadLetter, NoTarget, Outcome, SinkOutcome
 from service.pipelines.publish import Publisher, PublishOptions
 from service.pipelines.sender import SenderOptions
-from service.scoring.change import ScoreChange
+from service.scoring.change import ScoreChange, StreamImage
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import ABSENT, Origin, ScoreState, UserKey
 from service.shards.clock import SystemClock
 from service.shards.errors import LeaseLostError, TransientError
-from service.shards.ports import Batch, Record, StreamId, StreamImage
+from service.shards.ports import Batch, Record, StreamId
 from tests.fakes.aio import run
+from tests.fakes.images import stream_image
 from tests.fakes.sinks import MemorySink
 
 STREAM = StreamId("scores", "arn", "tag")
@@ -102,7 +103,7 @@ class World:
 def image(user: str, revision: int) -> StreamImage:
     keys = {"UserId": {"S": user}, "PinpointProjectId": {"S": "p"}}
     new = {**keys, "Score": {"N": str(revision)}, "Revision": {"N": str(revision)}, "UpdatedAt": {"N": "1000"}}
-    return StreamImage(keys, new if revision else None)
+    return stream_image(keys, new if revision else None)
 
 
 def batch(*images: StreamImage, shard: str = "s", taken_over: bool = False) -> Batch[StreamImage]:
@@ -193,7 +194,7 @@ def test_what_the_sink_refuses_for_good_becomes_one_dead_letter_however_often_it
 def test_an_image_that_is_no_score_becomes_a_dead_letter_and_the_rest_goes_out():
     async def main() -> None:
         world = World()
-        broken = StreamImage({"UserId": {"S": "a"}, "PinpointProjectId": {"S": "p"}}, {"Score": {"S": "12"}})
+        broken = stream_image({"UserId": {"S": "a"}, "PinpointProjectId": {"S": "p"}}, {"Score": {"S": "12"}})
         async with world.running() as publisher:
             await publish(publisher, broken, image("b", 1))
         assert [letter.reason for letter in world.letters.letters.values()] == [Reason.BAD_SCORE_ITEM]
