@@ -13,8 +13,8 @@ Two ports on one table: `Identities` and `EndpointDirectory`.
 | `ExpiresAt` | N | time to live, epoch seconds |
 
 An endpoint's row tells, beside its user, whether that user's score is written to it. So whoever looks up whose an
-event is knows in passing where the score will go: where one process does both, as by default, the second
-look-up is spared.
+event is knows in passing where the score will go, and keeps it in memory: where one process does both, as by default,
+the second look-up is spared.
 
 What expired and is not deleted yet is as good as before: DynamoDB deletes within a few days
 (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/TTL.html), and every mention renews it.
@@ -29,14 +29,14 @@ from typing import Any
 from service.aws.calls import Item, batch_get, batch_put
 from service.aws.clients import AwsClient
 from service.pipelines.cache import RecentCache
-from service.pipelines.ports import DirectoryEntry, EndpointKey
+from service.pipelines.ports import DirectoryEntry, EndpointKey, Fresh
 from service.scoring.fold import UserKey
 
 DEFAULT_TTL_DAYS = 400
 """How long a mapping outlives its last mention: more than a year, so that a yearly campaign finds its people."""
 
-MAX_MET = 20_000
-"""Users of whom it is remembered where their score goes, until somebody asks: those of events on their way."""
+CACHED = 40_000
+"""Users whose entry is kept in memory: enough for those between the look-up of an event's user and the publishing."""
 
 _OF_ENDPOINTS = ("Id", "PinpointProjectId", "UserId", "EndpointStatus", "Channel", "CheckedAt")
 _OF_USERS = ("Id", "PinpointProjectId", "EndpointId", "EndpointStatus", "Channel", "CheckedAt")
@@ -56,6 +56,7 @@ class IdentityTable:
         table: Its name.
         ttl_days: How long a mapping outlives its last mention; 0: for ever.
         wall_s: Epoch seconds.
+        cached: Users whose entry is kept in memory.
     """
 
     def __init__(
@@ -65,12 +66,13 @@ class IdentityTable:
         *,
         ttl_days: float = DEFAULT_TTL_DAYS,
         wall_s: Callable[[], float] = time.time,
+        cached: int = CACHED,
     ) -> None:
         self._client = client
         self._table = table
         self._ttl_days = ttl_days
         self._wall_s = wall_s
-        self._met: RecentCache[UserKey, DirectoryEntry] = RecentCache(MAX_MET)
+        self._entries: RecentCache[UserKey, DirectoryEntry] = RecentCache(cached)
 
     async def find(self, keys: Sequence[EndpointKey]) -> Mapping[EndpointKey, str]:
         """Return the users known; see `Identities.find`."""
@@ -82,7 +84,7 @@ class IdentityTable:
             key = wanted[item["Id"]["S"], item["PinpointProjectId"]["S"]]
             users[key] = user_id = item["UserId"]["S"]
             if "CheckedAt" in item:
-                self._met.put(UserKey(user_id, key.project_id), _entry(key.endpoint_id, item))
+                self._entries.put(UserKey(user_id, key.project_id), _entry(key.endpoint_id, item))
         return users
 
     async def learn(self, users: Mapping[EndpointKey, str]) -> None:
@@ -98,18 +100,20 @@ class IdentityTable:
             ],
         )
 
-    async def get(self, keys: Sequence[UserKey]) -> Mapping[UserKey, DirectoryEntry]:
+    async def get(self, keys: Sequence[UserKey], fresh: Fresh) -> Mapping[UserKey, DirectoryEntry]:
         """Return the entries known; see `EndpointDirectory.get`."""
         entries: dict[UserKey, DirectoryEntry] = {}
         wanted: dict[tuple[str, str], UserKey] = {}
         for key in keys:
-            met = self._met.get(key)
-            if met is None:
+            entry = self._entries.get(key)
+            if entry is not None:
+                entries[key] = entry
+            if entry is None or not fresh(entry):
                 wanted[f"{_USER}{key.user_id}", key.project_id] = key
-            else:
-                entries[key] = met
         for item in await batch_get(self._client, self._table, [_key(*names) for names in wanted], _OF_USERS):
-            entries[wanted[item["Id"]["S"], item["PinpointProjectId"]["S"]]] = _entry(item["EndpointId"]["S"], item)
+            key = wanted[item["Id"]["S"], item["PinpointProjectId"]["S"]]
+            entries[key] = _entry(item["EndpointId"]["S"], item)
+            self._entries.put(key, entries[key])
         return entries
 
     async def put(self, entries: Mapping[UserKey, DirectoryEntry]) -> None:
@@ -117,7 +121,7 @@ class IdentityTable:
         expiry = self._expiry()
         items: dict[tuple[str, str], Item] = {}
         for key, entry in entries.items():
-            self._met.drop(key)
+            self._entries.put(key, entry)
             told = {
                 "EndpointStatus": {"S": entry.endpoint_status},
                 "Channel": {"S": entry.channel},

@@ -184,7 +184,7 @@ class Committer:
 
     async def _write(self, chunk: Sequence[Change], round_: _Round) -> None:
         """Send one call; keep in memory what is stored now; free its users for other shards."""
-        async with self._limit.slot():
+        async with self._limit:
             try:
                 outcomes = await self._store.commit(chunk)
             except TransientError as error:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from types import TracebackType
 
 
 class AdaptiveLimit:
@@ -48,9 +47,8 @@ class AdaptiveLimit:
             self._allowed = max(self._allowed / 2, 1.0)
         self._since_decrease = 1
 
-    @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        """Hold one of the slots; waits, first come first served, while none is free."""
+    async def __aenter__(self) -> None:
+        """Take one of the slots; waits, first come first served, while none is free."""
         while self._in_flight >= self.allowed:
             turn = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
@@ -61,11 +59,13 @@ class AdaptiveLimit:
                     self._wake_next()
                 raise
         self._in_flight += 1
-        try:
-            yield
-        finally:
-            self._in_flight -= 1
-            self._wake_next()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the slot back."""
+        self._in_flight -= 1
+        self._wake_next()
 
     def _wake_next(self) -> None:
         free = self.allowed - self._in_flight

@@ -50,6 +50,8 @@ _TOO_LARGE = frozenset({"PayloadTooLargeException", "RequestEntityTooLargeExcept
 
 Outcome = SinkOutcome | TransientError
 _PUBLISHED = Published()
+_WRITTEN = 20_000
+"""Users whose last score written here is kept, to tell whether the next one falls."""
 
 
 class PinpointOptions(msgspec.Struct, frozen=True):
@@ -101,7 +103,7 @@ class PinpointSink:
         self._updates = RateLimit(self.name, "update_endpoints_batch", options.updates_per_s, metrics)
         lookups = RateLimit(self.name, "get_user_endpoints", options.lookups_per_s, metrics)
         self._targets = Targets(client, directory, lookups, clock, options.directory, identities)
-        self._written: RecentCache[UserKey, Decimal] = RecentCache(options.directory.cached)
+        self._written: RecentCache[UserKey, Decimal] = RecentCache(_WRITTEN)
 
     async def publish(self, changes: Sequence[ScoreChange]) -> Sequence[Outcome]:
         """Write the scores; one outcome for each.

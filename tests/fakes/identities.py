@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
-from service.pipelines.ports import DirectoryEntry, EndpointKey
+from service.pipelines.ports import DirectoryEntry, EndpointKey, Fresh
 from service.scoring.fold import UserKey
 from service.shards.errors import TransientError
 
@@ -41,7 +41,7 @@ class MemoryDirectory:
         self.gets = 0
         self.puts = 0
 
-    async def get(self, keys: Sequence[UserKey]) -> Mapping[UserKey, DirectoryEntry]:
+    async def get(self, keys: Sequence[UserKey], fresh: Fresh) -> Mapping[UserKey, DirectoryEntry]:  # noqa: ARG002 - nobody else writes
         self.gets += 1
         return {key: self.entries[key] for key in keys if key in self.entries}
 

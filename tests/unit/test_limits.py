@@ -75,7 +75,7 @@ def test_no_more_calls_run_at_once_than_allowed_and_all_run():
 
         async def call() -> None:
             nonlocal running, most, done
-            async with limit.slot():
+            async with limit:
                 running += 1
                 most = max(most, running)
                 await asyncio.sleep(0)
@@ -98,7 +98,7 @@ def test_a_cancelled_waiter_does_not_take_its_turn_with_it():
         order: list[str] = []
 
         async def call(name: str, *, wait: bool) -> None:
-            async with limit.slot():
+            async with limit:
                 order.append(name)
                 if wait:
                     await release.wait()
