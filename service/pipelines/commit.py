@@ -34,6 +34,9 @@ from service.shards.ports import Clock
 
 _log = structlog.get_logger()
 
+SLICE = 500
+"""Users folded before others get their turn."""
+
 BACKOFF_FIRST_S = 0.05
 BACKOFF_LAST_S = 5.0
 
@@ -124,7 +127,12 @@ class Committer:
         self._busy |= round_.held
         try:
             states = await self._load(list(groups))
-            changes = self._fold(shard_tag, states, marks, round_)
+            changes: list[Change] = []
+            keys = list(states)
+            for start in range(0, len(keys), SLICE):
+                some = {key: states[key] for key in keys[start : start + SLICE]}
+                changes += self._fold(shard_tag, some, marks, round_)
+                await asyncio.sleep(0)
             self._free(round_.held, round_.settled)
             chunks = _chunks(changes)
 

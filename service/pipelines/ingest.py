@@ -6,8 +6,10 @@ shard's order. What a later step needs travels in `Prepared`; nothing reaches ba
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from decimal import Decimal
 
 import msgspec
 
@@ -23,6 +25,9 @@ from service.scoring.fold import Scorable, UserKey, sequence_bytes
 from service.shards.ports import Batch, Clock, Record
 
 PIPELINE = "ingest"
+
+SLICE = 500
+"""Records decoded before others get their turn: a few milliseconds; heartbeats and sinks must not wait for more."""
 
 Decode = Callable[[bytes], Decoded]
 
@@ -96,7 +101,11 @@ class Ingest:
         tag = shard_tag(batch.stream, batch.shard_id)
         lettered = await self._lettered(batch, tag)
         users: dict[EndpointKey, str] = {}
-        waiting = self._sort(prepared, tag, lettered, users)
+        waiting: list[_Waiting] = []
+        points_of = self._definitions.book.points  # the same for the whole batch
+        for start in range(0, len(batch.records), SLICE):
+            waiting += self._sort(batch.records[start : start + SLICE], points_of, prepared, tag, lettered, users)
+            await asyncio.sleep(0)
         started = self._took("decode", started)
         if users:
             await self._identities.learn(users)
@@ -146,16 +155,22 @@ class Ingest:
         return await self._dead_letters.between(tag, sortable(first.sequence), sortable(last.sequence))
 
     def _sort(
-        self, prepared: Prepared, tag: str, lettered: Collection[str], users: dict[EndpointKey, str]
+        self,
+        records: Sequence[Record[bytes]],
+        points_of: Callable[[str, str], Decimal | None],
+        prepared: Prepared,
+        tag: str,
+        lettered: Collection[str],
+        users: dict[EndpointKey, str],
     ) -> list[_Waiting]:
         """Put each record where it belongs; note in `users` what events say of endpoints; return what is worth points.
 
         Even an event that names its user waits: a user's events must stay in the shard's order.
         """
-        decode, points_of, project_ids = self._decode, self._definitions.book.points, self._project_ids
+        decode, project_ids = self._decode, self._project_ids
         waiting: list[_Waiting] = []
         foreign = ignored = 0
-        for record in prepared.batch.records:
+        for record in records:
             if lettered and record_letter_id(tag, record.sequence) in lettered:
                 prepared.counts["replayed"] += 1
                 continue

@@ -10,6 +10,7 @@ e-mail and SMS events name only the endpoint, as `client.client_id`.
 from __future__ import annotations
 
 from itertools import accumulate
+from sys import intern
 
 import msgspec
 
@@ -113,6 +114,8 @@ def decode(data: bytes) -> Decoded:
     project_id = (record.application.app_id if record.application else None) or ""
     endpoint_id = (record.client.client_id if record.client else None) or ""
     user_id = _user_id(record) if record.endpoint or record.client_context else ""
+    # A project and a type are said in every record: one text of each serves all.
+    event_type, project_id = intern(event_type), intern(project_id)
     ids = f"{event_type}{project_id}{endpoint_id}{user_id}"
     # Whatever is this short in all has no part that is too long: one look instead of four.
     if len(ids) > MAX_PROJECT_BYTES or not ids.isascii():
