@@ -116,7 +116,7 @@ class Publisher:
         settled = asyncio.Event()
         ticket = Ticket(batch.stream.name, batch.shard_id, settled.set)
         changes, letters = self._read(batch)
-        self._verifier.forget_lost(self._held)
+        self._verifier.note_lost(self._held)
         if batch.taken_over:
             self._verifier.watch(batch.shard_id, [change.key for change in changes])
         self._tickets[ticket] = None
@@ -167,14 +167,14 @@ class Publisher:
         self._verifier.request_reconcile()
 
     async def drained(self) -> None:
-        """Return when no score is in doubt and no call in flight, while `run` is running.
+        """Return when no score is in doubt and no call in flight, ours or a dead worker's, while `run` is running.
 
         Await it, for a while, before the process ends: a call cut off in flight may still take effect, after the
         next owner of the shard has published a newer score, and nobody would know.
         """
         while True:
             await self._verifier.settled()
-            if not any(sender.outbox.in_flight for sender in self._senders.values()):
+            if not self._verifier.watching and not any(sender.outbox.in_flight for sender in self._senders.values()):
                 return
             await self._clock.sleep(LEASE_CHECK_S)
 
@@ -184,7 +184,7 @@ class Publisher:
             for ticket in [ticket for ticket in self._tickets if ticket.done or not self._held(ticket.shard_id)]:
                 self._tickets.pop(ticket, None)
                 ticket.cancel()
-            self._verifier.forget_lost(self._held)
+            self._verifier.note_lost(self._held)
 
     def _read(self, batch: Batch[StreamImage]) -> tuple[list[ScoreChange], list[DeadLetter]]:
         changes: list[ScoreChange] = []

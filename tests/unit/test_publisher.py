@@ -359,6 +359,22 @@ def test_a_successor_publishes_what_it_took_over_once_more_when_the_dead_owner_i
     run(main())
 
 
+@pytest.mark.parametrize("leaving", [False, True])
+def test_what_was_taken_over_is_mended_even_when_the_shard_has_ended_or_was_handed_on_meanwhile(leaving: bool):  # noqa: FBT001 - a parameter
+    async def main() -> None:
+        sink = MemorySink()
+        world = World(sink, scores=Scores(a=3))
+        async with world.running() as publisher:
+            await publish(publisher, image("a", 3), taken_over=True)
+            world.lost.add("s")
+            await asyncio.sleep(5)
+            sink.values[key("a")] = ScoreChange(key("a"), Decimal(2), 2, 0)  # the dead owner's last call lands
+            await (publisher.drained() if leaving else asyncio.sleep(11))
+        assert sink.values[key("a")].revision == 3
+
+    run(main())
+
+
 def test_a_reconciliation_publishes_every_score_at_its_rate_and_never_an_older_one():
     async def main() -> None:
         scores = Scores(**{f"u{n}": 1 for n in range(500)})
