@@ -178,8 +178,13 @@ class Membership(Protocol):
         """Write this worker's row, with beat 0 and nothing assigned."""
         ...
 
-    async def beat(self, worker: str, wall_ms: int) -> Member | None:
+    async def beat(self, worker: str, wall_ms: int, *, leaving: bool = False) -> Member | None:
         """Count this worker's heartbeat up and return its row, with what it is assigned.
+
+        Args:
+            worker: Its id.
+            wall_ms: Its wall clock, epoch milliseconds.
+            leaving: Say that it was told to stop; there is no way back.
 
         Returns:
             None when the row is gone: the others take this worker for dead, and it must hold nothing.

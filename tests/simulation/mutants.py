@@ -14,7 +14,7 @@ from service.pipelines import commit, ingest, outbox, verify
 from service.pipelines.ports import Committed
 from service.scoring import fold as folding
 from service.scoring.fold import Folded, Scorable, ScoreState
-from service.shards import leader
+from service.shards import reign
 from service.shards.lease import Lease
 from service.shards.tail import Tail
 from tests.fakes.leases import FakeLeases
@@ -95,7 +95,7 @@ def scalar_watermark() -> AbstractContextManager[Any]:
 
 def child_before_parent() -> AbstractContextManager[Any]:
     """Shards are read as soon as they are known."""
-    return mock.patch.object(leader, "may_start", return_value=True)
+    return mock.patch.object(reign, "may_start", return_value=True)
 
 
 def unfenced_checkpoint() -> AbstractContextManager[Any]:

@@ -118,9 +118,8 @@ def test_a_stopped_worker_finishes_what_is_in_hand():
             worker = world.start("a")
             await world.until(lambda: len(worker.shards) == 1)
             world.stream.put_many(FIRST, range(100))
-            await world.until(lambda: worker.budget.used > 10_000 - worker.budget.page)
-            await asyncio.sleep(0.25)
             worker.consumer.seconds = 0.5
+            await world.until(lambda: worker.budget.used % worker.budget.page == 10_000)
             assert await worker.stop() < 2
             assert world.data() == list(range(100))
             row = world.table.leases[FIRST]
