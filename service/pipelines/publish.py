@@ -17,7 +17,7 @@ from service.pipelines.sender import STAGE, Sender, SenderOptions
 from service.pipelines.verify import Verifier
 from service.scoring.change import ScoreChange, change_of
 from service.scoring.event import Rejected
-from service.shards.errors import LeaseLostError
+from service.shards.errors import LeaseLostError, LetGoError
 from service.shards.ports import Batch, Clock, Record, StreamImage
 
 PIPELINE = "publish"
@@ -88,7 +88,7 @@ class Publisher:
         self._metrics = metrics
         self._rng = rng
         self._scores = scores
-        self._tickets: dict[Ticket, None] = {}  # in the order they came
+        self._tickets: dict[Ticket, asyncio.Event] = {}  # in the order they came; set when settled
         self._verifier = Verifier(
             scores,
             clock,
@@ -119,7 +119,7 @@ class Publisher:
         self._verifier.note_lost(self._held)
         if batch.taken_over:
             self._verifier.watch(batch.shard_id, [change.key for change in changes])
-        self._tickets[ticket] = None
+        self._tickets[ticket] = settled
         try:
             for change in changes:
                 for sender in self._senders.values():
@@ -136,6 +136,7 @@ class Publisher:
 
         Raises:
             LeaseLostError: The lease was lost first; what had not been sent is dropped.
+            LetGoError: `let_go` came first; likewise.
         """
         started = self._clock.monotonic()
         ticket = prepared.ticket
@@ -148,11 +149,22 @@ class Publisher:
             self._tickets.pop(ticket, None)
         if ticket.lost:
             raise LeaseLostError(f"lost {ticket.shard_id} before its changes were published")
+        if ticket.incomplete:
+            raise LetGoError
         if prepared.letters:
             await retried(lambda: self._letters.put(prepared.letters), self._clock, self._rng)
             for letter in prepared.letters:
                 self._metrics.dead_letters.labels(STAGE, letter.reason).inc()
         self._metrics.stage_seconds.labels(PIPELINE, "publish").observe(self._clock.monotonic() - started)
+
+    async def let_go(self, shard_id: str) -> None:
+        """Send nothing more for a shard that is being handed over; return once its calls in flight are over."""
+        waiting = {ticket: settled for ticket, settled in self._tickets.items() if ticket.shard_id == shard_id}
+        for sender in self._senders.values():
+            for ticket in waiting:
+                sender.outbox.let_go(ticket)
+        for settled in waiting.values():
+            await settled.wait()
 
     async def reconcile(self, scan: AsyncIterator[ScoreChange]) -> int:
         """Publish every score of `scan`, at a limited rate, while `run` is running; return how many.

@@ -146,7 +146,13 @@ class Sender:
         changes = [pending.change for pending in batch]
         outcomes = await self._call(changes)
         held = functools.cache(self._held)
-        doubtful = [pending.change.key for pending in batch if pending.doubtful(held)]
+        doubtful = [
+            pending.change.key
+            for pending, outcome in zip(batch, outcomes, strict=True)
+            # What failed may have been written all the same, and is not tried again once its shard is handed over.
+            if pending.doubtful(held)
+            or (isinstance(outcome, TransientError) and any(ticket.let_go for ticket in pending.tickets))
+        ]
         rejected = [
             _letter(self._sink.name, pending, outcome, self._clock.wall_ms())
             for pending, outcome in zip(batch, outcomes, strict=True)

@@ -242,5 +242,17 @@ class Consumer(Protocol[P, T]):
         ...
 
     async def commit(self, prepared: T) -> None:
-        """Return once every record of the batch is durably dealt with; called in the shard's order."""
+        """Return once every record of the batch is durably dealt with; called in the shard's order.
+
+        Raises:
+            LetGoError: After `let_go`: not every record is dealt with, and nothing goes on for the others.
+        """
+        ...
+
+    async def let_go(self, shard_id: str) -> None:
+        """Begin nothing more for a shard that is being handed over: its next owner waits.
+
+        Returns when nothing of the batches that were prepared and will not be committed is under way any more. A
+        commit that was begun goes on beside it, but may end with `LetGoError` where it can stop half-way.
+        """
         ...
