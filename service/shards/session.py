@@ -250,8 +250,8 @@ class Session:
                 await for_each(due, self._try, self._ports.settings.store_concurrency)
         waits = [self._waits[entry.shard_id].at for entry in self._missing() if entry.shard_id in self._waits]
         wait = max(0.0, min(waits) - clock.monotonic()) if waits and not self._leaving else None
-        if wait == 0:
-            wait = FIRST_WAIT
+        if wait is not None and clock.monotonic() >= self.deadline():
+            wait = max(wait, FIRST_WAIT)
         try:
             async with asyncio.timeout(wait):
                 await self._look.wait()
