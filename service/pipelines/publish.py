@@ -125,8 +125,11 @@ class Publisher:
                 for sender in self._senders.values():
                     await sender.offer(change, ticket)
         except asyncio.CancelledError:
-            self._tickets.pop(ticket, None)
-            ticket.cancel()
+            if ticket.let_go:
+                ticket.offered()  # what is in flight is waited for
+            else:
+                self._tickets.pop(ticket, None)
+                ticket.cancel()
             raise
         ticket.offered()
         return Prepared(ticket, settled, letters)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from service.scoring.definitions import Definition
-from service.shards.position import TRIM_HORIZON
-from tests.simulation.events import PROJECT, TOGGLED, versioned
+from service.scoring.fold import UserKey
+from service.shards.position import TRIM_HORIZON, sequence_of
+from tests.simulation.events import FOREIGN, PROJECT, TOGGLED, versioned
 from tests.simulation.ports import now
-from tests.simulation.wire import CALL_TIMEOUT, Rates
+from tests.simulation.wire import CALL_TIMEOUT, SINKS, Rates
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -28,17 +29,20 @@ KINDS = (
     "lookup",
     "ingest stream",
     "publish stream",
-    "sink",
+    *SINKS,
 )
 
 
 async def crash(world: World) -> None:
     """A worker dies; another starts, sooner or later."""
-    victims = [worker for worker in world.workers if world.options.harsh or _may_crash(world, worker.resumed_at)]
-    if victims:
-        world.crash(world.rng.choice(victims))
+    victims = [worker for worker in world.living() if world.options.harsh or _may_crash(world, worker.resumed_at)]
+    victim = world.rng.choice(victims) if victims else None
+    leaving = victim is not None and victim not in world.workers
+    if victim is not None:
+        world.crash(victim)
     await asyncio.sleep(world.rng.choice([0.1, 2.0, 9.0]))
-    world.start_worker()
+    if not leaving:
+        world.start_worker()
 
 
 def _may_crash(world: World, resumed_at: float) -> bool:
@@ -106,7 +110,7 @@ async def hand_over(world: World) -> None:
     if world.rng.random() < 0.5:
         world.start_worker()
     running = [worker for worker in world.workers if not worker.wire.paused]
-    if running and len(world.workers) > 1:
+    if running and len(world.workers) > 1 and not world.trimmed:
         world.leave(world.rng.choice(running))
     elif len(world.workers) < 4:
         world.start_worker()
@@ -124,6 +128,61 @@ async def merge(world: World) -> None:
     if len(open_shards) > 1:
         world.events.merge(*world.rng.sample(open_shards, 2))
         world.events.changed()
+
+
+async def new_shards(world: World) -> None:
+    """Every shard of the event stream is replaced, as by a change of its shard count."""
+    open_shards = world.events.open()
+    if len(open_shards) > 2:
+        world.events.merge(open_shards[0], open_shards[1])
+        open_shards = open_shards[2:]
+    for shard_id in open_shards:
+        world.events.split(shard_id)
+    world.events.changed()
+
+
+async def retention(world: World) -> None:
+    """The event stream forgets shards that were read to their end, and of which nobody has anything in hand any more.
+
+    In earnest that is a day after at the earliest: nobody sleeps that long here and then goes on.
+    """
+    lately = now() - world.tuning.ingest.lease_duration - CALL_TIMEOUT
+    asleep = any(worker.wire.paused or worker.resumed_at > lately for worker in world.living())
+    if asleep or world.ether.adrift:
+        return
+    for shard_id in list(world.events.shards):
+        if world.witness.finished.get(("ingest", shard_id), now()) < now() - world.tuning.ingest.lease_duration - 1:
+            world.ether.faults["forgotten shard"] += 1
+            world.events.forget(shard_id)
+    world.events.changed()
+
+
+async def trim(world: World) -> None:
+    """Everybody dies, and before anybody is back the score stream has forgotten changes that nobody has read.
+
+    Whoever finds out publishes every score there is. That it is to do so, it alone knows: that it lives to do it is not
+    promised, so nobody dies or leaves from here on.
+    """
+    if world.trimmed or not all(_may_crash(world, worker.resumed_at) for worker in world.living()):
+        return
+    count = max(1, len(world.workers))
+    for worker in world.living():
+        world.crash(worker)
+    for shard in world.changes.shards.values():
+        row = world.leases["publish"].leases.get(shard.shard_id)
+        done = sequence_of(row.checkpoint) if row is not None else None
+        # From the trim horizon on nobody can tell that something is missing.
+        unread = [at for at, each in enumerate(shard.records) if done is not None and int(each.sequence) > done]
+        if unread:
+            kept = world.rng.randint(unread[0], len(shard.records) - 1) + 1
+            world.changes.trim(shard.shard_id, kept)
+            world.witness.trimmed[shard.shard_id] = int(shard.records[kept - 1].sequence)
+            world.trimmed = True
+            world.no_crash_until = float("inf")
+            world.ether.faults["trimmed shard"] += 1
+    await asyncio.sleep(world.rng.uniform(0.1, 3))
+    for _ in range(count):
+        world.start_worker()
 
 
 async def roll_over(world: World) -> None:
@@ -158,7 +217,9 @@ async def rewind(world: World) -> None:
     """The owner of a shard dies and an operator sets its checkpoint back: everything since is delivered again."""
     name = world.rng.choice(["ingest", "ingest", "publish"])
     table = world.leases[name]
-    rows = [row for row in table.leases.values() if not row.finished]
+    stream = world.events if name == "ingest" else world.changes
+    # A stale list may have brought the row of a shard back that the stream has forgotten.
+    rows = [row for row in table.leases.values() if not row.finished and row.shard_id in stream.shards]
     if not rows:
         return
     row = world.rng.choice(rows)
@@ -169,7 +230,6 @@ async def rewind(world: World) -> None:
     for worker in owners:
         world.crash(worker)
         world.start_worker()
-    stream = world.events if name == "ingest" else world.changes
     records = stream.shards[row.shard_id].records
     position = TRIM_HORIZON
     if world.plan.latest and name == "ingest":
@@ -203,6 +263,32 @@ async def reconcile(world: World) -> None:
             worker.resumed_at = max(worker.resumed_at, now() + CALL_TIMEOUT)
 
 
+async def foreign_increments(world: World) -> None:
+    """Something else adds to scores, of users known here or not; a worker may be about to write them."""
+    for user in world.rng.choices(world.users, k=world.rng.randint(1, 5)):
+        world.witness.foreign[user] += 1
+        world.scores.add_foreign(UserKey(user, PROJECT), FOREIGN)
+        await asyncio.sleep(world.rng.choice([0.0, 0.0, 0.3]))
+
+
+async def last_words(world: World) -> None:
+    """A worker dies while it tells a sink of a user to whom one more thing happens, and then nothing ever again."""
+    world.quiet += 1
+    user = f"quiet {world.quiet}"
+    world.put(user)
+    for _ in range(600):
+        for worker in world.workers:
+            told = any(key.user_id == user for sink in worker.sinks for key in sink.flying)
+            if told and (world.options.harsh or _may_crash(world, worker.resumed_at)):
+                worker.wire.adrift_share, worker.wire.adrift_from = 1.0, 0.7
+                world.crash(worker)
+                world.put(user)
+                await asyncio.sleep(world.rng.choice([0.1, 2.0]))
+                world.start_worker()
+                return
+        await asyncio.sleep(0.01)
+
+
 async def definition_change(world: World) -> None:
     rows = world.definitions
     if world.rng.random() < 0.5:
@@ -216,6 +302,7 @@ async def definition_change(world: World) -> None:
 ACTIONS: dict[str, tuple[int, Action]] = {
     "crash": (6, crash),
     "crash of all": (1, crash_all),
+    "last words": (3, last_words),
     "pause": (6, pause),
     "partition": (2, partition),
     "outages": (2, outage),
@@ -224,10 +311,14 @@ ACTIONS: dict[str, tuple[int, Action]] = {
     "split": (4, split),
     "merge": (3, merge),
     "roll-over": (3, roll_over),
+    "new shards": (1, new_shards),
+    "retention": (1, retention),
+    "trimmed changes": (1, trim),
     "stale lists": (2, stale_list),
     "expiry": (1, expiry),
     "rewind": (2, rewind),
     "clock jump": (2, clock_jump),
     "reconcile": (2, reconcile),
+    "foreign increments": (3, foreign_increments),
     "definition change": (3, definition_change),
 }

@@ -31,7 +31,9 @@ class Schedule(msgspec.Struct):
         seconds: Virtual time within which faults begin.
         feed_s: Time in which the events come, more or less.
         late_sink: Sink calls of the dead take effect up to `CALL_TIMEOUT` late, rather than at once or never.
+        sinks: How many there are.
         sink_s, letters_s: What a call of the sink, or of the dead letters, takes.
+        prune_above: Marks an item may have before anybody asks which of them are still needed.
         latest: Workers start at LATEST; events come once the first leader has noted when that was.
     """
 
@@ -41,15 +43,22 @@ class Schedule(msgspec.Struct):
     feed_s: float
     rates: Rates
     late_sink: bool
+    sinks: int
     sink_s: float
     letters_s: float
+    prune_above: int
     latest: bool
     actions: list[tuple[float, Action]]
 
 
+GENERATIONS = 0.15
+"""Share of the runs that see all shards replaced again and again, and the old ones forgotten."""
+
+
 def draw(rng: random.Random, options: Options) -> Schedule:
     """Draw a schedule."""
-    seconds = rng.uniform(8, 25)
+    generations = rng.random() < GENERATIONS
+    seconds = rng.uniform(25, 45) if generations else rng.uniform(8, 25)
     busy = rng.choice([0.0, 0.3, 1.0])
     rates = Rates(
         throttle=busy * rng.uniform(0, 0.05),
@@ -66,12 +75,17 @@ def draw(rng: random.Random, options: Options) -> Schedule:
     for _ in range(rng.randint(2, 14)):
         name = rng.choices(names, weights)[0]
         actions.append((rng.uniform(0.5, seconds), _counted(name)))
+    if generations:
+        actions += [(seconds * share, _counted("new shards")) for share in (0.1, 0.3, 0.5, 0.7)]
+        actions += [(seconds * share, _counted("retention")) for share in (0.45, 0.6, 0.75, 0.9)]
     return Schedule(
         workers=rng.randint(1, 3),
         events=rng.randint(40, 220),
         seconds=seconds,
         feed_s=seconds * rng.choice([0.4, 0.7, 1.0]),
         rates=rates,
+        prune_above=1 if generations else rng.choice([1, 3, 16]),
+        sinks=rng.choice([1, 1, 2]),
         sink_s=rng.choice([0.0, 0.0, 0.3, 2.0]),
         letters_s=rng.choice([0.0, 0.0, 0.5, 2.0]),
         late_sink=rng.random() < 0.5 or options.harsh,
