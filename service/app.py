@@ -303,7 +303,7 @@ class Worker:
         )
 
     def _leases(self, aws: Clients, pipeline: str, stream: StreamId) -> LeaseTable:
-        table = LeaseTable(aws.dynamodb, self._settings.leases_table, pipeline, stream)
+        table = LeaseTable(aws.leases, self._settings.leases_table, pipeline, stream)
         self._parts.leases[pipeline] = table
         return table
 

@@ -143,6 +143,9 @@ class Ingest:
             self._took("dead_letter", started)
         self._count(prepared, prepared.tally)
 
+    async def let_go(self, shard_id: str) -> None:
+        """Nothing to do: what is prepared has no effect, and a commit that was begun is soon done."""
+
     async def _lettered(self, batch: Batch[bytes], tag: str) -> Collection[str]:
         """Return the ids of the batch's letters that an earlier reader of the shard wrote.
 

@@ -8,7 +8,8 @@ The rules:
 3. A change older than what the sink has already been told is done with at once (stale).
 4. A removal is not told to anyone. It ends the user's life: what was pending is done with, and what was told
    is forgotten, because the next life counts its revisions from 1 again.
-5. A change that nobody waits for any more, because the leases of all who did are lost, is dropped.
+5. A change that nobody waits for any more, because the leases of all who did are lost or being handed over, is
+   dropped; once it is in flight it is not tried again.
 """
 
 from __future__ import annotations
@@ -34,14 +35,21 @@ class Ticket:
         stream: Name of the stream the batch came from; empty for changes that came from no stream.
         shard_id: Its shard; empty for changes that need no lease.
         settled: Called once, when nothing is open any more or the lease is lost.
+
+    Attributes:
+        lost: Whether the lease is lost.
+        let_go: Whether the shard is being handed over: what is not in flight is dropped.
+        incomplete: Whether something was dropped for that.
     """
 
-    __slots__ = ("_open", "_settled", "lost", "shard_id", "stream")
+    __slots__ = ("_open", "_settled", "incomplete", "let_go", "lost", "shard_id", "stream")
 
     def __init__(self, stream: str, shard_id: str, settled: Callable[[], None]) -> None:
         self.stream = stream
         self.shard_id = shard_id
         self.lost = False
+        self.let_go = False
+        self.incomplete = False
         self._settled = settled
         self._open = 1  # the offering itself, until `offered`
 
@@ -100,6 +108,14 @@ class Pending(msgspec.Struct, eq=False):
             if ticket.shard_id and not held(ticket.shard_id):
                 ticket.cancel()
         return all(ticket.lost for ticket in self.tickets)
+
+    def shed(self) -> None:
+        """Drop the tickets of shards that are being handed over."""
+        for ticket in self.tickets:
+            if ticket.let_go:
+                ticket.incomplete = True
+                ticket.close()
+        self.tickets = [ticket for ticket in self.tickets if not ticket.let_go]
 
     def doubtful(self, held: Held) -> bool:
         """Return whether the lease of anyone who waits for this was lost: another worker may have told a newer one."""
@@ -195,6 +211,15 @@ class Outbox:
             taken.append(pending)
         return taken
 
+    def let_go(self, ticket: Ticket) -> None:
+        """Drop what is not in flight and waited for by `ticket` alone: its shard is being handed over."""
+        ticket.let_go = True
+        for waiting in (self._ready, self._behind, self._delayed):
+            for key, pending in [(key, pending) for key, pending in waiting.items() if ticket in pending.tickets]:
+                pending.shed()
+                if not pending.tickets:
+                    del waiting[key]
+
     def acknowledge(self, told: Pending) -> None:
         """The sink has it, or never will: done with."""
         key = told.change.key
@@ -214,9 +239,12 @@ class Outbox:
             if behind is not None:
                 self._ready[key] = behind
             return
+        failed.shed()
         if behind is not None:
             failed.tickets += behind.tickets
             failed.change = behind.change
+        if not failed.tickets:
+            return
         failed.attempts += 1
         failed.not_before = not_before
         self._delayed[key] = failed

@@ -143,7 +143,7 @@ class Sender:
     async def _send(self, batch: list[Pending]) -> None:
         changes = [pending.change for pending in batch]
         outcomes = await self._call(changes)
-        doubtful = self._doubtful(batch)
+        doubtful = self._doubtful(batch, outcomes)
         rejected = [
             _letter(self._sink.name, pending, outcome, self._clock.wall_ms())
             for pending, outcome in zip(batch, outcomes, strict=True)
@@ -167,13 +167,21 @@ class Sender:
         if doubtful:
             self._doubt(doubtful)
 
-    def _doubtful(self, batch: list[Pending]) -> list[UserKey]:
-        """Return whose lease was lost meanwhile, as far as anyone's was."""
+    def _doubtful(self, batch: list[Pending], outcomes: Sequence[SinkOutcome | TransientError]) -> list[UserKey]:
+        """Return of whom another worker may have told the sink something newer, or something it does not know of."""
         held = functools.cache(self._held)
         tickets = {ticket for pending in batch for ticket in pending.tickets}
-        if not any(ticket.lost or (ticket.shard_id and not held(ticket.shard_id)) for ticket in tickets):
+        if not any(
+            ticket.lost or ticket.let_go or (ticket.shard_id and not held(ticket.shard_id)) for ticket in tickets
+        ):
             return []
-        return [pending.change.key for pending in batch if pending.doubtful(held)]
+        return [
+            pending.change.key
+            for pending, outcome in zip(batch, outcomes, strict=True)
+            # What failed may have been written all the same, and is not tried again once its shard is handed over.
+            if pending.doubtful(held)
+            or (isinstance(outcome, TransientError) and any(ticket.let_go for ticket in pending.tickets))
+        ]
 
     async def _call(self, changes: Sequence[ScoreChange]) -> Sequence[SinkOutcome | TransientError]:
         started = self._clock.monotonic()
