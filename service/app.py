@@ -175,16 +175,17 @@ class Worker:
         """Make the parts; what must be asked of AWS first is asked side by side."""
         settings, parts = self._settings, self._parts
         budget = ByteBudget(settings.read_budget_mib * MIB)
+        identities = IdentityTable(aws.dynamodb, settings.identities_table)
         async with asyncio.TaskGroup() as group:
             if settings.ingests:
-                group.create_task(self._wire_ingest(aws, worker, budget))
+                group.create_task(self._wire_ingest(aws, worker, budget, identities))
             if settings.publishes:
-                group.create_task(self._wire_publish(aws, worker, budget))
+                group.create_task(self._wire_publish(aws, worker, budget, identities))
         parts.background["loop lag"] = lambda: measure_loop_lag(self.metrics)
         if settings.emf_service:
             parts.background["emf"] = self._log_emf
 
-    async def _wire_ingest(self, aws: Clients, worker: str, budget: ByteBudget) -> None:
+    async def _wire_ingest(self, aws: Clients, worker: str, budget: ByteBudget, identities: IdentityTable) -> None:
         settings, metrics, clock = self._settings, self.metrics, self._clock
         definitions = CurrentDefinitions(
             DefinitionTable(aws.dynamodb, settings.definitions_table),
@@ -203,7 +204,7 @@ class Worker:
             pinpoint.decode,
             definitions,
             IdentityResolver(
-                IdentityTable(aws.dynamodb, settings.identities_table),
+                identities,
                 PinpointLookup(aws.pinpoint, metrics, per_second=settings.identity_lookup_per_s)
                 if settings.identity_lookup
                 else None,
@@ -252,7 +253,7 @@ class Worker:
             start=settings.start,
         )
 
-    async def _wire_publish(self, aws: Clients, worker: str, budget: ByteBudget) -> None:
+    async def _wire_publish(self, aws: Clients, worker: str, budget: ByteBudget, identities: IdentityTable) -> None:
         settings, metrics, clock = self._settings, self.metrics, self._clock
         source = await self._patiently(
             "score stream",
@@ -262,6 +263,7 @@ class Worker:
         publisher = make_publisher(
             settings,
             aws,
+            identities,
             # Asked only while a coordinator reads: by then it is there.
             lambda shard_id: parts.coordinators[PUBLISH].holds(shard_id),  # noqa: PLW0108 - not there yet here
             clock,
@@ -301,7 +303,7 @@ class Worker:
         )
 
     def _leases(self, aws: Clients, pipeline: str, stream: StreamId) -> LeaseTable:
-        table = LeaseTable(aws.dynamodb, self._settings.leases_table, pipeline, stream)
+        table = LeaseTable(aws.leases, self._settings.leases_table, pipeline, stream)
         self._parts.leases[pipeline] = table
         return table
 

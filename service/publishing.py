@@ -8,7 +8,7 @@ import msgspec
 
 from service.aws.clients import Clients
 from service.aws.dead_letter_table import DeadLetterTable
-from service.aws.identity_table import DirectoryTable, IdentityTable
+from service.aws.identity_table import IdentityTable
 from service.aws.score_table import ScoreTable
 from service.config import Settings
 from service.observability.metrics import Metrics
@@ -28,6 +28,7 @@ CALL_TIMEOUT_S = 15.0
 def make_publisher(
     settings: Settings,
     aws: Clients,
+    identities: IdentityTable,
     still_held: Held,
     clock: Clock,
     metrics: Metrics,
@@ -40,6 +41,7 @@ def make_publisher(
     Args:
         settings: Names sinks and tables.
         aws: AWS.
+        identities: Where scores go; what ingest looks up there need not be looked up again.
         still_held: Whether the lease of a shard id is ours.
         clock: Time.
         metrics: The catalogue.
@@ -52,7 +54,7 @@ def make_publisher(
     if reconcile_per_s is not None:
         options = msgspec.structs.replace(options, reconcile_per_s=reconcile_per_s)
     return Publisher(
-        [_sink(name, settings, aws, clock, metrics) for name in settings.sinks],
+        [_sink(name, settings, aws, identities, clock, metrics) for name in settings.sinks],
         ScoreTable(aws.dynamodb, settings.scores_table, metrics),
         DeadLetterTable(aws.dynamodb, settings.dead_letters_table, ttl_days=settings.dead_letter_ttl_days),
         still_held,
@@ -63,12 +65,14 @@ def make_publisher(
     )
 
 
-def _sink(name: str, settings: Settings, aws: Clients, clock: Clock, metrics: Metrics) -> Sink:
+def _sink(
+    name: str, settings: Settings, aws: Clients, identities: IdentityTable, clock: Clock, metrics: Metrics
+) -> Sink:
     if name == LogSink.name:
         return LogSink()
     return PinpointSink(
         aws.pinpoint,
-        DirectoryTable(aws.dynamodb, settings.identities_table),
+        identities,
         clock,
         metrics,
         PinpointOptions(
@@ -78,5 +82,5 @@ def _sink(name: str, settings: Settings, aws: Clients, clock: Clock, metrics: Me
             lookups_per_s=settings.pinpoint_get_user_per_s,
             directory=DirectoryOptions(max_age_s=settings.directory_max_age_h * 3600, request_timeout_s=CALL_TIMEOUT_S),
         ),
-        IdentityTable(aws.dynamodb, settings.identities_table),
+        identities,
     )

@@ -53,18 +53,20 @@ async def each(work: Callable[[T], Awaitable[R]], parts: Sequence[T]) -> list[R]
     """
     if len(parts) == 1:
         return [await work(parts[0])]
-    gate = asyncio.Semaphore(MAX_CONCURRENT_CALLS)
+    left = iter(enumerate(parts))
+    results: dict[int, R] = {}
 
-    async def one(part: T) -> R:
-        async with gate:
-            return await work(part)
+    async def lane() -> None:
+        for index, part in left:
+            results[index] = await work(part)
 
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(part)) for part in parts]
+            for _ in range(min(MAX_CONCURRENT_CALLS, len(parts))):
+                group.create_task(lane())
     except ExceptionGroup as failed:
         raise next((e for e in failed.exceptions if not isinstance(e, TransientError)), failed.exceptions[0]) from None
-    return [task.result() for task in tasks]
+    return [results[index] for index in range(len(parts))]
 
 
 async def batch_get(

@@ -76,10 +76,16 @@ class AwsSettings(msgspec.Struct, frozen=True):
 
 
 class Clients(msgspec.Struct, frozen=True):
-    """One client for each API in use."""
+    """One client for each API in use, and one for the lease table.
+
+    Attributes:
+        leases: DynamoDB without retries: who waits for a lease must not wait for a second (botocore's backoff draws its
+            first wait from up to 1 s, the second from up to 2 s), and every loop over leases tries again by itself.
+    """
 
     kinesis: AwsClient
     dynamodb: AwsClient
+    leases: AwsClient
     streams: AwsClient
     pinpoint: AwsClient
 
@@ -110,9 +116,10 @@ async def clients(settings: AwsSettings, metrics: Metrics | None = None) -> Asyn
     async with AsyncExitStack() as stack:
         stack.push_async_callback(wire.close)
 
-        async def client(service: str) -> AwsClient:
+        async def client(service: str, *, attempts: int = settings.attempts) -> AwsClient:
+            retries = AioConfig(retries={"mode": "standard", "total_max_attempts": attempts})
             made = await stack.enter_async_context(
-                session.create_client(service, region_name=settings.region or None, config=config)
+                session.create_client(service, region_name=settings.region or None, config=config.merge(retries))
             )
             if metrics is not None:
                 observe(made, metrics)
@@ -121,6 +128,7 @@ async def clients(settings: AwsSettings, metrics: Metrics | None = None) -> Asyn
         yield Clients(
             kinesis=await client("kinesis"),
             dynamodb=await client("dynamodb"),
+            leases=await client("dynamodb", attempts=1),
             streams=await client("dynamodbstreams"),
             pinpoint=await client("pinpoint"),
         )

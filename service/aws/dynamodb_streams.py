@@ -14,7 +14,8 @@ from typing import Any
 from service.aws.clients import AwsClient
 from service.aws.errors import AwsSetupError, translated
 from service.aws.kinesis import stream_tag
-from service.shards.ports import Page, Record, Shard, StreamId, StreamImage
+from service.scoring.change import StreamImage
+from service.shards.ports import Page, Record, Shard, StreamId
 from service.shards.position import LATEST, SHARD_END, TRIM_HORIZON, Position, timestamp_of
 
 MAX_FETCH = 1000

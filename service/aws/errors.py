@@ -8,9 +8,9 @@ DynamoDB's (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Pro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, NoReturn
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
 
 import aiohttp
 from botocore import exceptions as boto
@@ -112,8 +112,7 @@ def outcome_of(status: int, code: str, operation: str = "") -> str:
     return "throttled" if code in THROTTLES or status == _TOO_MANY_REQUESTS else "error"
 
 
-@contextmanager
-def translated(what: str, *, remedy: str = "run `scoring setup`", shard: str = "") -> Iterator[None]:
+class translated:  # noqa: N801 # used like a function, in `with`
     """Turn the errors of the AWS calls inside into ours; may be held around `await`.
 
     Args:
@@ -128,23 +127,42 @@ def translated(what: str, *, remedy: str = "run `scoring setup`", shard: str = "
         ShardGoneError: `shard` is unknown.
         AwsSetupError: The resource does not exist, or its use is not allowed.
     """
-    try:
-        yield
-    except boto.ClientError as error:
-        _raise_ours(error, what, remedy, shard)
-    except boto.SSLError as error:
-        if isinstance(error.kwargs.get("error"), aiohttp.ClientConnectorCertificateError):
-            raise
-        raise TransientError(f"{what}: {error}") from error
-    except (boto.NoCredentialsError, boto.PartialCredentialsError) as error:
-        raise AwsSetupError(
-            f"{what}: {error}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or run with a role"
-        ) from error
-    except _UNREACHABLE as error:
-        raise TransientError(f"{what}: {type(error).__name__}: {error}") from error
+
+    __slots__ = ("_remedy", "_shard", "_what")
+
+    def __init__(self, what: str, *, remedy: str = "run `scoring setup`", shard: str = "") -> None:
+        self._what = what
+        self._remedy = remedy
+        self._shard = shard
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            _raise_ours(error, self._what, self._remedy, self._shard)
 
 
-def _raise_ours(error: boto.ClientError, what: str, remedy: str, shard: str) -> NoReturn:
+def _raise_ours(error: BaseException, what: str, remedy: str, shard: str) -> None:
+    """Raise what an error means to us; return where it is none of AWS's."""
+    match error:
+        case boto.ClientError():
+            _raise_answer(error, what, remedy, shard)
+        case boto.SSLError():
+            if isinstance(error.kwargs.get("error"), aiohttp.ClientConnectorCertificateError):
+                return
+            raise TransientError(f"{what}: {error}") from error
+        case boto.NoCredentialsError() | boto.PartialCredentialsError():
+            raise AwsSetupError(
+                f"{what}: {error}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or run with a role"
+            ) from error
+        case _ if isinstance(error, _UNREACHABLE):
+            raise TransientError(f"{what}: {type(error).__name__}: {error}") from error
+
+
+def _raise_answer(error: boto.ClientError, what: str, remedy: str, shard: str) -> None:
     code = code_of(error)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     text = f"{what}: {error}"
@@ -164,4 +182,3 @@ def _raise_ours(error: boto.ClientError, what: str, remedy: str, shard: str) -> 
         raise AwsSetupError(
             f"{what}: {error}: allow {error.operation_name} in the policy of the role in use"
         ) from error
-    raise error

@@ -18,8 +18,8 @@ from __future__ import annotations
 import contextvars
 import hashlib
 import hmac
+import random
 import time
-import uuid
 import zlib
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from typing import Any
@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 import msgspec
 from aiobotocore.awsrequest import AioAWSResponse
 from aiobotocore.session import AioSession
+from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import ConnectionClosedError, EndpointConnectionError, ReadTimeoutError
 from botocore.utils import get_environ_proxies
 
@@ -52,14 +53,6 @@ Observe = Callable[[str, str, float], None]
 """Told of every call that succeeded: service, operation, seconds."""
 
 
-class Credentials(msgspec.Struct, frozen=True):
-    """What requests are signed with."""
-
-    access_key: str
-    secret_key: str
-    token: str | None
-
-
 class Template(msgspec.Struct, frozen=True):
     """A request of an operation, less body, date and signature.
 
@@ -75,7 +68,7 @@ class Template(msgspec.Struct, frozen=True):
 
     address: Address
     url: str
-    credentials: Credentials
+    credentials: ReadOnlyCredentials
     head: str
     canonical: tuple[str, str]
     scope: str
@@ -97,10 +90,16 @@ class Template(msgspec.Struct, frozen=True):
         head = (
             f"{self.head}X-Amz-Date: {date}\r\nAuthorization: {_SCHEME} Credential={self.credentials.access_key}/"
             f"{date[:8]}/{self.scope}, SignedHeaders={self.signed_headers}, Signature={self.signature(date, body)}\r\n"
-            f"amz-sdk-invocation-id: {uuid.uuid4()}\r\namz-sdk-request: attempt=1\r\n"
+            f"amz-sdk-invocation-id: {_invocation_id()}\r\namz-sdk-request: attempt=1\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
         )
         return head.encode("latin-1") + body
+
+
+def _invocation_id() -> str:
+    """Return a random UUID: it tells calls apart and is no secret, so the system need not be asked for each."""
+    text = f"{random.getrandbits(128):032x}"
+    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-a{text[17:20]}-{text[20:]}"
 
 
 _keys: dict[tuple[str, str], bytes] = {}
@@ -120,7 +119,7 @@ def _signing_key(secret_key: str, scope: str) -> bytes:
     return key
 
 
-def template_of(request: Any, credentials: Credentials) -> Template | None:  # noqa: ANN401 # botocore's prepared request
+def template_of(request: Any, credentials: ReadOnlyCredentials) -> Template | None:  # noqa: ANN401 # botocore's prepared request
     """Return the template in a request that aiobotocore has signed; None when it cannot be one.
 
     Args:
@@ -189,7 +188,7 @@ class _Call(msgspec.Struct):
     """
 
     key: Hashable
-    credentials: Credentials | None
+    credentials: ReadOnlyCredentials | None
     outcome: AioAWSResponse | Exception | None
 
 
@@ -213,6 +212,7 @@ class Express:
         self._second = 0
         self._date = ""
         self._strained = 0
+        self._provider: Any = None
 
     def install(self) -> None:
         """Have the clients that the session makes from now on take the short way where there is one."""
@@ -236,11 +236,11 @@ class Express:
                     return result
                 self._strained = RETRY_QUOTA
             elif key in self._templates and template is None:
-                return await stock(client, **params)
+                return operation.narrow(await stock(client, **params))
             # Either learn from aiobotocore's own request, or let it deal with what became of ours.
             token = _call.set(_Call(key, credentials, outcome))
             try:
-                return await stock(client, **params)
+                return operation.narrow(await stock(client, **params))
             finally:
                 _call.reset(token)
 
@@ -305,12 +305,14 @@ class Express:
             self._templates[call.key] = template_of(request, call.credentials)
         return None
 
-    async def _credentials(self) -> Credentials | None:
-        found = await self._session.get_credentials()
-        if found is None:
-            return None
-        frozen = await found.get_frozen_credentials()
-        return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
+    async def _credentials(self) -> ReadOnlyCredentials | None:
+        """Return what to sign with now; who provides them, found once, renews them by itself."""
+        if self._provider is None:
+            self._provider = await self._session.get_credentials()
+            if self._provider is None:
+                return None
+        frozen: ReadOnlyCredentials = await self._provider.get_frozen_credentials()
+        return frozen
 
     def _now(self) -> str:
         second = int(time.time())

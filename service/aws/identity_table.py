@@ -7,9 +7,14 @@ Two ports on one table: `Identities` and `EndpointDirectory`.
 | `Id` (HASH) | S | `endpoint#<endpoint id>` or `user#<user id>` |
 | `PinpointProjectId` (RANGE) | S | |
 | `UserId` | S | of an endpoint: its user |
-| `EndpointId`, `EndpointStatus`, `Channel` | S | of a user: its endpoint, as last found |
-| `CheckedAt` | N | of a user: when that was asked, epoch milliseconds |
+| `EndpointId` | S | of a user: its endpoint, as last found |
+| `EndpointStatus`, `Channel` | S | of a user's endpoint, in the user's row and in the endpoint's |
+| `CheckedAt` | N | when that was asked, epoch milliseconds, likewise |
 | `ExpiresAt` | N | time to live, epoch seconds |
+
+An endpoint's row tells, beside its user, whether that user's score is written to it. So whoever looks up whose an
+event is knows in passing where the score will go, and keeps it in memory: where one process does both, as by default,
+the second look-up is spared.
 
 What expired and is not deleted yet is as good as before: DynamoDB deletes within a few days
 (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/TTL.html), and every mention renews it.
@@ -21,29 +26,37 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from service.aws.calls import batch_get, batch_put
+from service.aws.calls import Item, batch_get, batch_put
 from service.aws.clients import AwsClient
-from service.pipelines.ports import DirectoryEntry, EndpointKey
+from service.pipelines.cache import RecentCache
+from service.pipelines.ports import DirectoryEntry, EndpointKey, Fresh
 from service.scoring.fold import UserKey
 
 DEFAULT_TTL_DAYS = 400
 """How long a mapping outlives its last mention: more than a year, so that a yearly campaign finds its people."""
 
+CACHED = 40_000
+"""Users whose entry is kept in memory: enough for those between the look-up of an event's user and the publishing."""
+
+_OF_ENDPOINTS = ("Id", "PinpointProjectId", "UserId", "EndpointStatus", "Channel", "CheckedAt")
+_OF_USERS = ("Id", "PinpointProjectId", "EndpointId", "EndpointStatus", "Channel", "CheckedAt")
 _DAY_S = 86_400
 _ENDPOINT = "endpoint#"
 _USER = "user#"
 
 
 class IdentityTable:
-    """`Identities` on DynamoDB. Reads are consistent: what one worker learned, every other finds.
+    """`Identities` and `EndpointDirectory` on DynamoDB.
 
-    An endpoint or project without a name cannot be a key: nothing is found for it, and nothing learned.
+    Reads are consistent: what one worker learned, every other finds. An endpoint or project without a name cannot be a
+    key: nothing is found for it, and nothing learned.
 
     Args:
         client: DynamoDB.
         table: Its name.
         ttl_days: How long a mapping outlives its last mention; 0: for ever.
         wall_s: Epoch seconds.
+        cached: Users whose entry is kept in memory.
     """
 
     def __init__(
@@ -53,28 +66,30 @@ class IdentityTable:
         *,
         ttl_days: float = DEFAULT_TTL_DAYS,
         wall_s: Callable[[], float] = time.time,
+        cached: int = CACHED,
     ) -> None:
         self._client = client
         self._table = table
         self._ttl_days = ttl_days
         self._wall_s = wall_s
+        self._entries: RecentCache[UserKey, DirectoryEntry] = RecentCache(cached)
 
     async def find(self, keys: Sequence[EndpointKey]) -> Mapping[EndpointKey, str]:
         """Return the users known; see `Identities.find`."""
-        wanted = [
-            _key(_ENDPOINT + key.endpoint_id, key.project_id)
-            for key in dict.fromkeys(keys)
-            if key.endpoint_id and key.project_id
-        ]
-        items = await batch_get(self._client, self._table, wanted, ("Id", "PinpointProjectId", "UserId"))
-        return {
-            EndpointKey(item["Id"]["S"].removeprefix(_ENDPOINT), item["PinpointProjectId"]["S"]): item["UserId"]["S"]
-            for item in items
+        wanted = {
+            (f"{_ENDPOINT}{key.endpoint_id}", key.project_id): key for key in keys if key.endpoint_id and key.project_id
         }
+        users: dict[EndpointKey, str] = {}
+        for item in await batch_get(self._client, self._table, [_key(*names) for names in wanted], _OF_ENDPOINTS):
+            key = wanted[item["Id"]["S"], item["PinpointProjectId"]["S"]]
+            users[key] = user_id = item["UserId"]["S"]
+            if "CheckedAt" in item:
+                self._entries.put(UserKey(user_id, key.project_id), _entry(key.endpoint_id, item))
+        return users
 
     async def learn(self, users: Mapping[EndpointKey, str]) -> None:
         """Keep which user each endpoint belongs to; see `Identities.learn`."""
-        expiry = _expiry(self._ttl_days, self._wall_s())
+        expiry = self._expiry()
         await batch_put(
             self._client,
             self._table,
@@ -85,61 +100,50 @@ class IdentityTable:
             ],
         )
 
-
-class DirectoryTable:
-    """`EndpointDirectory` on DynamoDB, in the same table; arguments as for `IdentityTable`."""
-
-    def __init__(
-        self,
-        client: AwsClient,
-        table: str,
-        *,
-        ttl_days: float = DEFAULT_TTL_DAYS,
-        wall_s: Callable[[], float] = time.time,
-    ) -> None:
-        self._client = client
-        self._table = table
-        self._ttl_days = ttl_days
-        self._wall_s = wall_s
-
-    async def get(self, keys: Sequence[UserKey]) -> Mapping[UserKey, DirectoryEntry]:
+    async def get(self, keys: Sequence[UserKey], fresh: Fresh) -> Mapping[UserKey, DirectoryEntry]:
         """Return the entries known; see `EndpointDirectory.get`."""
-        wanted = [_key(_USER + key.user_id, key.project_id) for key in dict.fromkeys(keys)]
-        attributes = ("Id", "PinpointProjectId", "EndpointId", "EndpointStatus", "Channel", "CheckedAt")
-        items = await batch_get(self._client, self._table, wanted, attributes)
-        return {
-            UserKey(item["Id"]["S"].removeprefix(_USER), item["PinpointProjectId"]["S"]): DirectoryEntry(
-                endpoint_id=item["EndpointId"]["S"],
-                endpoint_status=item["EndpointStatus"]["S"],
-                channel=item["Channel"]["S"],
-                checked_ms=int(item["CheckedAt"]["N"]),
-            )
-            for item in items
-        }
+        entries: dict[UserKey, DirectoryEntry] = {}
+        wanted: dict[tuple[str, str], UserKey] = {}
+        for key in keys:
+            entry = self._entries.get(key)
+            if entry is not None:
+                entries[key] = entry
+            if entry is None or not fresh(entry):
+                wanted[f"{_USER}{key.user_id}", key.project_id] = key
+        for item in await batch_get(self._client, self._table, [_key(*names) for names in wanted], _OF_USERS):
+            key = wanted[item["Id"]["S"], item["PinpointProjectId"]["S"]]
+            entries[key] = _entry(item["EndpointId"]["S"], item)
+            self._entries.put(key, entries[key])
+        return entries
 
     async def put(self, entries: Mapping[UserKey, DirectoryEntry]) -> None:
-        """Keep the entries; see `EndpointDirectory.put`."""
-        expiry = _expiry(self._ttl_days, self._wall_s())
-        await batch_put(
-            self._client,
-            self._table,
-            [
-                {
-                    **_key(_USER + key.user_id, key.project_id),
-                    "EndpointId": {"S": entry.endpoint_id},
-                    "EndpointStatus": {"S": entry.endpoint_status},
-                    "Channel": {"S": entry.channel},
-                    "CheckedAt": {"N": str(entry.checked_ms)},
-                    **expiry,
-                }
-                for key, entry in entries.items()
-            ],
-        )
+        """Keep the entries, and whose the endpoints in them are; see `EndpointDirectory.put`."""
+        expiry = self._expiry()
+        items: dict[tuple[str, str], Item] = {}
+        for key, entry in entries.items():
+            self._entries.put(key, entry)
+            told = {
+                "EndpointStatus": {"S": entry.endpoint_status},
+                "Channel": {"S": entry.channel},
+                "CheckedAt": {"N": str(entry.checked_ms)},
+                **expiry,
+            }
+            user = f"{_USER}{key.user_id}", key.project_id
+            items[user] = {**_key(*user), "EndpointId": {"S": entry.endpoint_id}, **told}
+            if entry.endpoint_id:
+                endpoint = f"{_ENDPOINT}{entry.endpoint_id}", key.project_id
+                items[endpoint] = {**_key(*endpoint), "UserId": {"S": key.user_id}, **told}
+        await batch_put(self._client, self._table, list(items.values()))
+
+    def _expiry(self) -> dict[str, dict[str, Any]]:
+        if not self._ttl_days:
+            return {}
+        return {"ExpiresAt": {"N": str(int(self._wall_s() + self._ttl_days * _DAY_S))}}
+
+
+def _entry(endpoint_id: str, item: Item) -> DirectoryEntry:
+    return DirectoryEntry(endpoint_id, item["EndpointStatus"]["S"], item["Channel"]["S"], int(item["CheckedAt"]["N"]))
 
 
 def _key(identity: str, project_id: str) -> dict[str, dict[str, Any]]:
     return {"Id": {"S": identity}, "PinpointProjectId": {"S": project_id}}
-
-
-def _expiry(ttl_days: float, now_s: float) -> dict[str, dict[str, Any]]:
-    return {"ExpiresAt": {"N": str(int(now_s + ttl_days * _DAY_S))}} if ttl_days else {}

@@ -132,16 +132,17 @@ class LeaseTable:
             }
         )
 
-    async def beat(self, worker: str, wall_ms: int) -> Member | None:
+    async def beat(self, worker: str, wall_ms: int, *, leaving: bool = False) -> Member | None:
         """Count this worker's heartbeat up; see `Membership.beat`.
 
         An update is charged by the size of the whole item
         (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/read-write-operations.html): hence
         the packed assignment.
         """
-        item = await self._update(
-            worker, "ADD beats :one SET beatAt = :now", {":one": _number(1), ":now": _number(wall_ms)}
-        )
+        expression, values = "ADD beats :one SET beatAt = :now", {":one": _number(1), ":now": _number(wall_ms)}
+        if leaving:
+            expression, values = f"{expression}, leaving = :leaving", values | {":leaving": {"BOOL": True}}
+        item = await self._update(worker, expression, values)
         return None if item is None else _member(worker, item)
 
     async def assign(self, worker: str, member: Member) -> bool:
@@ -173,6 +174,7 @@ class LeaseTable:
             "leaseCounter": _number(new.counter),
             "initialPosition": {"S": new.initial},
             "discovered": {"BOOL": new.discovered},
+            "plans": _number(new.plans),
         }
         refused, current = await self._put(item, condition, values)
         # Our own write whose answer was lost, repeated by the client, is refused by what it wrote itself.
@@ -281,6 +283,7 @@ def _leadership(item: Item) -> Leadership:
         counter=int(item["leaseCounter"]["N"]),
         initial=item["initialPosition"]["S"],
         discovered=item["discovered"]["BOOL"],
+        plans=_int(item, "plans"),
     )
 
 
@@ -291,6 +294,7 @@ def _member(worker: str, item: Item) -> Member:
         beat_ms=_int(item, "beatAt"),
         assigned=_unpacked(item["assigned"]["B"]) if "assigned" in item else (),
         version=_int(item, "assignmentVersion"),
+        leaving=item.get("leaving", {}).get("BOOL", False),
     )
 
 

@@ -13,7 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
+
+import msgspec
 
 from service.aws.calls import Item
 from service.pipelines.ports import Change
@@ -69,35 +72,57 @@ def _applied_of(value: Mapping[str, Any]) -> dict[str, bytes] | None:
     return applied
 
 
+class _Texts(msgspec.Struct, frozen=True):
+    """The conditional statements of one table."""
+
+    insert: str
+    update: str
+    first: str
+    adopt: str
+    adopt_first: str
+
+
+@lru_cache(8)
+def _texts(table: str) -> _Texts:
+    to = "SET Revision = ? SET Applied = ? SET UpdatedAt = ? WHERE UserId = ? AND PinpointProjectId = ?"
+    added = f'UPDATE "{table}" SET Score = Score + ? {to}'  # noqa: S608 - a table's name is no parameter
+    first = f'UPDATE "{table}" SET Score = ? {to}'  # noqa: S608 - likewise
+    return _Texts(
+        insert=f"""INSERT INTO "{table}" VALUE {{'UserId': ?, 'PinpointProjectId': ?, 'Score': ?, """
+        "'Revision': ?, 'Applied': ?, 'UpdatedAt': ?}",
+        update=f"{added} AND Revision = ?",
+        first=f"{first} AND Revision = ? AND Score IS MISSING",
+        adopt=f"{added} AND Revision IS MISSING",
+        adopt_first=f"{first} AND Revision IS MISSING AND Score IS MISSING",
+    )
+
+
 def statement(table: str, change: Change) -> dict[str, Any]:
     """Return the conditional PartiQL statement that makes a change.
 
     A score is added to, never set, so that increments of others survive; it is set where there is none.
     """
-    before, after = change.folded.before, change.folded.after
-    score, points = after.score, change.folded.points
-    marks = {tag: {"B": mark} for tag, mark in after.applied.items()}
-    new: list[Mapping[str, Any]] = [_number(after.revision), {"M": marks}, _number(after.updated_ms)]
-    keys = [{"S": change.key.user_id}, {"S": change.key.project_id}]
-    if before.origin is Origin.ABSENT:
-        return _statement(
-            f"""INSERT INTO "{table}" VALUE {{'UserId': ?, 'PinpointProjectId': ?, 'Score': ?, """
-            "'Revision': ?, 'Applied': ?, 'UpdatedAt': ?}",
-            [*keys, _number(points if score is None else score), *new],
-        )
-    ours = before.origin is Origin.OURS
-    return _statement(
-        f'UPDATE "{table}" '  # noqa: S608 - a table's name is no parameter, and it comes from the configuration
-        + ("SET Score = ?" if before.score is None else "SET Score = Score + ?")
-        + " SET Revision = ? SET Applied = ? SET UpdatedAt = ? WHERE UserId = ? AND PinpointProjectId = ?"
-        + (" AND Revision = ?" if ours else " AND Revision IS MISSING")
-        + (" AND Score IS MISSING" if before.score is None else ""),
-        [_number(points), *new, *keys, *([_number(before.revision)] if ours else [])],
-    )
+    texts, folded = _texts(table), change.folded
+    before, after = folded.before, folded.after
+    revision, updated_ms = {"N": str(after.revision)}, {"N": str(after.updated_ms)}
+    marks = {"M": {tag: {"B": mark} for tag, mark in after.applied.items()}}
+    user, project = {"S": change.key.user_id}, {"S": change.key.project_id}
+    expected = []
+    match before.origin:
+        case Origin.ABSENT:
+            score = _number(folded.points if after.score is None else after.score)
+            return _statement(texts.insert, [user, project, score, revision, marks, updated_ms])
+        case Origin.OURS:
+            text = texts.first if before.score is None else texts.update
+            expected = [{"N": str(before.revision)}]
+        case Origin.FOREIGN:
+            text = texts.adopt_first if before.score is None else texts.adopt
+    return _statement(text, [_number(folded.points), revision, marks, updated_ms, user, project, *expected])
 
 
-def _number(value: Decimal | int) -> dict[str, str]:
-    return {"N": format(value, "f") if isinstance(value, Decimal) else str(value)}
+def _number(value: Decimal) -> dict[str, str]:
+    text = str(value)
+    return {"N": text if "E" not in text else format(value, "f")}
 
 
 def _statement(text: str, parameters: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

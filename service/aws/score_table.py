@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import structlog
 
 from service.aws.calls import MAX_ROUNDS, batch_get, pause
@@ -12,7 +13,7 @@ from service.aws.clients import AwsClient
 from service.aws.errors import AwsSetupError, translated
 from service.aws.score_item import ATTRIBUTES, key_item, key_of, state_of, statement
 from service.observability.metrics import Metrics
-from service.pipelines.ports import MAX_COMMITS, Change, Committed, Conflict, Outcome, Throttled
+from service.pipelines.ports import COMMITTED, MAX_COMMITS, Change, Conflict, Outcome, Throttled
 from service.scoring.change import ScoreChange, change_of
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import ABSENT, ScoreState, UserKey
@@ -47,6 +48,7 @@ class ScoreTable:
     def __init__(self, client: AwsClient, table: str, metrics: Metrics) -> None:
         self._client = client
         self._table = table
+        self._what = f"table {table}"
         self._metrics = metrics
 
     async def load(self, keys: Sequence[UserKey]) -> Mapping[UserKey, ScoreState | Rejected]:
@@ -71,17 +73,17 @@ class ScoreTable:
             raise ValueError("two changes of one user in one commit")
         if not changes:
             return []
-        with translated(f"table {self._table}"):
+        with translated(self._what):
             answer = await self._client.batch_execute_statement(
                 Statements=[statement(self._table, change) for change in changes],
                 ReturnConsumedCapacity="TOTAL",
             )
         self._metrics.write_units.inc(sum(each.get("CapacityUnits", 0) for each in answer.get("ConsumedCapacity", ())))
-        return [self._outcome(response.get("Error")) for response in answer["Responses"]]
+        return [
+            self._outcome(response["Error"]) if "Error" in response else COMMITTED for response in answer["Responses"]
+        ]
 
-    def _outcome(self, error: Mapping[str, Any] | None) -> Outcome:
-        if error is None:
-            return Committed()
+    def _outcome(self, error: Mapping[str, Any]) -> Outcome:
         code, message = error.get("Code", ""), error.get("Message", "")
         if code == "ConditionalCheckFailed":
             item = error.get("Item")
@@ -120,7 +122,8 @@ class ScoreTable:
         while True:
             page = await self._page(start)
             for item in page["Items"]:
-                change = change_of(item, item)
+                text = msgspec.json.encode(item)
+                change = change_of(text, text)
                 if isinstance(change, ScoreChange):
                     yield change
                 elif isinstance(change, Rejected):
@@ -140,6 +143,6 @@ class ScoreTable:
         return await self._asked(start)
 
     async def _asked(self, start: Mapping[str, Any]) -> Mapping[str, Any]:
-        with translated(f"table {self._table}"):
+        with translated(self._what):
             page: Mapping[str, Any] = await self._client.scan(TableName=self._table, **start)
         return page

@@ -16,6 +16,9 @@ import msgspec
 MAX_IDLE_S = 15.0
 """A connection unused for longer is not used again: the other side may close it just then. aiohttp has the same."""
 
+SWEEP_S = 0.5
+"""How often calls that wait for their answer are looked at: a timer of its own for each would be dear."""
+
 _HEAD_END = b"\r\n\r\n"
 _MAX_HEAD_BYTES = 65_536
 
@@ -46,6 +49,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self.closed = False
         self.idle_since = 0.0
+        self.due = 0.0
         self._transport: asyncio.Transport | None = None
         self._waiting: asyncio.Future[Answer] | None = None
         self._reset()
@@ -61,17 +65,17 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
-        self._fail(exc or ConnectionResetError("closed by the other side"))
+        self.fail(exc or ConnectionResetError("closed by the other side"))
 
     def close(self) -> None:
         self.closed = True
         if self._transport is not None:
             self._transport.abort()
 
-    async def exchange(self, request: bytes) -> Answer:
+    async def exchange(self, request: bytes, loop: asyncio.AbstractEventLoop) -> Answer:
         if self._transport is None or self.closed:
             raise ConnectionResetError("closed by the other side")
-        self._waiting = asyncio.get_running_loop().create_future()
+        self._waiting = loop.create_future()
         self._transport.write(request)
         try:
             return await self._waiting
@@ -123,9 +127,9 @@ class _Connection(asyncio.Protocol):
 
     def _unfit(self, why: str) -> None:
         self.close()
-        self._fail(UnfitAnswerError(why))
+        self.fail(UnfitAnswerError(why))
 
-    def _fail(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_exception(error)
 
@@ -136,7 +140,7 @@ class Wire:
     Args:
         limit: Most connections in use; calls beyond that wait.
         connect_timeout_s: Longest time for a connection.
-        answer_timeout_s: Longest time from sending a request to the end of its answer.
+        answer_timeout_s: Longest time from sending a request to the end of its answer, give or take `SWEEP_S`.
         tls: Makes the TLS context when one is needed; may block, and is called in a thread.
         options: Socket options of every connection.
     """
@@ -158,6 +162,8 @@ class Wire:
         self._tls: ssl.SSLContext | None = None
         self._idle: dict[Address, deque[_Connection]] = {}
         self._closed = False
+        self._busy: set[_Connection] = set()
+        self._sweeping = False
 
     async def exchange(self, address: Address, request: bytes) -> Answer:
         """Send a request, head and body; return the answer.
@@ -167,16 +173,25 @@ class Wire:
             OSError: No connection, or it was lost.
             TimeoutError: No answer in time.
         """
-        async with self._slots:
-            connection = self._kept(address) or await self._connect(address)
+        loop = asyncio.get_running_loop()
+        await self._slots.acquire()
+        try:
+            connection = self._kept(address, loop.time()) or await self._connect(address, loop)
+            connection.due = loop.time() + self._answer_timeout_s
+            self._busy.add(connection)
+            if not self._sweeping:
+                self._sweep(loop)
             try:
-                async with asyncio.timeout(self._answer_timeout_s):
-                    answer = await connection.exchange(request)
+                answer = await connection.exchange(request, loop)
             except BaseException:
                 connection.close()
                 raise
-            self._keep(address, connection, answer)
+            finally:
+                self._busy.discard(connection)
+            self._keep(address, connection, answer, loop.time())
             return answer
+        finally:
+            self._slots.release()
 
     async def close(self) -> None:
         """Close every kept connection; those in use close with their calls."""
@@ -187,9 +202,19 @@ class Wire:
         self._idle.clear()
         await asyncio.sleep(0)  # the sockets themselves are closed in the loop's next round
 
-    def _kept(self, address: Address) -> _Connection | None:
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        """End the calls that wait for too long; look again as long as there are any."""
+        now = loop.time()
+        for connection in self._busy:
+            if connection.due <= now:
+                connection.fail(TimeoutError(f"no answer in {self._answer_timeout_s:g} s"))
+        self._sweeping = bool(self._busy)
+        if self._sweeping:
+            loop.call_later(SWEEP_S, self._sweep, loop)
+
+    def _kept(self, address: Address, now: float) -> _Connection | None:
         kept = self._idle.get(address)
-        oldest = asyncio.get_running_loop().time() - MAX_IDLE_S
+        oldest = now - MAX_IDLE_S
         while kept:
             connection = kept.pop()
             if not connection.closed and connection.idle_since >= oldest:
@@ -197,19 +222,17 @@ class Wire:
             connection.close()
         return None
 
-    def _keep(self, address: Address, connection: _Connection, answer: Answer) -> None:
+    def _keep(self, address: Address, connection: _Connection, answer: Answer, now: float) -> None:
         if self._closed or answer.headers.get("connection", "").lower() == "close":
             connection.close()
             return
-        now = asyncio.get_running_loop().time()
         connection.idle_since = now
         kept = self._idle.setdefault(address, deque())
         kept.append(connection)
         while kept[0].closed or kept[0].idle_since < now - MAX_IDLE_S:
             kept.popleft().close()
 
-    async def _connect(self, address: Address) -> _Connection:
-        loop = asyncio.get_running_loop()
+    async def _connect(self, address: Address, loop: asyncio.AbstractEventLoop) -> _Connection:
         async with asyncio.timeout(self._connect_timeout_s):
             if address.tls and self._tls is None:
                 self._tls = await asyncio.to_thread(self._make_tls)

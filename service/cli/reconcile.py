@@ -13,6 +13,7 @@ import click
 import msgspec
 
 from service.aws.clients import Clients, clients
+from service.aws.identity_table import IdentityTable
 from service.aws.score_table import ScoreTable
 from service.cli.context import aws_settings, json_option, note, number_of, print_json, run_async, settings_for
 from service.cli.errors import FAILURE
@@ -101,7 +102,14 @@ async def _reconcile(settings: Settings, project: str, per_s: float) -> Summary:
     rng = random.Random(secrets.randbits(64))  # noqa: S311 # jitter, not cryptography
     async with clients(aws_settings(settings), metrics) as aws:
         publisher = make_publisher(
-            settings, aws, lambda _shard: True, SystemClock(), metrics, rng, reconcile_per_s=per_s
+            settings,
+            aws,
+            IdentityTable(aws.dynamodb, settings.identities_table),
+            lambda _shard: True,
+            SystemClock(),
+            metrics,
+            rng,
+            reconcile_per_s=per_s,
         )
         scores = _scores(aws, settings, metrics, project, summary)
         await _beside(publisher.reconcile(scores), publisher.run(), _report(summary, metrics))

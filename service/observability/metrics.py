@@ -8,6 +8,7 @@ wiring and handed down; tests make their own.
 from __future__ import annotations
 
 import platform
+from bisect import bisect_right
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 
@@ -34,6 +35,8 @@ LEASE_EVENTS = ("taken", "seized", "released", "handed_over", "lost", "finished"
 
 SCORE_BANDS = (0, 10, 50, 100, 250, 500, 1000)
 """Lower bounds of the score bands; below 0 is the band `negative`."""
+
+_BAND_NAMES = ("negative", *(f"{low}-{high}" for low, high in pairwise(SCORE_BANDS)), f"{SCORE_BANDS[-1]}+")
 
 
 class Metrics:
@@ -171,7 +174,7 @@ class Metrics:
         self.sink_pending = self._gauge("sink_pending", "Users whose newest score is not published yet.", "sink")
         self.event_to_sink = self._histogram(
             "event_to_sink_seconds",
-            "From the newest event's arrival at its sender to the published score.",
+            "From the newest event's arrival at its sender to the published score: the oldest of each sink call.",
             LATENCY_BUCKETS,
             "sink",
         )
@@ -250,12 +253,7 @@ class Metrics:
 
 def score_band(score: float) -> str:
     """Return the band of a score: `negative`, `0-10`, ..., `1000+`."""
-    if score < 0:
-        return "negative"
-    for low, high in pairwise(SCORE_BANDS):
-        if score < high:
-            return f"{low}-{high}"
-    return f"{SCORE_BANDS[-1]}+"
+    return _BAND_NAMES[bisect_right(SCORE_BANDS, score)]
 
 
 def service_version() -> str:

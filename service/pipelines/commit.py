@@ -17,13 +17,12 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from decimal import Decimal
 
 import msgspec
 import structlog
 
 from service.observability.metrics import Metrics, score_band
-from service.pipelines.cache import LruCache
+from service.pipelines.cache import RecentCache
 from service.pipelines.concurrency import AdaptiveLimit
 from service.pipelines.marks import ShardMarks
 from service.pipelines.ports import MAX_COMMITS, Change, Committed, Conflict, Outcome, ScoreStore, Throttled
@@ -34,6 +33,9 @@ from service.shards.errors import TransientError
 from service.shards.ports import Clock
 
 _log = structlog.get_logger()
+
+SLICE = 500
+"""Users folded before others get their turn."""
 
 BACKOFF_FIRST_S = 0.05
 BACKOFF_LAST_S = 5.0
@@ -80,10 +82,11 @@ class Committer:
         self._clock = clock
         self._metrics = metrics
         self._limit = limit
-        self._states: LruCache[UserKey, ScoreState] = LruCache(cache_entries)
+        self._states: RecentCache[UserKey, ScoreState] = RecentCache(cache_entries)
         self._rng = rng
         self._busy: set[UserKey] = set()
         self._freed = asyncio.Event()
+        self._waiting = 0
 
     async def commit(self, shard_tag: str, groups: Groups, marks: ShardMarks | None = None) -> Tally:
         """Return once every event of the batch is in its user's score, or its user is refused.
@@ -102,61 +105,75 @@ class Committer:
         while pending:
             mine = {key: events for key, events in pending.items() if key not in self._busy}
             if not mine:
-                await self._freed.wait()
+                await self._wait_for_others()
                 continue
-            settled, throttled = await self._round(shard_tag, mine, marks, tally)
-            for key in settled:
+            round_ = await self._round(shard_tag, mine, marks, tally)
+            for key in round_.settled:
                 del pending[key]
-            if throttled:
+            if round_.throttled:
                 await self._clock.sleep(backoff.failed())
         return tally
 
-    async def _round(
-        self, shard_tag: str, groups: Groups, marks: ShardMarks | None, tally: Tally
-    ) -> tuple[list[UserKey], bool]:
-        """Try each user once; return those that are settled, and whether the table asked for less."""
-        settled: list[UserKey] = []
-        statistics = _Statistics()
-        throttled = False
-        held = set(groups)
-        self._busy |= held
+    async def _wait_for_others(self) -> None:
+        self._waiting += 1
         try:
-            changes: list[Change] = []
-            for key, state in (await self._load(list(groups))).items():
-                if isinstance(state, Rejected):
-                    tally.refused[key] = state
-                    settled.append(key)
-                    continue
-                retired = marks.droppable(state.applied) if marks is not None else ()
-                folded = fold(state, shard_tag, groups[key], retired)
-                if folded is None:
-                    tally.replayed += len(groups[key])
-                    settled.append(key)
-                else:
-                    changes.append(Change(key, folded))
-            self._free(held, settled)
-            async with asyncio.TaskGroup() as calls:
-                tasks = [(chunk, calls.create_task(self._write(chunk, held))) for chunk in _chunks(changes)]
-            for chunk, task in tasks:
-                for change, outcome in zip(chunk, task.result(), strict=True):
-                    match outcome:
-                        case Committed():
-                            events = groups[change.key]
-                            tally.scored += change.folded.counted
-                            tally.replayed += len(events) - change.folded.counted
-                            settled.append(change.key)
-                            statistics.add(change.folded, events)
-                        case Rejected():
-                            tally.refused[change.key] = outcome
-                            settled.append(change.key)
-                        case Conflict():
-                            pass
-                        case Throttled():
-                            throttled = True
+            await self._freed.wait()
         finally:
-            self._free(held, list(held))
-            statistics.tell(self._metrics)
-        return settled, throttled
+            self._waiting -= 1
+
+    async def _round(self, shard_tag: str, groups: Groups, marks: ShardMarks | None, tally: Tally) -> _Round:
+        """Try each user once."""
+        round_ = _Round(groups, tally, set(groups))
+        self._busy |= round_.held
+        try:
+            states = await self._load(list(groups))
+            changes: list[Change] = []
+            keys = list(states)
+            for start in range(0, len(keys), SLICE):
+                some = {key: states[key] for key in keys[start : start + SLICE]}
+                changes += self._fold(shard_tag, some, marks, round_)
+                await asyncio.sleep(0)
+            self._free(round_.held, round_.settled)
+            chunks = _chunks(changes)
+
+            async def lane() -> None:
+                for chunk in chunks:
+                    await self._write(chunk, round_)
+
+            if len(changes) <= MAX_COMMITS:
+                await lane()
+            else:
+                async with asyncio.TaskGroup() as lanes:
+                    for _ in range(min(self._limit.maximum, -(-len(changes) // MAX_COMMITS))):
+                        lanes.create_task(lane())
+        finally:
+            self._free(round_.held, list(round_.held))
+            round_.statistics.tell(self._metrics)
+        return round_
+
+    def _fold(
+        self,
+        shard_tag: str,
+        states: Mapping[UserKey, ScoreState | Rejected],
+        marks: ShardMarks | None,
+        round_: _Round,
+    ) -> list[Change]:
+        """Return what is to be written; settle whom nothing is to be written for."""
+        changes: list[Change] = []
+        tally = round_.tally
+        for key, state in states.items():
+            if isinstance(state, Rejected):
+                tally.refused[key] = state
+                round_.settled.append(key)
+                continue
+            retired = marks.droppable(state.applied) if marks is not None and state.applied else ()
+            folded = fold(state, shard_tag, round_.groups[key], retired)
+            if folded is None:
+                tally.replayed += len(round_.groups[key])
+                round_.settled.append(key)
+            else:
+                changes.append(Change(key, folded))
+        return changes
 
     async def _load(self, keys: Sequence[UserKey]) -> dict[UserKey, ScoreState | Rejected]:
         states: dict[UserKey, ScoreState | Rejected] = {}
@@ -173,45 +190,57 @@ class Committer:
             states.update(await self._store.load(missing))
         return states
 
-    async def _write(self, chunk: Sequence[Change], held: set[UserKey]) -> Sequence[Outcome]:
+    async def _write(self, chunk: Sequence[Change], round_: _Round) -> None:
         """Send one call; keep in memory what is stored now; free its users for other shards."""
-        async with self._limit.slot():
+        async with self._limit:
             try:
                 outcomes = await self._store.commit(chunk)
             except TransientError as error:
                 # It may have been written all the same. Trying again finds out: see the rules above.
                 _log.warning("commit.retry", why=str(error), users=len(chunk))
-                outcomes = [Throttled()] * len(chunk)
+                round_.throttled = True
                 if not error.throttled:
                     self._metrics.commits.labels("failed").inc(len(chunk))
-                    return outcomes
-        counts = Counter(self._remember(change, outcome) for change, outcome in zip(chunk, outcomes, strict=True))
+                    return
+                outcomes = [Throttled()] * len(chunk)
+        counts: dict[str, int] = {}
+        for change, outcome in zip(chunk, outcomes, strict=True):
+            name = self._take_in(change, outcome, round_)
+            counts[name] = counts.get(name, 0) + 1
         for name, count in counts.items():
             self._metrics.commits.labels(name).inc(count)
-        if counts["throttled"]:
+        if "throttled" in counts:
+            round_.throttled = True
             self._limit.throttled()
         else:
             self._limit.succeeded()
         self._metrics.commit_concurrency.set(self._limit.allowed)
-        self._free(held, [change.key for change in chunk])
-        return outcomes
+        self._free(round_.held, [change.key for change in chunk])
 
-    def _remember(self, change: Change, outcome: Outcome) -> str:
+    def _take_in(self, change: Change, outcome: Outcome, round_: _Round) -> str:
         """Keep in memory what is stored now, as far as the outcome tells; return the outcome's name."""
+        key, folded, tally = change.key, change.folded, round_.tally
         match outcome:
             case Committed():
-                self._states.put(change.key, change.folded.after)
+                self._states.put(key, folded.after)
+                events = round_.groups[key]
+                tally.scored += folded.counted
+                tally.replayed += len(events) - folded.counted
+                round_.settled.append(key)
+                round_.statistics.add(folded, events)
                 return "written"
             case Conflict(current=ScoreState() as current):
-                self._states.put(change.key, current)
+                self._states.put(key, current)
                 return "conflict"
             case Conflict():
-                self._states.drop(change.key)
+                self._states.drop(key)
                 return "conflict"
             case Throttled():
                 return "throttled"
             case Rejected():
-                self._states.drop(change.key)
+                self._states.drop(key)
+                tally.refused[key] = outcome
+                round_.settled.append(key)
                 return "refused"
 
     def _free(self, held: set[UserKey], keys: Collection[UserKey]) -> None:
@@ -219,23 +248,29 @@ class Committer:
         mine = held.intersection(keys)
         held -= mine
         self._busy -= mine
-        # Whoever waits looks again; the next to wait needs an event of its own.
-        self._freed.set()
-        self._freed = asyncio.Event()
+        if self._waiting:
+            # Whoever waits looks again; the next to wait needs an event of its own.
+            self._freed.set()
+            self._freed = asyncio.Event()
 
 
 class _Statistics:
     """The marketer's statistics of committed changes: added up here, told to the metrics once a round."""
 
     def __init__(self) -> None:
-        self._events: Counter[tuple[str, Decimal]] = Counter()
+        self._events: dict[str, list[float]] = {}
         self._entered: Counter[str] = Counter()
         self._left: Counter[str] = Counter()
 
     def add(self, folded: Folded, events: Sequence[Scorable]) -> None:
         """Take note of one committed change."""
         for event in events if folded.counted == len(events) else events[-folded.counted :]:
-            self._events[event.event_type, event.points] += 1
+            sums = self._events.get(event.event_type)
+            if sums is None:
+                sums = self._events[event.event_type] = [0, 0.0, 0.0]
+            points = float(event.points)
+            sums[0] += 1
+            sums[1 if points >= 0 else 2] += abs(points)
         after = score_band(float(folded.after.score or 0))
         if folded.before.origin is Origin.ABSENT:
             self._entered[after] += 1
@@ -247,16 +282,37 @@ class _Statistics:
 
     def tell(self, metrics: Metrics) -> None:
         """Add everything noted to the metrics."""
-        for (event_type, points), count in self._events.items():
+        for event_type, (count, given, taken) in self._events.items():
             label = metrics.event_type_label(event_type)
             metrics.events.labels(label).inc(count)
-            (metrics.points_given if points >= 0 else metrics.points_taken).labels(label).inc(
-                abs(float(points)) * count
-            )
+            if given:
+                metrics.points_given.labels(label).inc(given)
+            if taken:
+                metrics.points_taken.labels(label).inc(taken)
         for band, count in self._entered.items():
             metrics.band_entered.labels(band).inc(count)
         for band, count in self._left.items():
             metrics.band_left.labels(band).inc(count)
+
+
+class _Round(msgspec.Struct):
+    """One try of a batch's users.
+
+    Attributes:
+        groups: Whom it tries, and their events.
+        tally: What became of the events.
+        held: Users no other shard of the process may write meanwhile.
+        settled: Users done with.
+        throttled: Whether the table asked for less, or did not answer.
+        statistics: Of what was committed.
+    """
+
+    groups: Groups
+    tally: Tally
+    held: set[UserKey]
+    settled: list[UserKey] = msgspec.field(default_factory=list)
+    throttled: bool = False
+    statistics: _Statistics = msgspec.field(default_factory=_Statistics)
 
 
 def _chunks(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from types import TracebackType
 
 
 class AdaptiveLimit:
     """A gate that lets a varying number of calls through at once.
+
+    Attributes:
+        maximum: Calls never exceeded.
 
     Args:
         initial: Calls allowed at the start.
@@ -24,7 +26,7 @@ class AdaptiveLimit:
         if not 1 <= initial <= maximum:
             raise ValueError(f"a limit starts between 1 and its maximum {maximum}, not at {initial}")
         self._allowed = float(initial)
-        self._maximum = maximum
+        self.maximum = maximum
         self._in_flight = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._since_decrease = 0
@@ -37,7 +39,7 @@ class AdaptiveLimit:
     def succeeded(self) -> None:
         """Take note of a call that was not throttled: a full round of them allows one more."""
         self._since_decrease += 1
-        self._allowed = min(self._allowed + 1 / self._allowed, self._maximum)
+        self._allowed = min(self._allowed + 1 / self._allowed, self.maximum)
 
     def throttled(self) -> None:
         """Take note of a throttled call. One round of calls in flight halves the limit once, not once a call."""
@@ -45,9 +47,8 @@ class AdaptiveLimit:
             self._allowed = max(self._allowed / 2, 1.0)
         self._since_decrease = 1
 
-    @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        """Hold one of the slots; waits, first come first served, while none is free."""
+    async def __aenter__(self) -> None:
+        """Take one of the slots; waits, first come first served, while none is free."""
         while self._in_flight >= self.allowed:
             turn = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
@@ -58,11 +59,13 @@ class AdaptiveLimit:
                     self._wake_next()
                 raise
         self._in_flight += 1
-        try:
-            yield
-        finally:
-            self._in_flight -= 1
-            self._wake_next()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the slot back."""
+        self._in_flight -= 1
+        self._wake_next()
 
     def _wake_next(self) -> None:
         free = self.allowed - self._in_flight

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
-
 import structlog
 
 from service.observability.metrics import Metrics
@@ -30,9 +28,10 @@ class CurrentDefinitions:
         self._book = DefinitionBook()
         self._reported: frozenset[Malformed] = frozenset()
 
-    def points(self, event_type: str, project_id: str) -> Decimal | None:
-        """Return what such an event is worth, or None when no definition covers it."""
-        return self._book.points(event_type, project_id)
+    @property
+    def book(self) -> DefinitionBook:
+        """What every event is worth by the last table read."""
+        return self._book
 
     async def refresh(self) -> None:
         """Read the table once.

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 import msgspec
 
 from service.observability.metrics import Metrics
-from service.pipelines.cache import LruCache
+from service.pipelines.cache import RecentCache
 from service.pipelines.ports import EndpointKey, EndpointLookup, Identities
 from service.shards.errors import TransientError
 from service.shards.ports import Clock
@@ -56,8 +56,8 @@ class IdentityResolver:
         self._clock = clock
         self._metrics = metrics
         self._settings = settings
-        self._known: LruCache[EndpointKey, str] = LruCache(settings.cache_entries)
-        self._unknown: LruCache[EndpointKey, float] = LruCache(settings.unknown_entries)
+        self._known: RecentCache[EndpointKey, str] = RecentCache(settings.cache_entries)
+        self._unknown: RecentCache[EndpointKey, float] = RecentCache(settings.unknown_entries)
         self._asking = asyncio.Semaphore(settings.lookups_at_once)
 
     async def learn(self, users: Mapping[EndpointKey, str]) -> None:

@@ -6,8 +6,10 @@ shard's order. What a later step needs travels in `Prepared`; nothing reaches ba
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
+from decimal import Decimal
 
 import msgspec
 
@@ -23,6 +25,9 @@ from service.scoring.fold import Scorable, UserKey, sequence_bytes
 from service.shards.ports import Batch, Clock, Record
 
 PIPELINE = "ingest"
+
+SLICE = 500
+"""Records decoded before others get their turn: a few milliseconds; heartbeats and sinks must not wait for more."""
 
 Decode = Callable[[bytes], Decoded]
 
@@ -49,13 +54,8 @@ class Prepared(msgspec.Struct):
     tally: Tally | None = None
 
 
-class _Waiting(msgspec.Struct, frozen=True):
-    """A scorable event whose user must still be found."""
-
-    key: EndpointKey
-    record: Record[bytes]
-    event: Event
-    scorable: Scorable
+_Waiting = tuple[Record[bytes], Event, Scorable]
+"""A record whose event is worth points, and whose user must still be found."""
 
 
 class Ingest:
@@ -98,15 +98,14 @@ class Ingest:
         """
         started = self._clock.monotonic()
         prepared = Prepared(batch)
-        users: dict[EndpointKey, str] = {}
-        waiting: list[_Waiting] = []
         tag = shard_tag(batch.stream, batch.shard_id)
         lettered = await self._lettered(batch, tag)
-        for record in batch.records:
-            if lettered and record_letter_id(tag, record.sequence) in lettered:
-                prepared.counts["replayed"] += 1
-                continue
-            self._sort(record, prepared, users, waiting)
+        users: dict[EndpointKey, str] = {}
+        waiting: list[_Waiting] = []
+        points_of = self._definitions.book.points  # the same for the whole batch
+        for start in range(0, len(batch.records), SLICE):
+            waiting += self._sort(batch.records[start : start + SLICE], points_of, prepared, tag, lettered, users)
+            await asyncio.sleep(0)
         started = self._took("decode", started)
         if users:
             await self._identities.learn(users)
@@ -144,6 +143,9 @@ class Ingest:
             self._took("dead_letter", started)
         self._count(prepared, prepared.tally)
 
+    async def let_go(self, shard_id: str) -> None:
+        """Nothing to do: what is prepared has no effect, and a commit that was begun is soon done."""
+
     async def _lettered(self, batch: Batch[bytes], tag: str) -> Collection[str]:
         """Return the ids of the batch's letters that an earlier reader of the shard wrote.
 
@@ -157,56 +159,86 @@ class Ingest:
 
     def _sort(
         self,
-        record: Record[bytes],
+        records: Sequence[Record[bytes]],
+        points_of: Callable[[str, str], Decimal | None],
         prepared: Prepared,
+        tag: str,
+        lettered: Collection[str],
         users: dict[EndpointKey, str],
-        waiting: list[_Waiting],
-    ) -> None:
-        """Put one record where it belongs."""
-        event = self._decode(record.data)
-        match event:
+    ) -> list[_Waiting]:
+        """Put each record where it belongs; note in `users` what events say of endpoints; return what is worth points.
+
+        Even an event that names its user waits: a user's events must stay in the shard's order.
+        """
+        decode, project_ids = self._decode, self._project_ids
+        waiting: list[_Waiting] = []
+        foreign = ignored = 0
+        for record in records:
+            if lettered and record_letter_id(tag, record.sequence) in lettered:
+                prepared.counts["replayed"] += 1
+                continue
+            event = decode(record.data)
+            if not isinstance(event, Event):
+                self._set_aside(prepared, record, event)
+                continue
+            project_id = event.project_id
+            if project_ids and project_id not in project_ids:
+                foreign += 1
+                continue
+            if event.user_id and event.endpoint_id and project_id:
+                users[EndpointKey(event.endpoint_id, project_id)] = event.user_id
+            points = points_of(event.event_type, project_id)
+            if points is None:
+                ignored += 1
+                continue
+            arrival_ms = event.arrival_ms or record.arrival_ms
+            scorable = Scorable(sequence_bytes(record.sequence), points, arrival_ms, event.event_type)
+            waiting.append((record, event, scorable))
+        prepared.counts.update(foreign=foreign, ignored=ignored)
+        return waiting
+
+    def _set_aside(self, prepared: Prepared, record: Record[bytes], no_event: Rejected | Skipped) -> None:
+        match no_event:
             case Rejected():
-                prepared.letters.append(self._letter(prepared.batch, record, "ingest", event))
-                return
+                prepared.letters.append(self._letter(prepared.batch, record, "ingest", no_event))
             case Skipped():
                 prepared.counts["skipped"] += 1
-                return
-        if self._project_ids and event.project_id not in self._project_ids:
-            prepared.counts["foreign"] += 1
-            return
-        key = EndpointKey(event.endpoint_id, event.project_id)
-        if event.user_id and event.endpoint_id and event.project_id:
-            users[key] = event.user_id
-        points = self._definitions.points(event.event_type, event.project_id)
-        if points is None:
-            prepared.counts["ignored"] += 1
-            return
-        scorable = Scorable(
-            sequence_bytes(record.sequence), points, event.arrival_ms or record.arrival_ms, event.event_type
-        )
-        # Even an event that names its user waits: a user's events must stay in the shard's order.
-        waiting.append(_Waiting(key, record, event, scorable))
 
     async def _identify(self, waiting: list[_Waiting], users: dict[EndpointKey, str], prepared: Prepared) -> None:
-        asked: dict[EndpointKey, bool] = {}
-        named = 0
+        """Group what is worth points by user; set aside, or count as anonymous, what has none."""
+        groups, named = prepared.groups, 0
+        nameless: dict[EndpointKey, list[_Waiting]] = {}
         for item in waiting:
-            if item.event.user_id or item.key in users:
+            event = item[1]
+            if event.user_id:
                 named += 1
-            elif item.event.endpoint_id:
-                asked[item.key] = asked.get(item.key, False) or not item.event.transactional
-        self._metrics.identities.labels("event").inc(named)
-        found = {}
+                _group(groups, UserKey(event.user_id, event.project_id), [item])
+            else:
+                key = EndpointKey(event.endpoint_id, event.project_id)
+                same = nameless.get(key)
+                if same is None:
+                    nameless[key] = [item]
+                else:
+                    same.append(item)
+        asked = {key: items for key, items in nameless.items() if key.endpoint_id and key not in users}
+        found: Mapping[EndpointKey, str] = users
         if asked:
-            askable = frozenset(key for key, worthwhile in asked.items() if worthwhile)
-            found = await self._identities.resolve(list(asked), askable)
-        for item in waiting:
-            user_id = item.event.user_id or users.get(item.key) or found.get(item.key)
+            askable = {key for key, items in asked.items() if not all(event.transactional for _, event, _ in items)}
+            found = {**users, **await self._identities.resolve(list(asked), askable)}
+        for key, items in nameless.items():
+            user_id = found.get(key)
+            if key not in asked and user_id:
+                named += len(items)
             if user_id:
-                key = UserKey(user_id, item.event.project_id)
-                prepared.groups.setdefault(key, []).append(item.scorable)
-            elif item.event.attributed:
-                prepared.letters.append(self._letter(prepared.batch, item.record, "ingest", _UNRESOLVED))
+                _group(groups, UserKey(user_id, key.project_id), items)
+            else:
+                self._without_user(prepared, items)
+        self._metrics.identities.labels("event").inc(named)
+
+    def _without_user(self, prepared: Prepared, items: Sequence[_Waiting]) -> None:
+        for record, event, _ in items:
+            if event.attributed:
+                prepared.letters.append(self._letter(prepared.batch, record, "ingest", _UNRESOLVED))
             else:
                 prepared.counts["anonymous"] += 1
 
@@ -252,3 +284,16 @@ class Ingest:
             # The oldest record stands for its batch: what is shown is never better than what was.
             age_ms = self._clock.wall_ms() - prepared.batch.records[0].arrival_ms
             metrics.event_to_score.observe(max(age_ms, 0) / 1000)
+
+
+def _group(groups: dict[UserKey, list[Scorable]], key: UserKey, items: Sequence[_Waiting]) -> None:
+    """Add events to their user's, in the shard's order."""
+    events = [scorable for _, _, scorable in items]
+    same = groups.get(key)
+    if same is None:
+        groups[key] = events
+        return
+    same += events
+    if same[-len(events) - 1].sequence > events[0].sequence:
+        # Of several endpoints of one user: each in order, but not together.
+        same.sort(key=lambda event: event.sequence)

@@ -8,7 +8,8 @@ The rules:
 3. A change older than what the sink has already been told is done with at once (stale).
 4. A removal is not told to anyone. It ends the user's life: what was pending is done with, and what was told
    is forgotten, because the next life counts its revisions from 1 again.
-5. A change that nobody waits for any more, because the leases of all who did are lost, is dropped.
+5. A change that nobody waits for any more, because the leases of all who did are lost or being handed over, is
+   dropped; once it is in flight it is not tried again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from enum import Enum
 
-from service.pipelines.cache import LruCache
+import msgspec
+
+from service.pipelines.cache import RecentCache
 from service.scoring.change import ScoreChange, supersedes
 from service.scoring.fold import UserKey
 
@@ -32,14 +35,21 @@ class Ticket:
         stream: Name of the stream the batch came from; empty for changes that came from no stream.
         shard_id: Its shard; empty for changes that need no lease.
         settled: Called once, when nothing is open any more or the lease is lost.
+
+    Attributes:
+        lost: Whether the lease is lost.
+        let_go: Whether the shard is being handed over: what is not in flight is dropped.
+        incomplete: Whether something was dropped for that.
     """
 
-    __slots__ = ("_open", "_settled", "lost", "shard_id", "stream")
+    __slots__ = ("_open", "_settled", "incomplete", "let_go", "lost", "shard_id", "stream")
 
     def __init__(self, stream: str, shard_id: str, settled: Callable[[], None]) -> None:
         self.stream = stream
         self.shard_id = shard_id
         self.lost = False
+        self.let_go = False
+        self.incomplete = False
         self._settled = settled
         self._open = 1  # the offering itself, until `offered`
 
@@ -69,7 +79,7 @@ class Ticket:
             self._settled()
 
 
-class Pending:
+class Pending(msgspec.Struct, eq=False):
     """A change that the sink has to be told, and the tickets that wait for it.
 
     Attributes:
@@ -80,14 +90,11 @@ class Pending:
         removed: Whether the score was removed while this was in flight: its outcome means nothing any more.
     """
 
-    __slots__ = ("attempts", "change", "not_before", "removed", "tickets")
-
-    def __init__(self, change: ScoreChange, tickets: list[Ticket]) -> None:
-        self.change = change
-        self.tickets = tickets
-        self.attempts = 0
-        self.not_before = 0.0
-        self.removed = False
+    change: ScoreChange
+    tickets: list[Ticket]
+    attempts: int = 0
+    not_before: float = 0.0
+    removed: bool = False
 
     def close(self) -> None:
         """Tell every ticket."""
@@ -101,6 +108,14 @@ class Pending:
             if ticket.shard_id and not held(ticket.shard_id):
                 ticket.cancel()
         return all(ticket.lost for ticket in self.tickets)
+
+    def shed(self) -> None:
+        """Drop the tickets of shards that are being handed over."""
+        for ticket in self.tickets:
+            if ticket.let_go:
+                ticket.incomplete = True
+                ticket.close()
+        self.tickets = [ticket for ticket in self.tickets if not ticket.let_go]
 
     def doubtful(self, held: Held) -> bool:
         """Return whether the lease of anyone who waits for this was lost: another worker may have told a newer one."""
@@ -132,7 +147,7 @@ class Outbox:
         self._behind: dict[UserKey, Pending] = {}  # a change of the same user is in flight
         self._delayed: dict[UserKey, Pending] = {}
         self._flying: dict[UserKey, Pending] = {}
-        self._told: LruCache[UserKey, int] = LruCache(remembered)
+        self._told: RecentCache[UserKey, int] = RecentCache(remembered)
         self._next_due = float("inf")
 
     def __len__(self) -> int:
@@ -196,6 +211,15 @@ class Outbox:
             taken.append(pending)
         return taken
 
+    def let_go(self, ticket: Ticket) -> None:
+        """Drop what is not in flight and waited for by `ticket` alone: its shard is being handed over."""
+        ticket.let_go = True
+        for waiting in (self._ready, self._behind, self._delayed):
+            for key, pending in [(key, pending) for key, pending in waiting.items() if ticket in pending.tickets]:
+                pending.shed()
+                if not pending.tickets:
+                    del waiting[key]
+
     def acknowledge(self, told: Pending) -> None:
         """The sink has it, or never will: done with."""
         key = told.change.key
@@ -215,9 +239,12 @@ class Outbox:
             if behind is not None:
                 self._ready[key] = behind
             return
+        failed.shed()
         if behind is not None:
             failed.tickets += behind.tickets
             failed.change = behind.change
+        if not failed.tickets:
+            return
         failed.attempts += 1
         failed.not_before = not_before
         self._delayed[key] = failed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -27,6 +27,9 @@ class Change(msgspec.Struct, frozen=True):
 
 class Committed(msgspec.Struct, frozen=True):
     """Written, durably."""
+
+
+COMMITTED = Committed()
 
 
 class Conflict(msgspec.Struct, frozen=True):
@@ -65,7 +68,7 @@ class ScoreStore(Protocol):
         ...
 
 
-class EndpointKey(msgspec.Struct, frozen=True, gc=False, order=True):
+class EndpointKey(msgspec.Struct, frozen=True, gc=False, order=True, cache_hash=True):
     """An endpoint of a project."""
 
     endpoint_id: str
@@ -108,15 +111,25 @@ class DirectoryEntry(msgspec.Struct, frozen=True):
     checked_ms: int
 
 
+Fresh = Callable[[DirectoryEntry], bool]
+"""Whether an entry is young enough to be believed."""
+
+
 class EndpointDirectory(Protocol):
     """What a sink remembers of its targets across workers and restarts: an answer to be asked for again some day."""
 
-    async def get(self, keys: Sequence[UserKey]) -> Mapping[UserKey, DirectoryEntry]:
-        """Return the entries known (any number of keys); what is unknown is absent."""
+    async def get(self, keys: Sequence[UserKey], fresh: Fresh) -> Mapping[UserKey, DirectoryEntry]:
+        """Return the entries known (any number of keys); what is unknown is absent.
+
+        Where this worker knows a fresh one, another worker's is not asked for.
+        """
         ...
 
     async def put(self, entries: Mapping[UserKey, DirectoryEntry]) -> None:
-        """Keep the entries (any number), durably; the last one told wins."""
+        """Keep the entries (any number), durably; the last one told wins.
+
+        They tell whose the endpoints in them are, too: `Identities` on the same table knows it from then on.
+        """
         ...
 
 

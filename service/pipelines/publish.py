@@ -15,10 +15,10 @@ from service.pipelines.ports import DeadLetter, DeadLetters, ScoreStore, Sink
 from service.pipelines.retry import retried
 from service.pipelines.sender import STAGE, Sender, SenderOptions
 from service.pipelines.verify import Verifier
-from service.scoring.change import ScoreChange, change_of
+from service.scoring.change import ScoreChange, StreamImage, change_of
 from service.scoring.event import Rejected
-from service.shards.errors import LeaseLostError
-from service.shards.ports import Batch, Clock, Record, StreamImage
+from service.shards.errors import LeaseLostError, LetGoError
+from service.shards.ports import Batch, Clock, Record
 
 PIPELINE = "publish"
 
@@ -88,7 +88,7 @@ class Publisher:
         self._metrics = metrics
         self._rng = rng
         self._scores = scores
-        self._tickets: dict[Ticket, None] = {}  # in the order they came
+        self._tickets: dict[Ticket, asyncio.Event] = {}  # in the order they came; set when settled
         self._verifier = Verifier(
             scores,
             clock,
@@ -116,17 +116,19 @@ class Publisher:
         settled = asyncio.Event()
         ticket = Ticket(batch.stream.name, batch.shard_id, settled.set)
         changes, letters = self._read(batch)
-        self._verifier.forget_lost(self._held)
+        self._verifier.note_lost(self._held)
         if batch.taken_over:
             self._verifier.watch(batch.shard_id, [change.key for change in changes])
-        self._tickets[ticket] = None
+        self._tickets[ticket] = settled
         try:
-            for change in changes:
-                for sender in self._senders.values():
-                    await sender.offer(change, ticket)
+            for sender in self._senders.values():
+                await sender.offer(changes, ticket)
         except asyncio.CancelledError:
-            self._tickets.pop(ticket, None)
-            ticket.cancel()
+            if ticket.let_go:
+                ticket.offered()  # what is in flight is waited for
+            else:
+                self._tickets.pop(ticket, None)
+                ticket.cancel()
             raise
         ticket.offered()
         return Prepared(ticket, settled, letters)
@@ -136,6 +138,7 @@ class Publisher:
 
         Raises:
             LeaseLostError: The lease was lost first; what had not been sent is dropped.
+            LetGoError: `let_go` came first; likewise.
         """
         started = self._clock.monotonic()
         ticket = prepared.ticket
@@ -148,11 +151,22 @@ class Publisher:
             self._tickets.pop(ticket, None)
         if ticket.lost:
             raise LeaseLostError(f"lost {ticket.shard_id} before its changes were published")
+        if ticket.incomplete:
+            raise LetGoError
         if prepared.letters:
             await retried(lambda: self._letters.put(prepared.letters), self._clock, self._rng)
             for letter in prepared.letters:
                 self._metrics.dead_letters.labels(STAGE, letter.reason).inc()
         self._metrics.stage_seconds.labels(PIPELINE, "publish").observe(self._clock.monotonic() - started)
+
+    async def let_go(self, shard_id: str) -> None:
+        """Send nothing more for a shard that is being handed over; return once its calls in flight are over."""
+        waiting = {ticket: settled for ticket, settled in self._tickets.items() if ticket.shard_id == shard_id}
+        for sender in self._senders.values():
+            for ticket in waiting:
+                sender.outbox.let_go(ticket)
+        for settled in waiting.values():
+            await settled.wait()
 
     async def reconcile(self, scan: AsyncIterator[ScoreChange]) -> int:
         """Publish every score of `scan`, at a limited rate, while `run` is running; return how many.
@@ -167,14 +181,14 @@ class Publisher:
         self._verifier.request_reconcile()
 
     async def drained(self) -> None:
-        """Return when no score is in doubt and no call in flight, while `run` is running.
+        """Return when no score is in doubt and no call in flight, ours or a dead worker's, while `run` is running.
 
         Await it, for a while, before the process ends: a call cut off in flight may still take effect, after the
         next owner of the shard has published a newer score, and nobody would know.
         """
         while True:
             await self._verifier.settled()
-            if not any(sender.outbox.in_flight for sender in self._senders.values()):
+            if not self._verifier.watching and not any(sender.outbox.in_flight for sender in self._senders.values()):
                 return
             await self._clock.sleep(LEASE_CHECK_S)
 
@@ -184,7 +198,7 @@ class Publisher:
             for ticket in [ticket for ticket in self._tickets if ticket.done or not self._held(ticket.shard_id)]:
                 self._tickets.pop(ticket, None)
                 ticket.cancel()
-            self._verifier.forget_lost(self._held)
+            self._verifier.note_lost(self._held)
 
     def _read(self, batch: Batch[StreamImage]) -> tuple[list[ScoreChange], list[DeadLetter]]:
         changes: list[ScoreChange] = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
-from collections import Counter
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -89,18 +88,17 @@ class Sender:
         self._failed_at = 0.0
         self._paused_until = 0.0
 
-    async def offer(self, change: ScoreChange, ticket: Ticket) -> None:
-        """Take `change` in hand; waits while the outbox is full."""
-        while not self.outbox.has_room(change.key):
-            self._room.clear()
-            await self._room.wait()
-        match self.outbox.offer(change, ticket):
-            case Offered.COALESCED:
-                self._metrics.sink_coalesced.labels(self._sink.name).inc()
-            case Offered.STALE:
-                self._metrics.sink_stale.labels(self._sink.name).inc()
-            case Offered.KEPT | Offered.REMOVED:
-                pass
+    async def offer(self, changes: Sequence[ScoreChange], ticket: Ticket) -> None:
+        """Take `changes` in hand; waits while the outbox is full."""
+        outbox, counts = self.outbox, dict.fromkeys(Offered, 0)
+        for change in changes:
+            while not outbox.has_room(change.key):
+                self._offered.set()
+                self._room.clear()
+                await self._room.wait()
+            counts[outbox.offer(change, ticket)] += 1
+        self._metrics.sink_coalesced.labels(self._sink.name).inc(counts[Offered.COALESCED])
+        self._metrics.sink_stale.labels(self._sink.name).inc(counts[Offered.STALE])
         self._offered.set()
 
     async def run(self) -> None:
@@ -145,8 +143,7 @@ class Sender:
     async def _send(self, batch: list[Pending]) -> None:
         changes = [pending.change for pending in batch]
         outcomes = await self._call(changes)
-        held = functools.cache(self._held)
-        doubtful = [pending.change.key for pending in batch if pending.doubtful(held)]
+        doubtful = self._doubtful(batch, outcomes)
         rejected = [
             _letter(self._sink.name, pending, outcome, self._clock.wall_ms())
             for pending, outcome in zip(batch, outcomes, strict=True)
@@ -156,13 +153,35 @@ class Sender:
             await retried(lambda: self._letters.put(rejected), self._clock, self._rng)
             for letter in rejected:
                 self._metrics.dead_letters.labels(STAGE, letter.reason).inc()
-        settled = Counter(self._settle(pending, outcome) for pending, outcome in zip(batch, outcomes, strict=True))
+        self._observe_latency(
+            [pending for pending, outcome in zip(batch, outcomes, strict=True) if isinstance(outcome, Published)]
+        )
+        settled: dict[str, int] = {}
+        for pending, outcome in zip(batch, outcomes, strict=True):
+            label = self._settle(pending, outcome)
+            settled[label] = settled.get(label, 0) + 1
         for label, count in settled.items():
             if label:
                 self._metrics.sink_updates.labels(self._sink.name, label).inc(count)
         self._changed()
         if doubtful:
             self._doubt(doubtful)
+
+    def _doubtful(self, batch: list[Pending], outcomes: Sequence[SinkOutcome | TransientError]) -> list[UserKey]:
+        """Return of whom another worker may have told the sink something newer, or something it does not know of."""
+        held = functools.cache(self._held)
+        tickets = {ticket for pending in batch for ticket in pending.tickets}
+        if not any(
+            ticket.lost or ticket.let_go or (ticket.shard_id and not held(ticket.shard_id)) for ticket in tickets
+        ):
+            return []
+        return [
+            pending.change.key
+            for pending, outcome in zip(batch, outcomes, strict=True)
+            # What failed may have been written all the same, and is not tried again once its shard is handed over.
+            if pending.doubtful(held)
+            or (isinstance(outcome, TransientError) and any(ticket.let_go for ticket in pending.tickets))
+        ]
 
     async def _call(self, changes: Sequence[ScoreChange]) -> Sequence[SinkOutcome | TransientError]:
         started = self._clock.monotonic()
@@ -187,7 +206,6 @@ class Sender:
         match outcome:
             case Published():
                 label = "published"
-                self._observe_latency(pending)
             case TransientError():
                 self.outbox.fail(pending, self._clock.monotonic() + self._delay(pending))
                 return ""
@@ -205,10 +223,18 @@ class Sender:
         backoff.failures = failed.attempts
         return backoff.failed()
 
-    def _observe_latency(self, pending: Pending) -> None:
-        if pending.change.updated_ms and any(ticket.shard_id for ticket in pending.tickets):
-            seconds = (self._clock.wall_ms() - pending.change.updated_ms) / 1000
-            self._latency.observe(max(0.0, seconds))
+    def _observe_latency(self, published: Sequence[Pending]) -> None:
+        """Tell the metrics of one call; the oldest stands for all in it: what is shown is never better than it was."""
+        oldest = min(
+            (
+                pending.change.updated_ms
+                for pending in published
+                if pending.change.updated_ms and any(ticket.shard_id for ticket in pending.tickets)
+            ),
+            default=0,
+        )
+        if oldest:
+            self._latency.observe(max(0.0, (self._clock.wall_ms() - oldest) / 1000))
 
     def _changed(self) -> None:
         count = len(self.outbox)

@@ -34,10 +34,17 @@ score there is instead."""
 
 
 class _Watch(msgspec.Struct):
-    """A shard seized from a worker whose last calls may still be on their way, and whom they may concern."""
+    """A shard seized from a worker whose last calls may still be on their way, and whom they may concern.
+
+    Attributes:
+        until: Monotonic second from which on no such call can take effect.
+        keys: Whose changes it brought until then.
+        ours: Whether we have held its lease ever since: it orders what is published under it with all that comes later.
+    """
 
     until: float
     keys: dict[UserKey, None]
+    ours: bool = True
 
 
 class Verifier:
@@ -97,16 +104,26 @@ class Verifier:
         comes after those calls.
         """
         watch = self._watches.get(shard_id)
-        if watch is None:
-            watch = self._watches[shard_id] = _Watch(self._clock.monotonic() + self._call_timeout_s, {})
+        if watch is None or not watch.ours:
+            earlier = watch.keys if watch is not None else {}
+            watch = self._watches[shard_id] = _Watch(self._clock.monotonic() + self._call_timeout_s, earlier)
             self._wake.set()
         if len(watch.keys) <= MAX_USERS:
             watch.keys.update(dict.fromkeys(keys))
 
-    def forget_lost(self, held: Held) -> None:
-        """End the watches of shards that are no longer ours: their next owner has its own."""
-        for shard_id in [shard_id for shard_id in self._watches if not held(shard_id)]:
-            del self._watches[shard_id]
+    def note_lost(self, held: Held) -> None:
+        """Take note of watched shards that are no longer ours: finished, handed over or lost.
+
+        Their users stay watched. Whoever reads on, the next owner or that of the children, took nothing over by force
+        and knows nothing of the dead.
+        """
+        for shard_id, watch in self._watches.items():
+            watch.ours = watch.ours and held(shard_id)
+
+    @property
+    def watching(self) -> bool:
+        """Whether a call of a dead worker may still take effect, which this worker would have to mend."""
+        return bool(self._watches)
 
     def request_reconcile(self) -> None:
         """Publish every stored score, soon; once, however often it is asked for before that begins."""
@@ -177,7 +194,7 @@ class Verifier:
             return
 
     async def _publish_watched(self) -> None:
-        """Publish, once, what seized shards brought. Their leases order it with all that comes later."""
+        """Publish what seized shards brought: once, where their leases order it with all that comes later."""
         now = self._clock.monotonic()
         for shard_id, watch in list(self._watches.items()):
             if watch.until > now:
@@ -189,8 +206,10 @@ class Verifier:
                 continue
             with self._working():
                 for start in range(0, len(keys), CHUNK):
-                    current = await self._load(keys[start : start + CHUNK])
-                    await self._publish(list(current.values()), shard_id)
+                    current = await self._load(keys[start : start + CHUNK]) if watch.ours else {}
+                    if not watch.ours or not await self._publish(list(current.values()), shard_id):
+                        self.doubt(keys[start:])
+                        break
 
     async def _publish_until_read(self, changes: Sequence[ScoreChange]) -> None:
         """Publish `changes`; whoever is stored differently by then is in doubt again."""
@@ -222,16 +241,16 @@ class Verifier:
         if not self._at_work and not self._doubts:
             self._settled.set()
 
-    async def _publish(self, changes: Sequence[ScoreChange], shard_id: str) -> None:
-        """Return once every sink has `changes`, or newer ones; or once the lease of `shard_id` is lost."""
+    async def _publish(self, changes: Sequence[ScoreChange], shard_id: str) -> bool:
+        """Return once every sink has `changes`, or newer ones; False as soon as the lease of `shard_id` is lost."""
         settled = asyncio.Event()
         ticket = Ticket("", shard_id, settled.set)
         for name, sender in self._senders.items():
-            for change in changes:
-                await sender.offer(change, ticket)
+            await sender.offer(changes, ticket)
             self._metrics.sink_verified.labels(name).inc(len(changes))
         ticket.offered()
         await settled.wait()
+        return not ticket.lost
 
     async def _load(self, keys: Sequence[UserKey]) -> dict[UserKey, ScoreChange]:
         """Return the scores stored for `keys`; those without one are left out."""

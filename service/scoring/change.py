@@ -10,9 +10,22 @@ import msgspec
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import UserKey
 
-Image = Mapping[str, Mapping[str, object]]
-"""An item in DynamoDB's own JSON, such as `{"Score": {"N": "12"}}`
+Json = bytes | msgspec.Raw
+"""The text of an object in DynamoDB's own JSON, such as `{"Score": {"N": "12"}}`
 (https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_AttributeValue.html)."""
+
+
+class StreamImage(msgspec.Struct, frozen=True, gc=False):
+    """What a stream record of the score table says of an item: read only when its turn comes.
+
+    Attributes:
+        keys: The item's key attributes.
+        new: The item after the change; None for a removal.
+    """
+
+    keys: msgspec.Raw
+    new: msgspec.Raw | None
+
 
 MAX_WHOLE = 2**63 - 1
 """Largest revision or time believed. DynamoDB holds 1E+125, but to count that up takes more than its 38 digits
@@ -52,7 +65,32 @@ def supersedes(newer: ScoreChange, older: ScoreChange) -> bool:
     return newer.is_removal or older.is_removal or newer.revision >= older.revision
 
 
-def change_of(keys: Image, new: Image | None) -> ScoreChange | Rejected | None:
+class _Value(msgspec.Struct, frozen=True, gc=False):
+    """An attribute value: what is no number and no text is none of both."""
+
+    n: object = msgspec.field(name="N", default=None)
+    s: object = msgspec.field(name="S", default=None)
+
+
+_ABSENT = _Value()
+
+
+class _Keys(msgspec.Struct, gc=False):
+    user: _Value = msgspec.field(name="UserId", default=_ABSENT)
+    project: _Value = msgspec.field(name="PinpointProjectId", default=_ABSENT)
+
+
+class _Item(_Keys, gc=False):
+    score: _Value = msgspec.field(name="Score", default=_ABSENT)
+    revision: _Value = msgspec.field(name="Revision", default=_ABSENT)
+    updated: _Value = msgspec.field(name="UpdatedAt", default=_ABSENT)
+
+
+_read_keys = msgspec.json.Decoder(_Keys).decode
+_read_item = msgspec.json.Decoder(_Item).decode
+
+
+def change_of(keys: Json, new: Json | None) -> ScoreChange | Rejected | None:
     """Read a stream image of the score table.
 
     Args:
@@ -63,26 +101,39 @@ def change_of(keys: Image, new: Image | None) -> ScoreChange | Rejected | None:
         The change; None for an item that holds no `Score` (yet), which is nobody's fault; `Rejected`
         (`BAD_SCORE_ITEM`) for one that cannot be a score.
     """
-    user_id, project_id = _text(keys, "UserId"), _text(keys, "PinpointProjectId")
-    if not user_id or not project_id:
+    try:
+        whose = _read_keys(keys)
+        item = None if new is None else _read_item(new)
+    except msgspec.DecodeError as error:
+        return Rejected(Reason.BAD_SCORE_ITEM, f"the image is not DynamoDB's JSON: {error}")
+    user_id, project_id = whose.user.s, whose.project.s
+    if not isinstance(user_id, str) or not isinstance(project_id, str) or not user_id or not project_id:
         return Rejected(Reason.BAD_SCORE_ITEM, "UserId and PinpointProjectId are not both non-empty strings")
     key = UserKey(user_id, project_id)
-    if new is None:
+    if item is None:
         return ScoreChange(key, None, 0, 0)
-    if "Score" not in new:
+    if item.score is _ABSENT:
         return None
-    score = number_of(new["Score"])
+    score = _number(item.score.n)
     if score is None:
         return Rejected(Reason.BAD_SCORE_ITEM, "Score is not a number")
-    revision = whole_of(new["Revision"]) if "Revision" in new else 0
+    revision = 0 if item.revision is _ABSENT else _whole(item.revision.n)
     if revision is None:
         return Rejected(Reason.BAD_SCORE_ITEM, "Revision is not a whole number from 0 up to 2**63 - 1")
-    return ScoreChange(key, score, revision, whole_of(new.get("UpdatedAt", {})) or 0)
+    return ScoreChange(key, score, revision, _whole(item.updated.n) or 0)
 
 
 def number_of(value: Mapping[str, object]) -> Decimal | None:
     """Return the number that an attribute value holds; None for any other type."""
-    text = value.get("N")
+    return _number(value.get("N"))
+
+
+def whole_of(value: Mapping[str, object]) -> int | None:
+    """Return the whole number from 0 to `MAX_WHOLE` that an attribute value holds; None for anything else."""
+    return _whole(value.get("N"))
+
+
+def _number(text: object) -> Decimal | None:
     if not isinstance(text, str):
         return None
     try:
@@ -92,17 +143,10 @@ def number_of(value: Mapping[str, object]) -> Decimal | None:
     return number if number.is_finite() else None
 
 
-def whole_of(value: Mapping[str, object]) -> int | None:
-    """Return the whole number from 0 to `MAX_WHOLE` that an attribute value holds; None for anything else."""
-    text = value.get("N")
+def _whole(text: object) -> int | None:
     if isinstance(text, str) and len(text) <= _SURELY_WHOLE_DIGITS and text.isascii() and text.isdecimal():
         return int(text)
-    number = number_of(value)
+    number = _number(text)
     if number is None or not 0 <= number <= MAX_WHOLE or number != number.to_integral_value():
         return None
     return int(number)
-
-
-def _text(item: Image, name: str) -> str:
-    text = item.get(name, {}).get("S", "")
-    return text if isinstance(text, str) else ""

@@ -24,7 +24,7 @@ only 38 digits; fixed-width big-endian bytes compare as the numbers do."""
 _EXACT = Context(prec=38)
 
 
-class UserKey(msgspec.Struct, frozen=True, gc=False, order=True):
+class UserKey(msgspec.Struct, frozen=True, gc=False, order=True, cache_hash=True):
     """Whose score: a user of a project. Neither part is ever empty."""
 
     user_id: str
@@ -111,22 +111,23 @@ def fold(state: ScoreState, shard_tag: str, events: Sequence[Scorable], retired:
     Args:
         state: The user's stored state.
         shard_tag: The one shard all the events come from.
-        events: The user's events, in the shard's order.
+        events: The user's events, in the shard's order; at least one.
         retired: Tags of shards that can never be read again; their marks are dropped in passing.
 
     Returns:
         What to write, or None when every event is in the score already.
     """
     mark = state.applied.get(shard_tag, b"")
-    fresh = [event for event in events if event.sequence > mark]
+    # In order: where the first is not in the score yet, none is.
+    fresh = events if events[0].sequence > mark else [event for event in events if event.sequence > mark]
     if not fresh:
         return None
-    points = Decimal(0)
-    updated_ms = state.updated_ms
-    for event in fresh:
+    points, updated_ms = fresh[0].points, state.updated_ms
+    for event in fresh[1:]:
         points = _EXACT.add(points, event.points)
+    for event in fresh:
         updated_ms = max(updated_ms, event.arrival_ms)
-    applied = {tag: mark for tag, mark in state.applied.items() if tag not in retired}
+    applied = {tag: mark for tag, mark in state.applied.items() if tag not in retired} if state.applied else {}
     applied[shard_tag] = fresh[-1].sequence
     score = points if state.score is None else _EXACT.add(state.score, points)
     after = ScoreState(Origin.OURS, score, state.revision + 1, applied, updated_ms)

@@ -14,10 +14,10 @@ import structlog
 
 from service.observability.metrics import Metrics
 from service.shards.budget import ByteBudget
-from service.shards.leader import LeaderPorts
 from service.shards.ports import Clock, Consumer, LeaseStore, Membership, ShardSource
 from service.shards.position import TRIM_HORIZON, Position
 from service.shards.reader import Held, Reading
+from service.shards.reign import LeaderPorts
 from service.shards.retirement import Retirement
 from service.shards.session import Session, TailLike
 from service.shards.settings import ShardSettings

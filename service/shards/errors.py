@@ -19,6 +19,10 @@ class LeaseLostError(Exception):
     """Another worker holds the lease, or may: work on this shard stops, nothing is written for it."""
 
 
+class LetGoError(Exception):
+    """What is left of a batch was not begun, as its shard is being handed over: the next owner reads it again."""
+
+
 class IteratorExpiredError(Exception):
     """The iterator is too old (5 minutes for Kinesis, 15 for DynamoDB streams): ask for a new one."""
 

@@ -7,52 +7,32 @@ per cycle, and cycles get rarer as the table grows.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import msgspec
 import structlog
 
-from service.observability.metrics import Metrics
-from service.shards.assignment import Memory, Patience, Plan, plan
-from service.shards.concurrency import for_each
-from service.shards.discovery import ORPHAN_LISTS, discover
-from service.shards.lease import Leadership, Lease, Member, Snapshot
-from service.shards.lineage import children_of, may_start
-from service.shards.liveness import Liveness, Watch
-from service.shards.ports import Clock, LeaseStore, Membership, ShardSource
+from service.shards.assignment import Plan
+from service.shards.lease import Leadership, Member
+from service.shards.liveness import Watch
 from service.shards.position import LATEST, Position, at_timestamp
-from service.shards.retirement import Retirement
-from service.shards.settings import ShardSettings
+from service.shards.reign import LeaderPorts, Reign
 
 log = structlog.get_logger()
 
-_FIRST_RELIST = 1.0
-"""Seconds until the next list after a shard ended whose children are unknown; doubles up to the usual interval."""
-
-
-_STALLED_BEATS = 3
-"""Beats in a row that a worker must have missed to be given no more leases."""
-
 _MARGIN = 0.01
-"""Seconds; so that a cycle due at somebody's death does not come a moment too early."""
-
-
-class LeaderPorts(msgspec.Struct, frozen=True):
-    """What a leader works with."""
-
-    pipeline: str
-    source: ShardSource[Any]
-    store: LeaseStore
-    membership: Membership
-    settings: ShardSettings
-    clock: Clock
-    metrics: Metrics
-    retirement: Retirement
+"""Seconds; so that a look at a leader due to be dead does not come a moment too early."""
 
 
 class Leader:
     """A worker's bid for the leadership, and the leader's work while it has it.
+
+    Args:
+        worker: Its id.
+        ports: What it works with.
+        start: Where a stream never read before starts.
+        assigned: Told what this worker is to hold by a plan of its own.
+        planned: Called by a follower that sees that somebody's assignment has changed.
 
     Attributes:
         follows: Whether there is a leader, this worker or another.
@@ -60,18 +40,28 @@ class Leader:
         planned: Plans carried out.
     """
 
-    def __init__(self, worker: str, ports: LeaderPorts, start: Position, assigned: Callable[[Member], None]) -> None:
+    def __init__(
+        self,
+        worker: str,
+        ports: LeaderPorts,
+        start: Position,
+        assigned: Callable[[Member], None],
+        planned: Callable[[], None],
+    ) -> None:
         self._worker = worker
         self._ports = ports
         self._start = start
         self._assigned = assigned
+        self._planned = planned
+        self._plans_seen = 0
         self._row: Leadership | None = None
         self._until = float("-inf")
         self._watch = Watch(ports.settings.lease_duration)
         self._elected = asyncio.Event()
         self._wake = asyncio.Event()
+        self._announce = asyncio.Event()
         self._leaving = False
-        self._reign = _Reign(worker, ports)
+        self._reign = Reign(worker, ports)
         self.given_away = asyncio.Event()
         self.follows = False
         self.planned = 0
@@ -97,11 +87,43 @@ class Leader:
         Returns:
             False when the leadership held became another's: the others take this worker for dead.
         """
+        self._announce.clear()
         if self._row is not None:
             return await self._renew(self._row)
         if not self._leaving:
             await self._bid()
         return True
+
+    async def until_next_campaign(self, last_beat: float) -> None:
+        """Wait until the next `campaign` is due.
+
+        A leader renews once per beat interval, and at once after a plan that others must learn of. A follower looks
+        half-way between its heartbeats, which tell the same: so it hears of a plan within half an interval. It also
+        looks at the moment at which the leader, should it be silent, has been so for a lease duration.
+
+        Args:
+            last_beat: Monotonic second at which this worker's last heartbeat was sent.
+        """
+        interval, now = self._ports.settings.beat_interval, self._ports.clock.monotonic()
+        if self.leading:
+            try:
+                async with asyncio.timeout(interval):
+                    await self._announce.wait()
+            except TimeoutError:
+                pass
+            return
+        wait = (last_beat + interval / 2 - now) % interval if last_beat > float("-inf") else interval
+        wait += interval if wait < interval / 4 else 0.0
+        if not self._leaving:
+            # Zero also where that moment passed while the last look, asked too early, was under way.
+            wait = min(wait, max(0.0, self._watch.vacant_in(now)) + _MARGIN)
+        await self._ports.clock.sleep(wait)
+
+    async def survey(self) -> None:
+        """Once elected, wait until a list of the shards is wanted, and get it. May raise `TransientError`."""
+        await self._elected.wait()
+        await self._reign.survey()
+        self._wake.set()
 
     async def rule(self) -> None:
         """Wait until elected; plan once and carry it out; wait for the next cycle. May raise `TransientError`."""
@@ -160,6 +182,9 @@ class Leader:
     def carried_out(self, done: Plan) -> None:
         """Note a plan that is written; this worker's own part takes effect without waiting for a heartbeat."""
         self.planned += 1
+        if self._row is not None and any(member.worker != self._worker for member in done.assign):
+            self._row = msgspec.structs.replace(self._row, plans=self._row.plans + 1)
+            self._announce.set()
         for member in done.assign:
             if member.worker == self._worker:
                 self._assigned(member)
@@ -178,6 +203,9 @@ class Leader:
         asked_at = clock.monotonic()
         row = await ports.membership.leadership()
         self.follows = self.follows or (row is not None and bool(row.leader))
+        if row is not None and row.plans != self._plans_seen:
+            self._plans_seen = row.plans
+            self._planned()
         # A row that names this worker: an earlier bid was written although its answer was lost.
         mine = row is not None and row.leader == self._worker
         if not self._watch.vacant(row, asked_at, clock.monotonic()) and not mine:
@@ -195,7 +223,7 @@ class Leader:
 
     def _enter(self, row: Leadership, *, deposed: str, until: float) -> None:
         self._row, self._until = row, until
-        self._reign = _Reign(self._worker, self._ports, deposed=deposed)
+        self._reign = Reign(self._worker, self._ports, deposed=deposed)
         self._elected.set()
         self._ports.metrics.leading.labels(self._ports.pipeline).set(1)
 
@@ -210,166 +238,16 @@ class Leader:
                 log.warning("leader.deposed", worker=self._worker)
                 return False
             # An earlier renewal was written although its answer was lost; when, is not known: write another.
-            self._row = found
-            return await self._renew(found)
+            self._row = self._with_news(found)
+            return await self._renew(self._row)
         if self._row is not None:
-            self._row = msgspec.structs.replace(new, discovered=self._row.discovered)
+            self._row = self._with_news(new)
             self._until = max(self._until, sent_at + ports.settings.lease_duration)
         return True
 
-
-class _Reign:
-    """What one leader remembers between its cycles."""
-
-    def __init__(self, worker: str, ports: LeaderPorts, *, deposed: str = "") -> None:
-        self._worker = worker
-        self._ports = ports
-        settings = ports.settings
-        self._liveness = Liveness(
-            lease_duration=settings.lease_duration, beat_interval=settings.beat_interval, deposed=deposed
+    def _with_news(self, written: Leadership) -> Leadership:
+        """Return the row as written, with what has happened here since."""
+        row = self.row
+        return msgspec.structs.replace(
+            written, discovered=written.discovered or row.discovered, plans=max(written.plans, row.plans)
         )
-        self._memory = Memory()
-        self._waits = Patience(patience=2 * settings.lease_duration, rest=6 * settings.lease_duration)
-        self._listed: frozenset[str] = frozenset()
-        self._absent: Mapping[str, int] = {}
-        self._unknown: Mapping[str, int] = {}
-        self._gone: frozenset[str] = frozenset()
-        self._list_at = float("-inf")
-        self._relist = settings.discovery_interval
-        self._puzzling: frozenset[str] = frozenset()
-
-    async def cycle(self, leader: Leader) -> float:
-        """Look, plan, write; return seconds until the next cycle. May raise `TransientError`."""
-        clock, settings = self._ports.clock, self._ports.settings
-        asked_at = clock.monotonic()
-        shards = None
-        if asked_at >= self._list_at:
-            shards = await self._ports.source.list_shards()
-        asked_at_table = clock.monotonic()
-        snapshot = await self._ports.store.snapshot()
-        answered_at = clock.monotonic()
-        rows = {lease.shard_id: lease for lease in sorted(snapshot.leases, key=lambda lease: lease.shard_id)}
-        if shards is not None:
-            await self._discover(leader, shards, rows)
-            self._ports.retirement.synced(asked_at, self._listed | rows.keys())
-        self._puzzle(rows)
-        done = self._decide(leader, snapshot, rows, asked_at_table, answered_at)
-        if leader.in_office():
-            await self._carry_out(leader, *done)
-        # Whoever falls silent is found out in time, however rare the cycles.
-        next_death = self._liveness.next_death(clock.monotonic()) + _MARGIN
-        return min(settings.cycle_interval(len(rows) + len(snapshot.members)), max(settings.cycle_min, next_death))
-
-    async def _discover(self, leader: Leader, shards: Any, rows: dict[str, Lease]) -> None:  # noqa: ANN401 - any payload
-        ports, settings = self._ports, self._ports.settings
-        found = discover(
-            shards,
-            rows,
-            self._absent,
-            self._unknown,
-            initial=leader.row.initial,
-            discovered=leader.row.discovered,
-            absent_lists=settings.absent_lists,
-            ended_before_ms=ports.clock.wall_ms() - settings.keep_ended_ms,
-        )
-        self._gone = frozenset(parent for parent, lists in found.unknown.items() if lists >= ORPHAN_LISTS)
-        self._listed = frozenset(shard.shard_id for shard in shards)
-
-        async def create(lease: Lease) -> None:
-            if leader.in_office() and await ports.store.create(lease):
-                rows[lease.shard_id] = lease
-
-        async def delete(lease: Lease) -> None:
-            if leader.in_office() and await ports.store.delete(lease):
-                rows.pop(lease.shard_id, None)
-
-        await for_each(found.create, create, settings.store_concurrency)
-        await for_each(found.delete, delete, settings.store_concurrency)
-        self._absent, self._unknown = found.absent, found.unknown
-        if not leader.row.discovered and shards:
-            leader.discovered()
-        if found.create or found.delete:
-            log.info("leader.discovered", created=len(found.create), deleted=len(found.delete), listed=len(shards))
-        if len(self._gone) < len(found.unknown):
-            self._relist = _FIRST_RELIST
-        self._list_at = ports.clock.monotonic() + self._relist
-        self._relist = min(settings.discovery_interval, self._relist * 2)
-
-    def _puzzle(self, rows: Mapping[str, Lease]) -> None:
-        """List again soon when nobody knows the children of a shard that has ended, or the parents of a new one."""
-        children = children_of(rows.values())
-        childless = frozenset(shard_id for shard_id, row in rows.items() if row.finished and not children.get(shard_id))
-        known = rows.keys() | self._gone
-        orphans = frozenset(
-            row.shard_id
-            for row in rows.values()
-            if not row.counter and row.parents and not all(parent in known for parent in row.parents)
-        )
-        puzzling = childless | orphans
-        if puzzling - self._puzzling:
-            self._relist = _FIRST_RELIST
-            self._list_at = min(self._list_at, self._ports.clock.monotonic())
-        self._puzzling = puzzling
-
-    def _decide(
-        self, leader: Leader, snapshot: Snapshot, rows: Mapping[str, Lease], asked_at: float, answered_at: float
-    ) -> tuple[Plan, tuple[str, ...]]:
-        ports = self._ports
-        alive, dead = self._liveness.observe(
-            snapshot.members,
-            (lease.owner for lease in snapshot.leases),
-            me=self._worker,
-            asked_at=asked_at,
-            answered_at=answered_at,
-            now_ms=ports.clock.wall_ms(),
-        )
-        listed, gone = self._listed, self._gone
-        order = sorted(rows)
-        active = [
-            rows[shard_id]
-            for shard_id in order
-            if not rows[shard_id].finished and (rows[shard_id].owner or may_start(rows[shard_id], rows, listed, gone))
-        ]
-        takers = set(alive) - leader.leaving
-        done = plan(
-            active,
-            [member for member in snapshot.members if member.worker in takers],
-            dead=frozenset(dead),
-            leaving=leader.leaving,
-            stalled=self._liveness.stalled(asked_at, _STALLED_BEATS * ports.settings.beat_interval) - {self._worker},
-            now=answered_at,
-            memory=self._memory,
-            waits=self._waits,
-        )
-        self._memory = done.memory
-        unfinished = sum(not row.finished for row in rows.values())
-        owned = sum(bool(lease.owner) for lease in active)
-        states = {
-            "owned": owned,
-            "unowned": len(active) - owned,
-            "waiting": unfinished - len(active),
-            "finished": len(rows) - unfinished,
-        }
-        for state, count in states.items():
-            ports.metrics.leases.labels(ports.pipeline, state).set(count)
-        ports.metrics.members.labels(ports.pipeline).set(len(alive))
-        members = {member.worker for member in snapshot.members}
-        return done, tuple(worker for worker in dead if worker in members)
-
-    async def _carry_out(self, leader: Leader, done: Plan, dead: tuple[str, ...]) -> None:
-        ports, concurrency = self._ports, self._ports.settings.store_concurrency
-        for worker in dead:
-            log.warning("leader.buries", dead=worker)
-
-        async def bury(worker: str) -> None:
-            if leader.in_office():
-                await ports.membership.remove(worker)
-
-        async def assign(member: Member) -> None:
-            if leader.in_office():
-                await ports.membership.assign(member.worker, member)
-
-        # First the rows of the dead: one that was not so dead then learns it from its next heartbeat.
-        await for_each(dead, bury, concurrency)
-        await for_each(done.assign, assign, concurrency)
-        leader.carried_out(done)

@@ -102,6 +102,8 @@ class Member(msgspec.Struct, frozen=True):
         beat_ms: The worker's wall clock at the last heartbeat, a hint for a new leader.
         assigned: What it is to hold; what it holds beyond that it hands over.
         version: Counts assignments up.
+        leaving: Whether it was told to stop: it takes nothing more, and what it holds needs another owner. Workers
+            that do not know this attribute never set it, and are found to have left once their leases are free.
     """
 
     worker: str
@@ -109,6 +111,7 @@ class Member(msgspec.Struct, frozen=True):
     beat_ms: int = 0
     assigned: tuple[Assigned, ...] = ()
     version: int = 0
+    leaving: bool = False
 
 
 class Leadership(msgspec.Struct, frozen=True):
@@ -119,12 +122,14 @@ class Leadership(msgspec.Struct, frozen=True):
         counter: Grows with every renewal; expired means that it stood still for a lease duration.
         initial: Position at which the shards of the first discovery start.
         discovered: Whether that first discovery is complete.
+        plans: Counts the plans that changed what somebody is to hold: who sees it change asks at once what that is.
     """
 
     leader: str
     counter: int
     initial: Position
     discovered: bool = False
+    plans: int = 0
 
 
 class Snapshot(msgspec.Struct, frozen=True):

@@ -49,6 +49,13 @@ class Watch:
         self._pulse = renewed(self._pulse, row.counter, answered_at)
         return asked_at - self._pulse.since >= self._lease_duration
 
+    def vacant_in(self, now: float) -> float:
+        """Return seconds until the leader, if it stays silent, has been so for a lease duration; infinity without one.
+
+        Zero or less once that has passed.
+        """
+        return float("inf") if self._pulse is None else self._pulse.since + self._lease_duration - now
+
 
 def first_pulse(member: Member, *, now: float, now_ms: int, longest: float) -> Pulse:
     """Return the pulse of a member that a new leader sees for the first time.
@@ -82,6 +89,7 @@ class Liveness:
         self._pulses: Mapping[str, Pulse] = {}
         self._strangers: frozenset[str] = frozenset()
         self._dead: frozenset[str] = frozenset()
+        self._others: frozenset[str] = frozenset()
 
     def observe(
         self,
@@ -123,13 +131,15 @@ class Liveness:
         strangers = frozenset(owner for owner in owners if owner and owner not in pulses and owner != me)
         dead = (pulses.keys() - alive) | (strangers & (self._strangers | self._dead))
         self._dead = frozenset(dead)
+        self._others = frozenset(alive - {me})
         self._pulses = pulses
         self._strangers = strangers
         return tuple(sorted(alive)), tuple(sorted(dead))
 
     def next_death(self, now: float) -> float:
-        """Return seconds until the first of the living will have been silent for too long, if it stays silent."""
-        return min((pulse.since + self._lease_duration - now for pulse in self._pulses.values()), default=float("inf"))
+        """Return seconds until the first of the other living will have been silent for too long, if it stays silent."""
+        silences = (self._pulses[worker].since + self._lease_duration - now for worker in self._others)
+        return min(silences, default=float("inf"))
 
     def stalled(self, now: float, seconds: float) -> frozenset[str]:
         """Return whoever has been silent for longer than `seconds`: not dead yet, but not to be given anything."""

@@ -64,7 +64,7 @@ class Record(msgspec.Struct, Generic[P], frozen=True, gc=False):
 
     Attributes:
         sequence: Decimal sequence number.
-        data: Bytes for Kinesis, a `StreamImage` for a DynamoDB stream.
+        data: What the record holds: bytes for Kinesis, the item before and after for a DynamoDB stream.
         arrival_ms: When the stream took it (`ApproximateArrivalTimestamp`), epoch milliseconds.
         partition_key: Kinesis only; empty otherwise.
         size: Bytes counted against the read budget.
@@ -75,18 +75,6 @@ class Record(msgspec.Struct, Generic[P], frozen=True, gc=False):
     arrival_ms: int
     partition_key: str
     size: int
-
-
-class StreamImage(msgspec.Struct, frozen=True, gc=False):
-    """What a DynamoDB stream record says of an item, in DynamoDB's own JSON (`{"S": "..."}`).
-
-    Attributes:
-        keys: The item's key attributes.
-        new: The item after the change; None for a removal.
-    """
-
-    keys: dict[str, dict[str, object]]
-    new: dict[str, dict[str, object]] | None
 
 
 class Page(msgspec.Struct, Generic[P], frozen=True):
@@ -178,8 +166,13 @@ class Membership(Protocol):
         """Write this worker's row, with beat 0 and nothing assigned."""
         ...
 
-    async def beat(self, worker: str, wall_ms: int) -> Member | None:
+    async def beat(self, worker: str, wall_ms: int, *, leaving: bool = False) -> Member | None:
         """Count this worker's heartbeat up and return its row, with what it is assigned.
+
+        Args:
+            worker: Its id.
+            wall_ms: Its wall clock, epoch milliseconds.
+            leaving: Say that it was told to stop; there is no way back.
 
         Returns:
             None when the row is gone: the others take this worker for dead, and it must hold nothing.
@@ -237,5 +230,17 @@ class Consumer(Protocol[P, T]):
         ...
 
     async def commit(self, prepared: T) -> None:
-        """Return once every record of the batch is durably dealt with; called in the shard's order."""
+        """Return once every record of the batch is durably dealt with; called in the shard's order.
+
+        Raises:
+            LetGoError: After `let_go`: not every record is dealt with, and nothing goes on for the others.
+        """
+        ...
+
+    async def let_go(self, shard_id: str) -> None:
+        """Begin nothing more for a shard that is being handed over: its next owner waits.
+
+        Returns when nothing of the batches that were prepared and will not be committed is under way any more. A
+        commit that was begun goes on beside it, but may end with `LetGoError` where it can stop half-way.
+        """
         ...

@@ -13,23 +13,31 @@ import random
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
 import structlog
 
 from service.shards.backoff import Backoff
 from service.shards.concurrency import for_each, keep_on
 from service.shards.errors import LeaseLostError, TransientError
-from service.shards.leader import Leader, LeaderPorts
+from service.shards.leader import Leader
 from service.shards.lease import Assigned, Member
 from service.shards.position import Position
 from service.shards.reader import Held
+from service.shards.reign import LeaderPorts
 
 log = structlog.get_logger()
 
 FIRST_WAIT = 0.2
-"""Seconds until a lease that was not free yet is looked at again."""
+"""Seconds until a lease that is not free yet is looked at again: its owner is handing it over, mostly."""
 
 LAST_WAIT = 1.0
-"""Seconds, likewise, when it takes longer."""
+"""Seconds, likewise, when it takes longer than `EAGER_S`."""
+
+EAGER_S = 3.0
+"""Seconds for which a lease is looked at as often as at first; then ever more rarely."""
+
+LOOKS_PER_S = 100
+"""Leases that are not free yet are looked at so often at most, all of a worker's together: it may await thousands."""
 
 GIVE_AWAY_TIMEOUT = 2.0
 """Seconds a leaving leader gives its last plan, the one that names its successors."""
@@ -60,6 +68,20 @@ class _TakenForDeadError(Exception):
     """The others no longer count on this worker: everything it holds may be another's."""
 
 
+class _Wait(msgspec.Struct, frozen=True):
+    """For a lease that could not be taken.
+
+    Attributes:
+        since: Monotonic second of the first try.
+        at: Monotonic second of the next.
+        seconds: Between the last try and the next.
+    """
+
+    since: float
+    at: float
+    seconds: float
+
+
 class Session:
     """See the module.
 
@@ -83,7 +105,8 @@ class Session:
         self._rng = rng
         self._open_tail = open_tail
         self._stop = stop
-        self.leader = Leader(worker, ports, start, self._told_by_leader)
+        self._beat_now = asyncio.Event()
+        self.leader = Leader(worker, ports, start, self._told_by_leader, self._beat_now.set)
         self.tails: dict[str, TailLike] = {}
         self.last_beat = float("-inf")
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -94,9 +117,10 @@ class Session:
         self._told_at = float("-inf")
         self._wanted: dict[str, Assigned] = {}
         self._done: set[str] = set()
-        self._retry_at: dict[str, tuple[float, float]] = {}
+        self._waits: dict[str, _Wait] = {}
         self._look = asyncio.Event()
         self._taking = asyncio.Lock()
+        self._pace = FIRST_WAIT
         self._leaving = False
 
     @property
@@ -118,7 +142,7 @@ class Session:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 steps = {"beat": self._beat, "guard": self._guard, "campaign": self._campaign}
-                steps |= {"rule": self.leader.rule, "take": self._take}
+                steps |= {"survey": self.leader.survey, "rule": self.leader.rule, "take": self._take}
                 loops = [
                     group.create_task(keep_on(what, step, self._ports.clock, self._backoff()), name=what)
                     for what, step in steps.items()
@@ -155,8 +179,9 @@ class Session:
 
     async def _beat(self) -> None:
         ports, clock = self._ports, self._ports.clock
+        self._beat_now.clear()
         sent_at = clock.monotonic()
-        member = await ports.membership.beat(self.worker, clock.wall_ms())
+        member = await ports.membership.beat(self.worker, clock.wall_ms(), leaving=self._leaving)
         if member is None:
             raise _TakenForDeadError
         self.last_beat = sent_at
@@ -167,12 +192,16 @@ class Session:
         # the leader in this process said while the question was under way may be newer than the answer.
         if member.version >= self._version or sent_at > self._told_at:
             self._told(member)
-        await clock.sleep(max(0.0, sent_at + ports.settings.beat_interval - clock.monotonic()))
+        try:
+            async with asyncio.timeout(max(0.0, sent_at + ports.settings.beat_interval - clock.monotonic())):
+                await self._beat_now.wait()
+        except TimeoutError:
+            pass
 
     async def _campaign(self) -> None:
         if not await self.leader.campaign():
             raise _TakenForDeadError
-        await self._ports.clock.sleep(self._ports.settings.beat_interval)
+        await self.leader.until_next_campaign(self.last_beat)
 
     async def _guard(self) -> None:
         clock = self._ports.clock
@@ -206,7 +235,7 @@ class Session:
             if shard_id not in self._wanted:
                 tail.hand_over()
         self._done &= self._wanted.keys()
-        self._retry_at = {shard_id: at for shard_id, at in self._retry_at.items() if shard_id in self._wanted}
+        self._waits = {shard_id: wait for shard_id, wait in self._waits.items() if shard_id in self._wanted}
         self._look.set()
 
     async def _take(self) -> None:
@@ -215,21 +244,23 @@ class Session:
         self._look.clear()
         if not self._leaving and clock.monotonic() < self.deadline():
             async with self._taking:
-                due = [
-                    entry
-                    for entry in self._missing()
-                    if self._retry_at.get(entry.shard_id, (0.0, 0.0))[0] <= clock.monotonic()
-                ]
+                missing, now = self._missing(), clock.monotonic()
+                due = [entry for entry in missing if self._next_try(entry) <= now]
+                self._pace = max(FIRST_WAIT, len(missing) / LOOKS_PER_S)
                 await for_each(due, self._try, self._ports.settings.store_concurrency)
-        waits = [self._retry_at[entry.shard_id][0] for entry in self._missing() if entry.shard_id in self._retry_at]
+        waits = [self._waits[entry.shard_id].at for entry in self._missing() if entry.shard_id in self._waits]
         wait = max(0.0, min(waits) - clock.monotonic()) if waits and not self._leaving else None
-        if wait == 0:
-            wait = FIRST_WAIT
+        if wait is not None and clock.monotonic() >= self.deadline():
+            wait = max(wait, FIRST_WAIT)
         try:
             async with asyncio.timeout(wait):
                 await self._look.wait()
         except TimeoutError:
             pass
+
+    def _next_try(self, entry: Assigned) -> float:
+        wait = self._waits.get(entry.shard_id)
+        return wait.at if wait is not None else float("-inf")
 
     def _missing(self) -> list[Assigned]:
         return [
@@ -257,7 +288,7 @@ class Session:
         if (found is not None and found != new) or clock.monotonic() >= self.deadline() or self._group is None:
             self._later(shard_id)
             return
-        self._retry_at.pop(shard_id, None)
+        self._waits.pop(shard_id, None)
         self._event("seized" if row.owner else "taken")
         log.info("lease.taken", shard=shard_id, worker=self.worker, seized_from=row.owner, checkpoint=row.checkpoint)
         seized_at = clock.monotonic() if row.owner else float("-inf")
@@ -272,8 +303,11 @@ class Session:
         self._owned()
 
     def _later(self, shard_id: str) -> None:
-        wait = min(LAST_WAIT, self._retry_at.get(shard_id, (0.0, FIRST_WAIT / 1.5))[1] * 1.5)
-        self._retry_at[shard_id] = (self._ports.clock.monotonic() + wait, wait)
+        now = self._ports.clock.monotonic()
+        before = self._waits.get(shard_id) or _Wait(since=now, at=now, seconds=0.0)
+        eager = now - before.since < EAGER_S
+        seconds = self._pace if eager else max(self._pace, min(LAST_WAIT, before.seconds * 1.5))
+        self._waits[shard_id] = _Wait(since=before.since, at=now + seconds, seconds=seconds)
 
     async def _read(self, shard_id: str, tail: TailLike) -> None:
         event = "lost"
@@ -301,8 +335,9 @@ class Session:
         log.info("lease.ended", shard=shard_id, worker=self.worker, outcome=event)
 
     async def _drain(self) -> None:
-        """Finish what is in hand, release every lease, name successors when leading."""
+        """Finish what is in hand, release every lease; say so at once, so that successors are named meanwhile."""
         self._leaving = True
+        self._beat_now.set()
         self._wanted = {}
         log.info("worker.leaving", worker=self.worker, shards=len(self.tails))
         self.leader.leave()

@@ -34,6 +34,8 @@ class ShardSettings(msgspec.Struct, frozen=True):
             (https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html,
             https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_streams_GetRecords.html).
         page_bytes: Size a page is aimed at by asking for fewer records.
+        hand_over_patience: What is in hand when a shard is to be handed over is committed, if that is begun within
+            this time: about what it takes until the next owner knows of it. The rest is left to that owner.
         checkpoint_interval: How long a checkpoint may wait for more to note: the longest time whose records are read
             again after a crash.
         cycle_min: Shortest time between two plans of the leader.
@@ -58,6 +60,7 @@ class ShardSettings(msgspec.Struct, frozen=True):
     poll_max: float = 1.0
     fetch_limit: int = 10_000
     page_bytes: int = 2 * MIB
+    hand_over_patience: float = 0.5
     checkpoint_interval: float = 5.0
     cycle_min: float = 0.5
     cycle_max: float = 5.0

@@ -8,6 +8,9 @@ the preparer waits while `in_flight` batches are not yet committed. So a slow co
 A checkpoint is written only for what is durable, in order and without gaps. It may lag behind, as reading something
 twice is harmless to a consumer that knows what it has applied; so it is written `checkpoint_interval` late, and
 always at the end of the shard, at a hand-over and at a stop.
+
+At a hand-over the next owner waits. What is in hand is finished as long as that owner, most likely, does not know yet;
+then only the commit that was begun is waited for, and everything else is left for the next owner to read.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ import structlog
 
 from service.shards.backoff import Backoff
 from service.shards.buffer import Buffer
-from service.shards.errors import LeaseLostError, TransientError
+from service.shards.errors import LeaseLostError, LetGoError, TransientError
 from service.shards.lease import Lease
 from service.shards.ports import Batch, Shard
 from service.shards.position import TRIM_HORIZON
@@ -63,9 +66,10 @@ class Tail(Generic[P, T]):
         self._buffer: Buffer[P] = Buffer(reading.settings, reading.clock)
         self._reader: Reader[P, T] = Reader(held, reading, self._buffer)
         self._read_task: asyncio.Task[None] | None = None
-        self._stopping = False
+        self._stopping = asyncio.Event()
+        self._late = False
         self._slots = asyncio.Semaphore(reading.settings.in_flight)
-        self._prepared: asyncio.Queue[_InFlight[T] | None] = asyncio.Queue(reading.settings.in_flight)
+        self._prepared: asyncio.Queue[_InFlight[T] | None] = asyncio.Queue()
         self._arrivals: deque[int] = deque()
         self._durable = self._lease.checkpoint
         self._durable_moved = asyncio.Event()
@@ -87,12 +91,13 @@ class Tail(Generic[P, T]):
         return self._reader.behind
 
     def hand_over(self) -> None:
-        """Stop fetching; `run` then finishes the batches begun, checkpoints, releases the lease and returns.
+        """Stop fetching; `run` then finishes what it can soon, checkpoints, releases the lease and returns.
 
         A shard that is behind would keep its lease for as long as thousands of records take: what is in no batch
-        yet while others are in flight is left to the next owner, who reads it again.
+        yet while others are in flight is left to the next owner, who reads it again; after `hand_over_patience`, so is
+        all that is not being committed.
         """
-        self._stopping = True
+        self._stopping.set()
         if self._read_task is not None:
             self._read_task.cancel()
         if self._arrivals:
@@ -119,12 +124,13 @@ class Tail(Generic[P, T]):
         )
         try:
             async with asyncio.TaskGroup() as group:
-                if self._stopping:
+                if self._stopping.is_set():
                     self._buffer.close()
                 else:
                     self._read_task = group.create_task(self._reader.run())
-                group.create_task(self._prepare())
-                group.create_task(self._commit())
+                preparing = group.create_task(self._prepare())
+                hurrying = group.create_task(self._hurry(preparing))
+                group.create_task(self._commit(hurrying))
                 group.create_task(self._keep_checkpoint())
             return await self._finish()
         except BaseExceptionGroup as errors:
@@ -160,14 +166,29 @@ class Tail(Generic[P, T]):
             del batch, records
             await self._prepared.put(_InFlight(last=last, size=size, prepared=prepared))
 
-    async def _commit(self) -> None:
-        while (item := await self._prepared.get()) is not None:
-            await self._insist("commit", partial(self._reading.consumer.commit, item.prepared))
+    async def _hurry(self, preparing: asyncio.Task[None]) -> None:
+        """Once asked to hand over, wait a little; then drop everything but the commit that was begun."""
+        await self._stopping.wait()
+        await self._reading.clock.sleep(self._reading.settings.hand_over_patience)
+        self._late = True
+        self._reader.release(self._buffer.drop())
+        preparing.cancel()
+        self._prepared.put_nowait(None)
+        await self._reading.consumer.let_go(self._lease.shard_id)
+
+    async def _commit(self, hurrying: asyncio.Task[None]) -> None:
+        while (item := await self._prepared.get()) is not None and not self._late:
+            try:
+                await self._insist("commit", partial(self._reading.consumer.commit, item.prepared))
+            except LetGoError:
+                break
             self._durable = item.last
             self._arrivals.popleft()
             self._reader.release(item.size)
             self._slots.release()
             self._durable_moved.set()
+        if not self._late:
+            hurrying.cancel()
         self._drained = True
         self._durable_moved.set()
 
@@ -175,7 +196,9 @@ class Tail(Generic[P, T]):
         clock, interval = self._reading.clock, self._reading.settings.checkpoint_interval
         last = clock.monotonic()
         while not self._drained:
-            wait = None if self._durable == self._lease.checkpoint else max(0.0, last + interval - clock.monotonic())
+            # At a hand-over the last write, which gives the lease back, says how far it is done too.
+            idle = self._durable == self._lease.checkpoint or self._stopping.is_set()
+            wait = None if idle else max(0.0, last + interval - clock.monotonic())
             if wait is None or wait > 0:
                 self._durable_moved.clear()
                 try:
@@ -187,6 +210,8 @@ class Tail(Generic[P, T]):
                     continue
                 except TimeoutError:
                     pass
+                if self._stopping.is_set():
+                    continue
             last = clock.monotonic()
             await self._write(self._lease.checkpointed(self._durable, clock.wall_ms()))
             self._checkpointed()
@@ -194,7 +219,7 @@ class Tail(Generic[P, T]):
     async def _finish(self) -> bool:
         """Write the last state of the lease; return whether the shard is finished."""
         now_ms = self._reading.clock.wall_ms()
-        if self._reader.ended and not self._buffer.gap:
+        if self._reader.ended and not self._buffer.gap and not self._arrivals:
             for child in self._reader.children:
                 await self._add_child(child)
             await self._write(self._lease.ended(tuple(child.shard_id for child in self._reader.children), now_ms))

@@ -10,7 +10,6 @@ from botocore.exceptions import ClientError
 
 from service.aws.clients import AwsClient
 from service.aws.errors import code_of, translated
-from service.pipelines.cache import LruCache
 from service.pipelines.ports import DirectoryEntry, EndpointDirectory, EndpointKey, Identities
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import UserKey
@@ -29,14 +28,12 @@ class DirectoryOptions(msgspec.Struct, frozen=True):
         max_age_s: Age up to which a user's endpoint is trusted.
         absent_max_age_s: Age up to which it is trusted that a user has none.
         concurrency: `GetUserEndpoints` calls in flight at most.
-        cached: Users kept in memory.
         request_timeout_s: Longest time of a call.
     """
 
     max_age_s: float = 24 * 3600.0
     absent_max_age_s: float = 3600.0
     concurrency: int = 16
-    cached: int = 20_000
     request_timeout_s: float = 15.0
 
 
@@ -67,7 +64,6 @@ class Targets:
         self._clock = clock
         self._options = options
         self._identities = identities
-        self._cache: LruCache[UserKey, DirectoryEntry] = LruCache(options.cached)
         self._gate = asyncio.Semaphore(options.concurrency)
 
     async def find(self, keys: Sequence[UserKey], anew: Collection[UserKey] = ()) -> Mapping[UserKey, Target]:
@@ -80,23 +76,15 @@ class Targets:
         Raises:
             TransientError: The directory cannot be read.
         """
-        known = {key: entry for key in keys if (entry := self._cache.get(key)) is not None}
-        missing = [key for key in keys if key not in known or not self._fresh(known[key])]
-        if missing:
-            # Another worker may have asked meanwhile.
-            known.update(await self._directory.get(missing))
-        ask = [key for key in keys if key in anew or key not in known or not self._fresh(known[key])]
-        for key in missing:
-            if key in known:
-                self._cache.put(key, known[key])
-        found: dict[UserKey, Target] = dict(known)
-        if ask:
-            found.update(await self._ask_all({key: known.get(key) for key in ask}))
-        return found
+        now_ms, options = self._clock.wall_ms(), self._options
+        oldest = now_ms - options.max_age_s * 1000, now_ms - options.absent_max_age_s * 1000
 
-    def _fresh(self, entry: DirectoryEntry) -> bool:
-        age_s = (self._clock.wall_ms() - entry.checked_ms) / 1000
-        return age_s < (self._options.max_age_s if entry.endpoint_id else self._options.absent_max_age_s)
+        def fresh(entry: DirectoryEntry) -> bool:
+            return entry.checked_ms > oldest[not entry.endpoint_id]
+
+        known = await self._directory.get(keys, fresh)
+        ask = [key for key in keys if (entry := known.get(key)) is None or key in anew or not fresh(entry)]
+        return {**known, **await self._ask_all({key: known.get(key) for key in ask})} if ask else known
 
     async def _ask_all(self, kept: Mapping[UserKey, DirectoryEntry | None]) -> Mapping[UserKey, Target]:
         users: dict[EndpointKey, str] = {}
@@ -143,13 +131,13 @@ class Targets:
         return DirectoryEntry(choice.endpoint_id, choice.status, choice.channel, self._clock.wall_ms())
 
     async def _remember(self, entries: Mapping[UserKey, DirectoryEntry], users: Mapping[EndpointKey, str]) -> None:
-        for key, entry in entries.items():
-            self._cache.put(key, entry)
+        chosen = {EndpointKey(entry.endpoint_id, key.project_id) for key, entry in entries.items()}
+        others = {endpoint: user_id for endpoint, user_id in users.items() if endpoint not in chosen}
         try:
             if entries:
                 await self._directory.put(entries)
-            if self._identities is not None and users:
-                await self._identities.learn(users)
+            if self._identities is not None and others:
+                await self._identities.learn(others)
         except TransientError:
-            # Both only spare calls; the memory has the entries, and another day asks again.
+            # Both only spare calls: whoever needs to know asks again.
             return

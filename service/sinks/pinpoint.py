@@ -13,7 +13,7 @@ complaint, an opt-out) has its endpoint looked up first.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -23,7 +23,7 @@ from botocore.exceptions import ClientError
 from service.aws.clients import AwsClient
 from service.aws.errors import code_of, translated
 from service.observability.metrics import Metrics
-from service.pipelines.cache import LruCache
+from service.pipelines.cache import RecentCache
 from service.pipelines.ports import (
     DirectoryEntry,
     EndpointDirectory,
@@ -42,13 +42,16 @@ from service.sinks.endpoints import batch_item
 from service.sinks.ratelimit import RateLimit
 
 MAX_ITEMS = 100
-MAX_BODY_BYTES = 6_500_000
-"""The quota is 7 MB per call; the rest is room for what botocore adds."""
+"""Items per call. The quota of 7 MB needs no counting: the ids of an item have 2,048 bytes each at most (DynamoDB's
+longest key), six times that where each is escaped, so a call has 2.5 MB at most."""
 
 _REFUSED = frozenset({"BadRequestException"})
 _TOO_LARGE = frozenset({"PayloadTooLargeException", "RequestEntityTooLargeException"})
 
 Outcome = SinkOutcome | TransientError
+_PUBLISHED = Published()
+_WRITTEN = 20_000
+"""Users whose last score written here is kept, to tell whether the next one falls."""
 
 
 class PinpointOptions(msgspec.Struct, frozen=True):
@@ -69,12 +72,6 @@ class PinpointOptions(msgspec.Struct, frozen=True):
     lookups_per_s: float = 200.0
     recheck_falling: bool = True
     directory: DirectoryOptions = DirectoryOptions()
-
-
-class _Update(msgspec.Struct, frozen=True):
-    change: ScoreChange
-    item: dict[str, Any]
-    size: int
 
 
 class PinpointSink:
@@ -106,7 +103,7 @@ class PinpointSink:
         self._updates = RateLimit(self.name, "update_endpoints_batch", options.updates_per_s, metrics)
         lookups = RateLimit(self.name, "get_user_endpoints", options.lookups_per_s, metrics)
         self._targets = Targets(client, directory, lookups, clock, options.directory, identities)
-        self._written: LruCache[UserKey, Decimal] = LruCache(options.directory.cached)
+        self._written: RecentCache[UserKey, Decimal] = RecentCache(_WRITTEN)
 
     async def publish(self, changes: Sequence[ScoreChange]) -> Sequence[Outcome]:
         """Write the scores; one outcome for each.
@@ -114,20 +111,22 @@ class PinpointSink:
         Raises:
             TransientError: None went out.
         """
-        falling = {change.key for change in changes if self._falls(change)} if self._options.recheck_falling else set()
+        falling = {change.key for change in changes if self._falls(change)} if self._options.recheck_falling else ()
         targets = await self._targets.find([change.key for change in changes], falling)
         outcomes: dict[UserKey, Outcome] = {}
-        by_project: dict[str, list[_Update]] = {}
+        by_project: dict[str, list[ScoreChange]] = {}
         for change in changes:
             target = targets[change.key]
-            update = self._update(change, target)
-            if isinstance(update, _Update):
-                by_project.setdefault(change.key.project_id, []).append(update)
+            if not isinstance(target, DirectoryEntry):
+                outcomes[change.key] = target
+            elif not target.endpoint_id:
+                outcomes[change.key] = NoTarget()
             else:
-                outcomes[change.key] = update
-        for project_id, updates in by_project.items():
-            for part in _parts(updates):
-                outcomes.update(await self._send(project_id, part))
+                by_project.setdefault(change.key.project_id, []).append(change)
+        for project_id, some in by_project.items():
+            for start in range(0, len(some), MAX_ITEMS):
+                part = some[start : start + MAX_ITEMS]
+                outcomes.update(await self._send(project_id, part, [self._item(each, targets) for each in part]))
         errors = [outcome for outcome in outcomes.values() if isinstance(outcome, TransientError)]
         if len(errors) == len(changes):
             raise next((error for error in errors if error.throttled), errors[0])
@@ -140,28 +139,24 @@ class PinpointSink:
         last = self._written.get(change.key)
         return last is not None and change.score is not None and change.score < last
 
-    def _update(self, change: ScoreChange, target: Target) -> _Update | NoTarget | Rejected | TransientError:
-        match target:
-            case DirectoryEntry(endpoint_id=""):
-                return NoTarget()
-            case DirectoryEntry():
-                item = batch_item(
-                    change, target.endpoint_id, target.endpoint_status, self._options.attribute, self._options.metric
-                )
-                return _Update(change, item, len(msgspec.json.encode(item)))
-            case _:
-                return target
+    def _item(self, change: ScoreChange, targets: Mapping[UserKey, Target]) -> dict[str, Any]:
+        target = targets[change.key]
+        assert isinstance(target, DirectoryEntry)  # noqa: S101 - the caller has looked
+        return batch_item(
+            change, target.endpoint_id, target.endpoint_status, self._options.attribute, self._options.metric
+        )
 
-    async def _send(self, project_id: str, updates: Sequence[_Update]) -> Mapping[UserKey, Outcome]:
+    async def _send(
+        self, project_id: str, changes: Sequence[ScoreChange], items: Sequence[Mapping[str, Any]]
+    ) -> Mapping[UserKey, Outcome]:
         """Send one call; where it is refused, halve it until the item that is at fault stands alone."""
-        keys = [update.change.key for update in updates]
+        keys = [change.key for change in changes]
         await self._updates.wait()
         try:
             with translated(f"Pinpoint project {project_id}"):
                 async with asyncio.timeout(self._options.directory.request_timeout_s):
                     await self._client.update_endpoints_batch(
-                        ApplicationId=project_id,
-                        EndpointBatchRequest={"Item": [update.item for update in updates]},
+                        ApplicationId=project_id, EndpointBatchRequest={"Item": items}
                     )
         except TransientError as error:
             return dict.fromkeys(keys, error)
@@ -171,26 +166,12 @@ class PinpointSink:
                 return dict.fromkeys(keys, NoTarget())  # the project is gone, and its endpoints with it
             if code not in _REFUSED | _TOO_LARGE:
                 raise
-            if len(updates) == 1:
+            if len(changes) == 1:
                 return {keys[0]: Rejected(Reason.SINK_REJECTED, f"UpdateEndpointsBatch refuses the item: {code}")}
         else:
-            return dict.fromkeys(keys, Published())
-        middle = len(updates) // 2
+            return dict.fromkeys(keys, _PUBLISHED)
+        middle = len(changes) // 2
         return {
-            **await self._send(project_id, updates[:middle]),
-            **await self._send(project_id, updates[middle:]),
+            **await self._send(project_id, changes[:middle], items[:middle]),
+            **await self._send(project_id, changes[middle:], items[middle:]),
         }
-
-
-def _parts(updates: Sequence[_Update]) -> Iterator[Sequence[_Update]]:
-    """Yield `updates` in as few calls as the limits allow."""
-    part: list[_Update] = []
-    size = 0
-    for update in updates:
-        if part and (len(part) == MAX_ITEMS or size + update.size > MAX_BODY_BYTES):
-            yield part
-            part, size = [], 0
-        part.append(update)
-        size += update.size
-    if part:
-        yield part

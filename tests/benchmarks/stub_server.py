@@ -265,14 +265,18 @@ class World:
         if item is None and table.name == IDENTITIES and self.workload.warm:
             name = key["Id"]["S"]
             user = w.number_of(name)
-            if name.startswith("endpoint#"):
-                return {**key, "UserId": {"S": w.user_id(user)}}
+            whose = (
+                {"UserId": {"S": w.user_id(user)}}
+                if name.startswith("endpoint#")
+                else {"EndpointId": {"S": w.endpoint_id(user)}}
+            )
+            checked_at = {"N": str(int(self.began_wall * 1000))}
             return {
                 **key,
-                "EndpointId": {"S": w.endpoint_id(user)},
+                **whose,
                 "EndpointStatus": {"S": "ACTIVE"},
                 "Channel": {"S": "EMAIL"},
-                "CheckedAt": {"N": str(int(self.began_wall * 1000))},
+                "CheckedAt": checked_at,
             }
         return item
 

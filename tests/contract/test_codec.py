@@ -82,6 +82,7 @@ ANSWERS: dict[tuple[str, str], list[dict[str, Any]]] = {
                         "ApproximateCreationDateTime": 1790000002,
                         "Keys": {"UserId": {"S": "u"}},
                         "NewImage": ITEM,
+                        "OldImage": ITEM,
                         "SequenceNumber": "1" * 21,
                         "SizeBytes": 3,
                     },
@@ -203,8 +204,24 @@ async def _both(operation: Operation, script: Callable[[int], tuple[int, dict[st
             await _outcome(made, operation)
             server.requests.clear()
             server.script = script
-            outcomes.append(await _outcome(made, operation))
+            outcome = await _outcome(made, operation)
+            if mode is None and isinstance(outcome, dict):
+                outcome = operation.narrow(outcome)
+            outcomes.append(_comparable(outcome))
     return *outcomes, len(counted)
+
+
+def _comparable(value: Any) -> Any:
+    """Text of JSON compares by what it says."""
+    match value:
+        case msgspec.Raw():
+            return "text", json.loads(bytes(value))
+        case dict():
+            return {name: _comparable(member) for name, member in value.items()}
+        case list():
+            return [_comparable(member) for member in value]
+        case _:
+            return value
 
 
 @pytest.fixture(autouse=True)
@@ -391,7 +408,7 @@ def test_generated_answers_mean_the_same(operation: Operation, data: st.DataObje
     response = {"body": body, "headers": {}, "status_code": operation.status, "context": {}}
     stock = asyncio.run(parser.parse(response, shape))
     del stock["ResponseMetadata"]
-    assert operation.decode(body) == stock
+    assert _comparable(operation.decode(body)) == _comparable(operation.narrow(stock))
 
 
 @each_operation
@@ -414,9 +431,10 @@ def _covers(declared: Any, shape: Any, seen: set[str]) -> None:
     if shape.type_name == "structure" and shape.name not in seen:
         seen.add(shape.name)
         hints = get_type_hints(declared)
-        assert set(shape.members) <= set(hints), shape.name
+        assert set(shape.members) - {"OldImage"} <= set(hints), shape.name
         for name, member in shape.members.items():
-            _covers(hints[name], member, seen)
+            if hints.get(name, msgspec.Raw) is not msgspec.Raw:
+                _covers(hints[name], member, seen)
     elif shape.type_name == "list":
         _covers(get_args(declared)[0], shape.member, seen)
     elif shape.type_name == "map":

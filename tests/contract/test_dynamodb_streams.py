@@ -13,9 +13,9 @@ from service.aws.score_item import key_item
 from service.aws.score_table import ScoreTable
 from service.observability.metrics import Metrics
 from service.pipelines.ports import Change
-from service.scoring.change import ScoreChange, change_of
+from service.scoring.change import ScoreChange, StreamImage, change_of
 from service.scoring.fold import ABSENT, Scorable, ScoreState, UserKey, fold, sequence_bytes
-from service.shards.ports import Page, StreamImage
+from service.shards.ports import Page
 from service.shards.position import TRIM_HORIZON
 from tests.fakes.embedded import MakeTable, Run
 

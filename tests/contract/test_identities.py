@@ -6,7 +6,7 @@ import pytest
 
 from service.aws.clients import Clients
 from service.aws.errors import AwsSetupError
-from service.aws.identity_table import DirectoryTable, IdentityTable
+from service.aws.identity_table import IdentityTable
 from service.pipelines.ports import DirectoryEntry, EndpointDirectory, EndpointKey, Identities
 from service.scoring.fold import UserKey
 from tests.fakes.embedded import MakeTable, Run
@@ -17,13 +17,19 @@ ANN = UserKey("ann", "p1")
 ENTRY = DirectoryEntry("phone", "ACTIVE", "SMS", 1_700_000_000_000)
 
 
+def fresh(_: DirectoryEntry) -> bool:
+    return True
+
+
 @pytest.fixture(params=["memory", "dynamodb"])
 def ports(request: pytest.FixtureRequest) -> tuple[Identities, EndpointDirectory]:
     if request.param == "memory":
-        return MemoryIdentities(), MemoryDirectory()
+        memory = MemoryIdentities()
+        return memory, MemoryDirectory(identities=memory)
     table = request.getfixturevalue("make_table")("identities")
     dynamodb = request.getfixturevalue("aws_clients").dynamodb
-    return IdentityTable(dynamodb, table), DirectoryTable(dynamodb, table)
+    both = IdentityTable(dynamodb, table)
+    return both, both
 
 
 @pytest.fixture
@@ -73,12 +79,12 @@ def test_endpoints_and_users_of_one_name_are_told_apart(identities: Identities, 
     run(identities.learn({EndpointKey("ann", "p1"): "bob"}))
     run(directory.put({ANN: ENTRY}))
     assert run(identities.find([EndpointKey("ann", "p1")])) == {EndpointKey("ann", "p1"): "bob"}
-    assert run(directory.get([ANN])) == {ANN: ENTRY}
+    assert run(directory.get([ANN], fresh)) == {ANN: ENTRY}
 
 
 def test_an_unknown_user_has_no_entry(directory: EndpointDirectory, run: Run):
-    assert run(directory.get([ANN])) == {}
-    assert run(directory.get([])) == {}
+    assert run(directory.get([ANN], fresh)) == {}
+    assert run(directory.get([], fresh)) == {}
 
 
 def test_an_entry_is_kept_and_replaced(directory: EndpointDirectory, run: Run):
@@ -86,13 +92,48 @@ def test_an_entry_is_kept_and_replaced(directory: EndpointDirectory, run: Run):
     nowhere = DirectoryEntry("", "", "", 1_700_000_000_001)
     run(directory.put({ANN: ENTRY, other: ENTRY}))
     run(directory.put({ANN: nowhere}))
-    assert run(directory.get([ANN, other, ANN])) == {ANN: nowhere, other: ENTRY}
+    assert run(directory.get([ANN, other, ANN], fresh)) == {ANN: nowhere, other: ENTRY}
 
 
 def test_any_number_of_entries_is_kept(directory: EndpointDirectory, run: Run):
     entries = {UserKey(f"user-{number}", "p1"): ENTRY for number in range(130)}
     run(directory.put(entries))
-    assert run(directory.get(list(entries))) == entries
+    assert run(directory.get(list(entries), fresh)) == entries
+
+
+def test_an_entry_tells_whose_its_endpoint_is(identities: Identities, directory: EndpointDirectory, run: Run):
+    run(directory.put({ANN: ENTRY, UserKey("bob", "p1"): DirectoryEntry("", "", "", 1_700_000_000_001)}))
+    assert run(identities.find([PHONE, EndpointKey("", "p1")])) == {PHONE: "ann"}
+
+
+def test_who_finds_an_endpoint_has_met_where_its_user_is_written_to(
+    make_table: MakeTable, aws_clients: Clients, run: Run
+):
+    name = make_table("identities")
+    run(IdentityTable(aws_clients.dynamodb, name).put({ANN: ENTRY}))
+    table = IdentityTable(aws_clients.dynamodb, name)
+    assert run(table.find([PHONE])) == {PHONE: "ann"}
+    run(
+        aws_clients.dynamodb.delete_item(
+            TableName=name, Key={"Id": {"S": "user#ann"}, "PinpointProjectId": {"S": "p1"}}
+        )
+    )
+    assert run(table.get([ANN], fresh)) == {ANN: ENTRY}  # without another look-up
+    moved = DirectoryEntry("mail", "ACTIVE", "EMAIL", 1_700_000_000_002)
+    run(table.put({ANN: moved}))
+    assert run(table.get([ANN], fresh)) == {ANN: moved}
+
+
+def test_another_workers_entry_is_asked_for_only_where_ones_own_is_old(
+    make_table: MakeTable, aws_clients: Clients, run: Run
+):
+    name = make_table("identities")
+    mine, others = IdentityTable(aws_clients.dynamodb, name), IdentityTable(aws_clients.dynamodb, name)
+    moved = DirectoryEntry("mail", "ACTIVE", "EMAIL", 1_700_000_000_002)
+    run(mine.put({ANN: ENTRY}))
+    run(others.put({ANN: moved}))
+    assert run(mine.get([ANN], fresh)) == {ANN: ENTRY}
+    assert run(mine.get([ANN], lambda entry: entry != ENTRY)) == {ANN: moved}
 
 
 def test_what_has_no_name_is_no_key(make_table: MakeTable, aws_clients: Clients, run: Run):

@@ -144,6 +144,17 @@ def test_an_assignment_arrives_with_the_next_beat(table: Table, run: Run):
     assert run(table.beat("ann.1", 10)) == Member("ann.1", 2, 10, (), 4)
 
 
+def test_a_worker_that_leaves_says_so_and_keeps_what_it_was_assigned(table: Table, run: Run):
+    run(table.join(Member("ann.1")))
+    run(table.assign("ann.1", Member("ann.1", assigned=(Assigned(SHARD),), version=1)))
+    left = Member("ann.1", 1, 7, (Assigned(SHARD),), 1, leaving=True)
+    assert run(table.beat("ann.1", 7, leaving=True)) == left
+    assert run(table.snapshot()).members == (left,)
+    assert run(table.beat("ann.1", 8)) == msgspec.structs.replace(left, beats=2, beat_ms=8)
+    run(table.join(Member("ann.1")))
+    assert run(table.snapshot()).members == (Member("ann.1"),)
+
+
 def test_the_dead_are_assigned_nothing(table: Table, run: Run):
     assert run(table.assign("ann.1", Member("ann.1", assigned=(Assigned(SHARD),)))) is False
     assert run(table.snapshot()).members == ()
@@ -168,7 +179,7 @@ def test_leadership_moves_from_what_it_was(table: Table, run: Run):
     renewed = msgspec.structs.replace(LEADERSHIP, counter=2, discovered=True)
     assert run(table.lead(LEADERSHIP, renewed)) is True
     assert run(table.lead(LEADERSHIP, Leadership("bob.1", 2, TRIM_HORIZON))) is False
-    down = msgspec.structs.replace(renewed, leader="", counter=3)
+    down = msgspec.structs.replace(renewed, leader="", counter=3, plans=7)
     assert run(table.lead(renewed, down)) is True
     assert run(table.leadership()) == down
     assert run(table.lead(down, Leadership("bob.1", 4, TRIM_HORIZON, discovered=True))) is True

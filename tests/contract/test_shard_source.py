@@ -178,7 +178,7 @@ class TableWorld:
         return [Sent(shard.shard_id, "") for _ in texts]
 
     def text(self, record: Record[Any]) -> str:
-        return str(record.data.keys["UserId"]["S"])
+        return str(json.loads(bytes(record.data.keys))["UserId"]["S"])
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000

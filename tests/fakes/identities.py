@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
-from service.pipelines.ports import DirectoryEntry, EndpointKey
+from service.pipelines.ports import DirectoryEntry, EndpointKey, Fresh
 from service.scoring.fold import UserKey
 from service.shards.errors import TransientError
 
@@ -29,20 +29,28 @@ class MemoryIdentities:
 
 
 class MemoryDirectory:
-    """`EndpointDirectory` in a dict."""
+    """`EndpointDirectory` in a dict, on the same table as `identities`."""
 
-    def __init__(self, entries: Mapping[UserKey, DirectoryEntry] | None = None) -> None:
+    def __init__(
+        self,
+        entries: Mapping[UserKey, DirectoryEntry] | None = None,
+        identities: MemoryIdentities | None = None,
+    ) -> None:
         self.entries: dict[UserKey, DirectoryEntry] = dict(entries or {})
+        self.identities = identities or MemoryIdentities()
         self.gets = 0
         self.puts = 0
 
-    async def get(self, keys: Sequence[UserKey]) -> Mapping[UserKey, DirectoryEntry]:
+    async def get(self, keys: Sequence[UserKey], fresh: Fresh) -> Mapping[UserKey, DirectoryEntry]:  # noqa: ARG002 - nobody else writes
         self.gets += 1
         return {key: self.entries[key] for key in keys if key in self.entries}
 
     async def put(self, entries: Mapping[UserKey, DirectoryEntry]) -> None:
         self.puts += 1
         self.entries.update(entries)
+        for key, entry in entries.items():
+            if entry.endpoint_id:
+                self.identities.users[EndpointKey(entry.endpoint_id, key.project_id)] = key.user_id
 
 
 class MemoryLookup:

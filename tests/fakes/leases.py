@@ -130,13 +130,13 @@ class FakeLeases:
 
         await self._call(write)
 
-    async def beat(self, worker: str, wall_ms: int) -> Member | None:
+    async def beat(self, worker: str, wall_ms: int, *, leaving: bool = False) -> Member | None:
         def write() -> Member | None:
             row = self.table.members.get(worker)
             self.table.wrote(_member_bytes(row))
             if row is None:
                 return None
-            row = msgspec.structs.replace(row, beats=row.beats + 1, beat_ms=wall_ms)
+            row = msgspec.structs.replace(row, beats=row.beats + 1, beat_ms=wall_ms, leaving=row.leaving or leaving)
             self.table.members[worker] = row
             return row
 

@@ -53,11 +53,13 @@ class FakeStream:
         self._dynamodb = dynamodb
         self.iterator_life = iterator_life
         self._sequence = 10**40
+        self._made = 0
         for _ in range(shards):
             self._new()
 
     def _new(self, *parents: str) -> FakeShard:
-        shard = FakeShard(f"shardId-{len(self.shards):012d}", parents)
+        shard = FakeShard(f"shardId-{self._made:012d}", parents)
+        self._made += 1
         self.shards[shard.shard_id] = shard
         for parent in parents:
             self.shards[parent].children.append(shard)

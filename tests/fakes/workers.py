@@ -44,6 +44,7 @@ class FakeConsumer:
         self.seconds = 0.0
         self.error: Exception | None = None
         self.prepared = 0
+        self.let_gone: list[str] = []
 
     async def prepare(self, batch: Batch[Any]) -> Batch[Any]:
         self.prepared += 1
@@ -56,6 +57,9 @@ class FakeConsumer:
         await self._gate.call(
             lambda: self._committed.append(Committed(asyncio.get_running_loop().time(), self._worker, prepared))
         )
+
+    async def let_go(self, shard_id: str) -> None:
+        self.let_gone.append(shard_id)
 
 
 class Worker:

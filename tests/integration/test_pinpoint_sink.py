@@ -47,8 +47,8 @@ class World:
     def __init__(self, fake: PinpointFake, client: Any, options: PinpointOptions) -> None:  # noqa: ANN401 - made at run time
         self.fake = fake
         self.client = client
-        self.directory = MemoryDirectory()
         self.identities = MemoryIdentities()
+        self.directory = MemoryDirectory(identities=self.identities)
         self.metrics = Metrics()
         self.sink = self.another_sink(options)
 
@@ -284,7 +284,7 @@ def test_a_storm_of_refusals_and_lost_answers_ends_with_every_score_right(monkey
             task = asyncio.create_task(sender.run())
             for revision in (1, 2, 3):
                 for n in range(150):
-                    await sender.offer(change(f"u{n}", str(n * revision), revision), ticket)
+                    await sender.offer([change(f"u{n}", str(n * revision), revision)], ticket)
             ticket.offered()
             async with asyncio.timeout(30):
                 await settled.wait()

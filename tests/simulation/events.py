@@ -1,9 +1,9 @@
 """The events of a simulation, and the arithmetic that tells from a score alone which of them are in it.
 
 Each type of event has three decimal digits of the score to itself, so that the number of its events can be read off:
-no type ever has 1000 events of one user.
+no type ever has 1000 events of one user. What somebody else adds to a score has three of its own.
 
-    N -0.001   A 1   B 10^3   C 10^6 (and 10^15 for each version of its definition)   D 10^9   E 10^12
+    X 0.000001   N -0.001   A 1   B 10^3   C 10^6 (and 10^15 for each version of its definition)   D 10^9   E 10^12
 
 - A, B, N: definitions never change, users are always known: every one of them is in the score, once.
 - C: its definition changes; every one is in the score once, and what was added per event lies between the oldest and
@@ -24,6 +24,8 @@ from service.scoring.definitions import Definition
 
 PROJECT = "p"
 FIELD = 1000
+FOREIGN = Decimal("0.000001")
+"""What somebody else adds to a score, each time (X)."""
 CONSTANT = {"A": Decimal(1), "B": Decimal(10**3), "N": Decimal("-0.001"), "E": Decimal(10**12), "_email.A": Decimal(1)}
 TOGGLED = Decimal(10**9)
 VERSION = 10**15
@@ -39,9 +41,9 @@ def first_definitions() -> dict[str, Definition]:
 
 
 def count_in(score: Decimal) -> Counter[str]:
-    """Return how many events of each type a score holds; `V` is the sum of the versions of its C events."""
-    left = int(score * FIELD)
-    found: Counter[str] = Counter(N=-left % FIELD)
+    """Return how many a score holds: events by type, foreign increments, `V`: the versions of C events added up."""
+    left, foreign = divmod(int(score * FIELD * FIELD), FIELD)
+    found: Counter[str] = Counter(X=foreign, N=-left % FIELD)
     left = (left + found["N"]) // FIELD
     for name in ("A", "B", "C", "D", "E"):
         left, found[name] = divmod(left, FIELD)

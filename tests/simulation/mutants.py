@@ -10,15 +10,17 @@ from unittest import mock
 
 import msgspec
 
-from service.pipelines import commit, ingest, outbox, verify
+from service.pipelines import commit, ingest, outbox, sender, verify
 from service.pipelines.ports import Committed
 from service.scoring import fold as folding
 from service.scoring.fold import Folded, Scorable, ScoreState
-from service.shards import leader
+from service.shards import reign
 from service.shards.lease import Lease
+from service.shards.retirement import Retirement
 from service.shards.tail import Tail
 from tests.fakes.leases import FakeLeases
 from tests.simulation.ports import SimScores
+from tests.simulation.wire import SINKS
 
 Mutant = Callable[[], AbstractContextManager[Any]]
 
@@ -74,9 +76,9 @@ def skip_failed_user() -> AbstractContextManager[Any]:
     """Whoever could not be written is not tried again."""
     original = commit.Committer._round
 
-    async def once(self: Any, tag: str, groups: Any, *rest: Any) -> tuple[list[Any], bool]:  # noqa: ANN401 - a patch
-        await original(self, tag, groups, *rest)
-        return list(groups), False
+    async def once(self: Any, tag: str, groups: Any, *rest: Any) -> Any:  # noqa: ANN401 - a patch
+        tried = await original(self, tag, groups, *rest)
+        return msgspec.structs.replace(tried, settled=list(groups), throttled=False)
 
     return mock.patch.object(commit.Committer, "_round", once)
 
@@ -95,7 +97,7 @@ def scalar_watermark() -> AbstractContextManager[Any]:
 
 def child_before_parent() -> AbstractContextManager[Any]:
     """Shards are read as soon as they are known."""
-    return mock.patch.object(leader, "may_start", return_value=True)
+    return mock.patch.object(reign, "may_start", return_value=True)
 
 
 def unfenced_checkpoint() -> AbstractContextManager[Any]:
@@ -183,6 +185,38 @@ def no_watch() -> AbstractContextManager[Any]:
     return mock.patch.object(verify.Verifier, "watch", return_value=None)
 
 
+def marks_dropped_too_soon() -> AbstractContextManager[Any]:
+    """A shard counts as gone as soon as anybody asks."""
+    return mock.patch.object(Retirement, "retired", lambda self: frozenset(self._suspects) | frozenset(self._retired))
+
+
+def scores_overwritten() -> AbstractContextManager[Any]:
+    """The score is set rather than added to, as if nobody else wrote there."""
+
+    def keep(self: SimScores, key: Any, after: ScoreState, score: Any) -> None:  # noqa: ANN401 - a patch
+        del score
+        original(self, key, after, after.score)
+
+    original = SimScores._keep
+    return mock.patch.object(SimScores, "_keep", keep)
+
+
+def one_sink_for_all() -> AbstractContextManager[Any]:
+    """A change counts as published once the first sink has it."""
+    original = sender.Sender.offer
+
+    async def offer(self: sender.Sender, change: Any, ticket: outbox.Ticket) -> None:  # noqa: ANN401 - a patch
+        first = self._sink.name == SINKS[0]
+        await original(self, change, ticket if first else outbox.Ticket("", ticket.shard_id, lambda: None))
+
+    return mock.patch.object(sender.Sender, "offer", offer)
+
+
+def no_reconciliation() -> AbstractContextManager[Any]:
+    """Changes that the score stream has lost are passed over without a word."""
+    return mock.patch.object(verify.Verifier, "request_reconcile", return_value=None)
+
+
 MUTANTS: dict[str, Mutant] = {
     "dedupe by the batch's last sequence": dedupe_by_batch,
     "blind increment": blind_increment,
@@ -199,4 +233,8 @@ MUTANTS: dict[str, Mutant] = {
     "two publishes in flight": two_in_flight,
     "no mending by the late worker": no_doubt,
     "no mending by the successor": no_watch,
+    "marks dropped too soon": marks_dropped_too_soon,
+    "scores overwritten": scores_overwritten,
+    "one sink for all": one_sink_for_all,
+    "no reconciliation": no_reconciliation,
 }

@@ -8,6 +8,7 @@ checks that claim.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
@@ -33,20 +34,25 @@ class Witness:
     Attributes:
         problems: Found while it runs.
         details: A line for each, the first few.
-        finished: Shards that were read to their end, as (pipeline, shard id).
+        finished: Shards that were read to their end, as (pipeline, shard id), and since which second.
+        foreign: Increments made by somebody else, by user.
+        trimmed: For each shard of the score stream that lost unread records: the last sequence number lost.
     """
 
-    def __init__(self, events: StreamId) -> None:
+    def __init__(self, events: StreamId, sinks: Sequence[str]) -> None:
         self._events = events
+        self._sinks = sinks
         self.problems: Problems = Counter()
         self.details: list[str] = []
-        self.finished: set[tuple[str, str]] = set()
+        self.finished: dict[tuple[str, str], float] = {}
         self.sent: dict[str, list[Sent]] = defaultdict(list)
         self.letters: Mapping[str, DeadLetter] = {}
         self.operator_wrote: set[tuple[str, str, int]] = set()
+        self.foreign: Counter[str] = Counter()
+        self.trimmed: dict[str, int] = {}
         self._marks: dict[tuple[str, str], int] = {}
         self._changes: dict[str, list[tuple[int, UserKey, int]]] = defaultdict(list)
-        self._newest_told: dict[UserKey, int] = {}
+        self._newest_told: dict[tuple[str, UserKey], int] = {}
         self._checked: Counter[tuple[str, str]] = Counter()
         self._known_letters = -1
         self._pointers: Counter[tuple[str, str]] = Counter()
@@ -71,8 +77,9 @@ class Witness:
     def changed(self, shard_id: str, sequence: str, key: UserKey, revision: int) -> None:
         self._changes[shard_id].append((int(sequence), key, revision))
 
-    def published(self, change: ScoreChange) -> None:
-        self._newest_told[change.key] = max(change.revision, self._newest_told.get(change.key, 0))
+    def published(self, sink: str, change: ScoreChange) -> None:
+        name = sink, change.key
+        self._newest_told[name] = max(change.revision, self._newest_told.get(name, 0))
 
     def sending(self, changes: Sequence[ScoreChange], flying: Collection[UserKey], told: Mapping[UserKey, int]) -> None:
         """A worker has one call in flight per user, and never sends an older score than it has sent before."""
@@ -92,7 +99,7 @@ class Witness:
                 self.problem("fencing", f"{pipeline} {shard_id}: {before} -> {after}")
         if after.finished:
             self._check_passed(pipeline, shard_id, None)
-            self.finished.add((pipeline, shard_id))
+            self.finished.setdefault((pipeline, shard_id), asyncio.get_running_loop().time())
         elif (passed := sequence_of(after.checkpoint)) is not None:
             self._check_passed(pipeline, shard_id, passed)
 
@@ -113,7 +120,8 @@ class Witness:
             sequence, key, revision = changes[at]
             if passed is not None and sequence > passed:
                 break
-            if key.user_id != "refused" and self._newest_told.get(key, -1) < revision:
+            told = min(self._newest_told.get((sink, key), -1) for sink in self._sinks)
+            if key.user_id != "refused" and told < revision and sequence > self.trimmed.get(shard_id, -1):
                 self.problem("checkpoint", f"{pipeline} {shard_id} {key.user_id} revision {revision} was not published")
             self._checked[pipeline, shard_id] = at + 1
 
@@ -135,7 +143,7 @@ class Witness:
     def compare(
         self,
         items: Mapping[UserKey, ScoreState | Rejected],
-        sink: Mapping[UserKey, tuple[int, Decimal | None]],
+        sinks: Mapping[str, Mapping[UserKey, tuple[int, Decimal | None]]],
         versions: int,
     ) -> list[tuple[str, str]]:
         """Return every difference between what was sent and what is there now, as (kind, detail)."""
@@ -150,17 +158,20 @@ class Witness:
                 sent_to[record.user][record.kind] += 1
                 set_aside[record.user] += bool(letters)
         found += [("accounting", f"a letter for no record: {pointer}") for pointer in pointers]
-        for user, sent in sent_to.items():
+        for user in dict.fromkeys([*sent_to, *self.foreign]):
             state = items.get(UserKey(user, PROJECT))
             score = state.score if isinstance(state, ScoreState) else None
+            sent = sent_to[user] + Counter(X=self.foreign[user])
             found += _compare_user(user, count_in(score or Decimal(0)), sent, set_aside[user], versions)
         for key, state in items.items():
             if isinstance(state, Rejected) or key.user_id == "refused":
                 continue
             if key.user_id not in sent_to:
                 found.append(("over", f"{key.user_id} has a score and no events"))
-            if sink.get(key) != (state.revision, state.score):
-                found.append(("unpublished", f"{key.user_id}: {sink.get(key)} is not {state.revision}, {state.score}"))
+            for name, sink in sinks.items():
+                if sink.get(key) != (state.revision, state.score):
+                    what = f"{name}, {key.user_id}: {sink.get(key)} is not {state.revision}, {state.score}"
+                    found.append(("unpublished", what))
         return found
 
 
@@ -180,7 +191,7 @@ def _compare_user(
 ) -> list[tuple[str, str]]:
     found = [
         ("over" if scored[kind] > sent[kind] else "under", _say(user, kind, scored, sent))
-        for kind in ("A", "B", "C", "N")
+        for kind in ("A", "B", "C", "N", "X")
         if scored[kind] != sent[kind]
     ]
     if scored["D"] > sent["D"]:

@@ -25,8 +25,9 @@ from service.scoring.event import Reason, Rejected
 from service.scoring.fold import ABSENT, ScoreState, UserKey
 from service.shards.errors import TransientError
 from service.shards.lease import Lease
-from service.shards.ports import Page, Shard, StreamId, StreamImage
+from service.shards.ports import Page, Shard, StreamId
 from tests.fakes.dead_letters import MemoryDeadLetters
+from tests.fakes.images import stream_image
 from tests.fakes.leases import LeaseTable
 from tests.fakes.scores import MemoryScores
 from tests.fakes.source import FakeSource, FakeStream
@@ -150,6 +151,17 @@ class SimScores(MemoryScores):
         self.ether = ether
         self._witness = witness
 
+    def add_foreign(self, key: UserKey, points: Decimal) -> None:
+        """Add to a score as the system before did: whatever is stored, and without a `Revision`."""
+        if isinstance(self.items.get(key), ScoreState):
+            self.increment(key, points)
+        else:
+            self.put_foreign(key, points)
+        state = self.items[key]
+        assert isinstance(state, ScoreState)
+        self.ether.note("foreign", key.user_id, str(state.score))
+        self._tell(key, state, state.score)
+
     def _keep(self, key: UserKey, after: ScoreState, score: Decimal | None) -> None:
         super()._keep(key, after, score)
         self._witness.scored(key, after)
@@ -160,12 +172,18 @@ class SimScores(MemoryScores):
             after.revision,
             [f"{tag}:{int.from_bytes(mark, 'big')}" for tag, mark in after.applied.items()],
         )
+        self._tell(key, after, score)
+
+    def _tell(self, key: UserKey, after: ScoreState, score: Decimal | None) -> None:
+        """Put a change to the score stream."""
         keys: dict[str, dict[str, object]] = {
             "UserId": {"S": key.user_id},
             "PinpointProjectId": {"S": key.project_id},
         }
-        new = keys | {"Score": {"N": str(score)}, "Revision": {"N": str(after.revision)}}
-        image = StreamImage(keys=keys, new=new | {"UpdatedAt": {"N": str(after.updated_ms)}})
+        new = keys | {"Score": {"N": str(score)}}
+        if after.revision:
+            new |= {"Revision": {"N": str(after.revision)}, "UpdatedAt": {"N": str(after.updated_ms)}}
+        image = stream_image(keys, new)
         shard_id = self.stream.shard_of(key.user_id)
         self._witness.changed(shard_id, self.stream.put(shard_id, image), key, after.revision)
 
@@ -262,26 +280,25 @@ class IdentityPort:
 class SimSink:
     """A sink without compare-and-set: the last write wins."""
 
-    name = "sim"
-
     def __init__(
-        self, held: dict[UserKey, tuple[int, Decimal | None]], wire: Wire, witness: Witness, batch: int
+        self, name: str, held: dict[UserKey, tuple[int, Decimal | None]], wire: Wire, witness: Witness, batch: int
     ) -> None:
+        self.name = name
         self.max_batch = batch
         self._held = held
         self._wire = wire
         self._witness = witness
-        self._flying: set[UserKey] = set()
+        self.flying: set[UserKey] = set()
         self._told: dict[UserKey, int] = {}
 
     async def publish(self, changes: Sequence[ScoreChange]) -> Sequence[SinkOutcome | TransientError]:
         keys = [change.key for change in changes]
-        self._witness.sending(changes, self._flying, self._told)
-        self._flying.update(keys)
+        self._witness.sending(changes, self.flying, self._told)
+        self.flying.update(keys)
         try:
-            outcomes = await self._wire.call("sink", lambda: [self._take(change) for change in changes])
+            outcomes = await self._wire.call(self.name, lambda: [self._take(change) for change in changes])
         finally:
-            self._flying.difference_update(keys)
+            self.flying.difference_update(keys)
         for change, outcome in zip(changes, outcomes, strict=True):
             if isinstance(outcome, Published):
                 self._told[change.key] = max(change.revision, self._told.get(change.key, 0))
@@ -293,8 +310,8 @@ class SimSink:
         if self._wire.chance(self._wire.ether.rates.statement, "sink item error"):
             return TransientError("injected: one item")
         self._held[change.key] = (change.revision, change.score)
-        self._witness.published(change)
-        self._wire.ether.note("sink", change.key.user_id, change.revision)
+        self._witness.published(self.name, change)
+        self._wire.ether.note(self.name, change.key.user_id, change.revision)
         return Published()
 
 

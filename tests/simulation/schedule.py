@@ -2,42 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from service.scoring.definitions import Definition
-from service.shards.position import TRIM_HORIZON
-from tests.simulation.events import PROJECT, TOGGLED, versioned
-from tests.simulation.ports import now
-from tests.simulation.wire import CALL_TIMEOUT, Rates
+from tests.simulation.actions import ACTIONS, Action
+from tests.simulation.wire import Rates
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
-
-Action = Callable[["World"], Coroutine[Any, Any, None]]
-
-KINDS = (
-    "leases",
-    "scores",
-    "letters",
-    "definitions",
-    "identities",
-    "lookup",
-    "ingest stream",
-    "publish stream",
-    "sink",
-)
 
 
 class Options(msgspec.Struct, frozen=True):
     """What is asked of a simulation.
 
     Attributes:
-        harsh: Also faults against which nothing is promised (see `schedule.pause` and `World.crash`).
+        harsh: Also faults against which nothing is promised (see `actions.pause` and `World.crash`).
     """
 
     harsh: bool = False
@@ -50,7 +31,9 @@ class Schedule(msgspec.Struct):
         seconds: Virtual time within which faults begin.
         feed_s: Time in which the events come, more or less.
         late_sink: Sink calls of the dead take effect up to `CALL_TIMEOUT` late, rather than at once or never.
+        sinks: How many there are.
         sink_s, letters_s: What a call of the sink, or of the dead letters, takes.
+        prune_above: Marks an item may have before anybody asks which of them are still needed.
         latest: Workers start at LATEST; events come once the first leader has noted when that was.
     """
 
@@ -60,15 +43,22 @@ class Schedule(msgspec.Struct):
     feed_s: float
     rates: Rates
     late_sink: bool
+    sinks: int
     sink_s: float
     letters_s: float
+    prune_above: int
     latest: bool
     actions: list[tuple[float, Action]]
 
 
+GENERATIONS = 0.15
+"""Share of the runs that see all shards replaced again and again, and the old ones forgotten."""
+
+
 def draw(rng: random.Random, options: Options) -> Schedule:
     """Draw a schedule."""
-    seconds = rng.uniform(8, 25)
+    generations = rng.random() < GENERATIONS
+    seconds = rng.uniform(25, 45) if generations else rng.uniform(8, 25)
     busy = rng.choice([0.0, 0.3, 1.0])
     rates = Rates(
         throttle=busy * rng.uniform(0, 0.05),
@@ -85,12 +75,17 @@ def draw(rng: random.Random, options: Options) -> Schedule:
     for _ in range(rng.randint(2, 14)):
         name = rng.choices(names, weights)[0]
         actions.append((rng.uniform(0.5, seconds), _counted(name)))
+    if generations:
+        actions += [(seconds * share, _counted("new shards")) for share in (0.1, 0.3, 0.5, 0.7)]
+        actions += [(seconds * share, _counted("retention")) for share in (0.45, 0.6, 0.75, 0.9)]
     return Schedule(
         workers=rng.randint(1, 3),
         events=rng.randint(40, 220),
         seconds=seconds,
         feed_s=seconds * rng.choice([0.4, 0.7, 1.0]),
         rates=rates,
+        prune_above=1 if generations else rng.choice([1, 3, 16]),
+        sinks=rng.choice([1, 1, 2]),
         sink_s=rng.choice([0.0, 0.0, 0.3, 2.0]),
         letters_s=rng.choice([0.0, 0.0, 0.5, 2.0]),
         late_sink=rng.random() < 0.5 or options.harsh,
@@ -108,204 +103,3 @@ def _counted(name: str) -> Action:
         await act(world)
 
     return action
-
-
-async def crash(world: World) -> None:
-    """A worker dies; another starts, sooner or later."""
-    victims = [worker for worker in world.workers if world.options.harsh or _may_crash(world, worker.resumed_at)]
-    if victims:
-        world.crash(world.rng.choice(victims))
-    await asyncio.sleep(world.rng.choice([0.1, 2.0, 9.0]))
-    world.start_worker()
-
-
-def _may_crash(world: World, resumed_at: float) -> bool:
-    # Not promised (deploy/decisions/0003): a worker that wakes up late, writes an old score to a sink, and dies.
-    return now() >= world.no_crash_until and now() > resumed_at + 3 * CALL_TIMEOUT
-
-
-async def crash_all(world: World) -> None:
-    """Power failure."""
-    if not world.options.harsh and not all(_may_crash(world, worker.resumed_at) for worker in world.workers):
-        return
-    count = max(1, len(world.workers))
-    for worker in list(world.workers):
-        world.crash(worker)
-    await asyncio.sleep(world.rng.uniform(0.1, 3))
-    for _ in range(count):
-        world.start_worker()
-
-
-async def pause(world: World) -> None:
-    """A worker stands still, for a moment or for longer than its lease."""
-    if not world.workers:
-        return
-    worker = world.rng.choice(world.workers)
-    worker.wire.pause()
-    worker.resumed_at = float("inf")
-    await asyncio.sleep(world.rng.choice([1.0, 4.0]) + world.rng.expovariate(0.12))
-    worker.wire.resume()
-    worker.resumed_at = now()
-
-
-async def partition(world: World) -> None:
-    """A worker cannot reach some of the world."""
-    if not world.workers:
-        return
-    worker = world.rng.choice(world.workers)
-    kinds = world.rng.sample(KINDS, world.rng.choice([1, 1, 2, len(KINDS)]))
-    if world.rng.random() < 0.5 and "leases" not in kinds:
-        kinds[0] = "leases"
-    for kind in kinds:
-        worker.wire.cut[kind] += 1
-    await asyncio.sleep(world.rng.uniform(1, 15))
-    for kind in kinds:
-        worker.wire.cut[kind] -= 1
-
-
-async def outage(world: World) -> None:
-    """Something is down for everybody."""
-    kind = world.rng.choice([*KINDS, "sink", "sink", "lookup"])
-    world.ether.down[kind] += 1
-    await asyncio.sleep(world.rng.uniform(0.5, 8))
-    world.ether.down[kind] -= 1
-
-
-async def storm(world: World) -> None:
-    """For a while many calls fail."""
-    before = world.ether.rates
-    world.ether.rates = Rates(throttle=0.2, error=0.1, lose=0.15, reset=0.05, slow=0.05, statement=0.4, unprocessed=0.3)
-    await asyncio.sleep(world.rng.uniform(0.5, 4))
-    world.ether.rates = before
-
-
-async def hand_over(world: World) -> None:
-    """SIGTERM to one, and a new one joins, before or after."""
-    if world.rng.random() < 0.5:
-        world.start_worker()
-    running = [worker for worker in world.workers if not worker.wire.paused]
-    if running and len(world.workers) > 1:
-        world.leave(world.rng.choice(running))
-    elif len(world.workers) < 4:
-        world.start_worker()
-
-
-async def split(world: World) -> None:
-    open_shards = world.events.open()
-    if len(open_shards) < 4:
-        world.events.split(world.rng.choice(open_shards))
-        world.events.changed()
-
-
-async def merge(world: World) -> None:
-    open_shards = world.events.open()
-    if len(open_shards) > 1:
-        world.events.merge(*world.rng.sample(open_shards, 2))
-        world.events.changed()
-
-
-async def roll_over(world: World) -> None:
-    """A shard of the score stream is replaced; it looks open for a while."""
-    open_shards = world.changes.open()
-    shard_id = world.rng.choice(open_shards)
-    if len(open_shards) < 3 and world.rng.random() < 0.3:
-        world.changes.halve(shard_id)
-    else:
-        world.changes.roll(shard_id)
-        await asyncio.sleep(world.rng.uniform(0, 4))
-        world.changes.settle()
-
-
-async def stale_list(world: World) -> None:
-    """The shard list is old, or misses a shard, for a while."""
-    stream = world.rng.choice([world.events, world.changes])
-    stream.stale = True
-    await asyncio.sleep(world.rng.uniform(3, 12))
-    stream.stale = False
-
-
-async def expiry(world: World) -> None:
-    """Iterators live shorter than the time between two reads."""
-    stream = world.rng.choice([world.events, world.changes])
-    stream.iterator_life = 0.3
-    await asyncio.sleep(world.rng.uniform(1, 4))
-    stream.iterator_life = 60.0
-
-
-async def rewind(world: World) -> None:
-    """The owner of a shard dies and an operator sets its checkpoint back: everything since is delivered again."""
-    name = world.rng.choice(["ingest", "ingest", "publish"])
-    table = world.leases[name]
-    rows = [row for row in table.leases.values() if not row.finished]
-    if not rows:
-        return
-    row = world.rng.choice(rows)
-    # `scoring position reset` refuses while anybody may hold the shard: an idle owner would not notice.
-    owners = [worker for worker in world.workers if row.owner.split(".")[0] == worker.name]
-    if owners and not _may_crash(world, owners[0].resumed_at):
-        return
-    for worker in owners:
-        world.crash(worker)
-        world.start_worker()
-    stream = world.events if name == "ingest" else world.changes
-    records = stream.shards[row.shard_id].records
-    position = TRIM_HORIZON
-    if world.plan.latest and name == "ingest":
-        if not row.checkpoint.isdecimal():
-            return
-        position = records[0].sequence if records else row.checkpoint
-    elif records and row.checkpoint.isdecimal() and world.rng.random() < 0.7:
-        earlier = [record.sequence for record in records if int(record.sequence) <= int(row.checkpoint)]
-        position = world.rng.choice(earlier)
-    # The owner stays: who takes the shard seizes it, and knows that calls of the dead may still land.
-    new = msgspec.structs.replace(row, checkpoint=position, counter=row.counter + 1)
-    world.witness.operator_wrote.add((name, row.shard_id, new.counter))
-    table.put(new)
-
-
-async def clock_jump(world: World) -> None:
-    """The wall clock of a worker jumps."""
-    if world.workers:
-        worker = world.rng.choice(world.workers)
-        ahead = -1 if world.plan.latest else world.rng.choice([-1, 1])
-        worker.clock.skew_ms += ahead * world.rng.choice([500, 5_000, 3_600_000])
-
-
-async def reconcile(world: World) -> None:
-    """A worker publishes every stored score, as after lost stream records."""
-    if world.workers:
-        worker = world.rng.choice(world.workers)
-        if worker.publisher is not None:
-            worker.publisher.request_reconcile()
-            # Not promised: a worker that dies in the middle of it may have published a score that is old by then.
-            worker.resumed_at = max(worker.resumed_at, now() + CALL_TIMEOUT)
-
-
-async def definition_change(world: World) -> None:
-    rows = world.definitions
-    if world.rng.random() < 0.5:
-        if rows.pop("D", None) is None:
-            rows["D"] = Definition("D", PROJECT, TOGGLED)
-    elif world.versions < 3:
-        world.versions += 1
-        rows["C"] = Definition("C", PROJECT, versioned(world.versions))
-
-
-ACTIONS: dict[str, tuple[int, Action]] = {
-    "crash": (6, crash),
-    "crash of all": (1, crash_all),
-    "pause": (6, pause),
-    "partition": (2, partition),
-    "outages": (2, outage),
-    "storm": (2, storm),
-    "hand-over": (3, hand_over),
-    "split": (4, split),
-    "merge": (3, merge),
-    "roll-over": (3, roll_over),
-    "stale lists": (2, stale_list),
-    "expiry": (1, expiry),
-    "rewind": (2, rewind),
-    "clock jump": (2, clock_jump),
-    "reconcile": (2, reconcile),
-    "definition change": (3, definition_change),
-}

@@ -22,6 +22,11 @@ SHOWN_BY = {
     "letters after scores": {"under"},
     "two publishes in flight": {"two_in_flight", "undrained"},
     "no mending by the late worker": {"unpublished"},
+    "no mending by the successor": {"unpublished"},
+    "marks dropped too soon": {"over"},
+    "scores overwritten": {"under"},
+    "one sink for all": {"checkpoint"},
+    "no reconciliation": {"unpublished"},
 }
 """The promise that each variant breaks first; any one of them will do."""
 

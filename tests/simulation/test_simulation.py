@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.simulation.actions import ACTIONS
 from tests.simulation.events import CONSTANT, TOGGLED, count_in, versioned
-from tests.simulation.schedule import ACTIONS, Options
+from tests.simulation.schedule import Options
 from tests.simulation.simulate import prepare, report, results, summarise
 from tests.simulation.world import simulate
 

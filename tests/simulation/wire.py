@@ -30,6 +30,9 @@ dead letters. A letter that lands later than that may meet a successor that has 
 the event: an insert that a network holds for longer than a lease is not promised against."""
 
 
+SINKS = ("sink", "other sink")
+"""Kinds of calls to a sink; the second sink is there in some runs only."""
+
 _WITHOUT_ANSWER = frozenset({"throttle", "error", "outage", "partition", "reset"})
 
 
@@ -74,7 +77,7 @@ class Ether:
 
     def seconds(self, kind: str) -> float:
         """Return what a call takes at most, beyond what every call takes."""
-        return {"sink": self.sink_s, "letters": self.letters_s}.get(kind, 0.0)
+        return self.sink_s if kind in SINKS else self.letters_s if kind == "letters" else 0.0
 
     def note(self, what: str, *details: object) -> None:
         """Add to the event log."""
@@ -90,6 +93,8 @@ class Wire:
 
     Attributes:
         cut: Kinds of calls that fail for this worker.
+        adrift_share: Of the calls cut off by the end of their caller, the share that takes effect later.
+        adrift_from: How late at least, as a share of how late they may.
     """
 
     def __init__(self, ether: Ether, rng: random.Random, name: str) -> None:
@@ -99,6 +104,8 @@ class Wire:
         self._running = asyncio.Event()
         self._running.set()
         self.cut: Counter[str] = Counter()
+        self.adrift_share = 0.5
+        self.adrift_from = 0.0
         self.dead = False
 
     @property
@@ -160,18 +167,18 @@ class Wire:
         except asyncio.CancelledError:
             if not future.done() or future.cancelled():
                 arriving.cancel()
-                if self._rng.random() < 0.5:
+                if self._rng.random() < self.adrift_share:
                     self._set_adrift(kind, operation, self._longest_drift(kind))
             raise
 
     def _longest_drift(self, kind: str) -> float:
         ether = self.ether
-        late = {"sink": ether.late_sink, "letters": ether.harsh}
-        return CALL_TIMEOUT if late.get(kind, True) else AT_ONCE
+        late = ether.late_sink if kind in SINKS else ether.harsh if kind == "letters" else True
+        return CALL_TIMEOUT if late else AT_ONCE
 
     def _set_adrift(self, kind: str, operation: Callable[[], Any], longest: float) -> None:
         ether = self.ether
-        delay = self._rng.uniform(0, longest)
+        delay = self._rng.uniform(self.adrift_from * longest, longest)
         ether.adrift += 1
 
         def arrive() -> None:
@@ -201,7 +208,7 @@ class Wire:
                 return name
             dice -= rate
         # What a sink does with two requests of one worker, in flight at once by a reset, is its own affair.
-        return "reset" if dice < rates.reset and kind != "sink" else None
+        return "reset" if dice < rates.reset and kind not in SINKS else None
 
     def chance(self, rate: float, fault: str) -> bool:
         """Return whether a fault inside a call happens, and count it."""

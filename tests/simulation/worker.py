@@ -62,7 +62,7 @@ class Tuning(msgspec.Struct, frozen=True):
 
 def tuning(rng: random.Random) -> Tuning:
     """Draw settings: intervals a few times longer than the defaults, as every wake-up costs; limits far smaller."""
-    lease = rng.choice([4.0, 5.0, 8.0])
+    lease = rng.choice([3.0, 4.0, 5.0, 8.0])
     common = ShardSettings(
         lease_duration=lease,
         max_beat_interval=1.5,
@@ -70,9 +70,10 @@ def tuning(rng: random.Random) -> Tuning:
         poll_min=0.4,
         poll_max=2.0,
         checkpoint_interval=rng.choice([0.3, 1.0, 2.0]),
+        hand_over_patience=rng.choice([0.0, 0.5, 2.0]),
         cycle_min=1.0,
         cycle_max=2.0,
-        discovery_interval=8.0,
+        discovery_interval=rng.choice([2.0, 8.0]),
         absent_lists=2,
         fetch_limit=1000,
     )
@@ -90,7 +91,7 @@ def tuning(rng: random.Random) -> Tuning:
         linger_s=rng.choice([0.0, 0.25]),
         concurrency=rng.choice([1, 4]),
         capacity=rng.choice([2, 8, 1000]),
-        cache=rng.choice([1, 4, 100]),
+        cache=rng.choice([2, 8, 100]),
         refresh_s=3.0,
         sink_batch=rng.choice([1, 3, 100]),
         start=TRIM_HORIZON,
@@ -105,6 +106,7 @@ class SimWorker:
         clock: Its clock.
         task: Its life.
         resumed_at: When it last came back from a pause.
+        sinks: Its way to each sink.
     """
 
     def __init__(self, world: World, name: str, metrics: Metrics) -> None:
@@ -119,8 +121,16 @@ class SimWorker:
         self._metrics = metrics
         self._stop = asyncio.Event()
         self.publisher: Publisher | None = None
+        self.sinks = [
+            SimSink(name, held, self.wire, world.witness, world.tuning.sink_batch) for name, held in world.sinks.items()
+        ]
         self.coordinators: dict[str, Coordinator[Any, Any]] = {}
         self.task = asyncio.get_running_loop().create_task(self._live(), name=name)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended yet, by a stop or a crash."""
+        return not self.wire.dead and not self.task.done()
 
     def stop(self) -> None:
         """SIGTERM."""
@@ -159,7 +169,7 @@ class SimWorker:
             marks=ShardMarks(EVENTS, retirement),
         )
         self.publisher = publisher = Publisher(
-            [SimSink(world.sink, wire, world.witness, tuning.sink_batch)],
+            self.sinks,
             scores,
             letters,
             lambda shard_id: self.coordinators["publish"].holds(shard_id),  # noqa: PLW0108 - not there yet here

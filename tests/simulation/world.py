@@ -9,10 +9,12 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
+from unittest import mock
 
 import msgspec
 
 from service.observability.metrics import Metrics
+from service.pipelines import marks
 from service.pipelines.ports import EndpointKey
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import UserKey
@@ -23,7 +25,7 @@ from tests.simulation.events import PROJECT, Sent, first_definitions, payload
 from tests.simulation.oracle import Problems, Witness
 from tests.simulation.ports import EVENTS, SimLeaseTable, SimScores, SimStream, now
 from tests.simulation.schedule import Options, draw
-from tests.simulation.wire import CALL_TIMEOUT, Ether
+from tests.simulation.wire import CALL_TIMEOUT, SINKS, Ether
 from tests.simulation.worker import SimWorker, tuning
 
 DRAIN_S = 120.0
@@ -69,8 +71,10 @@ class World:
     """Everything outside the workers.
 
     Attributes:
+        trimmed: Whether the score stream has lost changes that nobody had read.
+        quiet: Users of whom nothing more will be heard.
         owners: What the identity fallback knows, and from which second on.
-        sink: What the sink holds: revision and score.
+        sinks: What each sink holds: revision and score.
     """
 
     def __init__(self, seed: int, metrics: Metrics, options: Options, *, verbose: bool = False) -> None:
@@ -87,7 +91,8 @@ class World:
             harsh=options.harsh,
         )
         self.ether.log = [] if verbose else None
-        self.witness = Witness(EVENTS)
+        self.sinks: dict[str, dict[UserKey, Any]] = {name: {} for name in SINKS[: self.plan.sinks]}
+        self.witness = Witness(EVENTS, tuple(self.sinks))
         self.events = self._stream("ingest", rng.randint(1, 3), 10 ** rng.choice([20, 55]) - rng.randint(1, 700))
         self.changes = self._stream("publish", rng.randint(1, 2), 10**21 - rng.randint(1, 700))
         self.leases = {name: SimLeaseTable(name, self.ether, self.witness) for name in ("ingest", "publish")}
@@ -96,9 +101,9 @@ class World:
         self.witness.letters = self.letters.letters
         self.definitions = first_definitions()
         self.versions = 0
+        self.quiet = 0
         self.identities: dict[EndpointKey, str] = {}
         self.owners: dict[EndpointKey, tuple[str, float]] = {}
-        self.sink: dict[UserKey, Any] = {}
         self.tuning = tuning(rng)
         if self.plan.latest:
             self.tuning = msgspec.structs.replace(self.tuning, start=LATEST)
@@ -106,6 +111,7 @@ class World:
         self.past: list[SimWorker] = []
         self.started = 0
         self.no_crash_until = 0.0
+        self.trimmed = False
         self.users = [f"u{number}" for number in range(rng.choice([3, 8, 20, 40]))]
         self._count = 0
         self._people()
@@ -120,30 +126,31 @@ class World:
             if self.rng.random() < 0.5:
                 self.owners[EndpointKey(f"late {user}", PROJECT)] = user, self.rng.uniform(0, self.plan.seconds)
 
-    def put(self) -> None:
-        """One more event."""
+    def put(self, whose: str = "") -> None:
+        """One more event: a plain one of somebody, or any of anybody."""
         rng = self.rng
-        user = rng.choices([*self.users, "spoilt", "refused"], [4] * len(self.users) + [1, 1])[0]
+        user = whose or rng.choices([*self.users, "spoilt", "refused"], [4] * len(self.users) + [1, 1])[0]
         kind = rng.choices(
             ["A", "B", "N", "C", "D", "E", "nobody", "ignored", "anonymous", "probe", "malformed"],
             [10, 10, 4, 6, 3, 8, 1, 1, 1, 1, 1],
         )[0]
+        kind = "A" if whose else kind
         self._count += 1
         endpoint, named = f"known {user}", user
         if kind == "E":
             endpoint, named = f"late {user}", ""
         elif kind in {"nobody", "anonymous"}:
             endpoint, named = f"nobody {self._count}", ""
-        elif rng.random() < 0.3:
+        elif not whose and rng.random() < 0.3:
             named = ""
         elif rng.random() < 0.2:
             endpoint = f"late {user}"
-        whose = "" if kind in {"nobody", "anonymous", "probe", "malformed"} else user
+        counted = "" if kind in {"nobody", "anonymous", "probe", "malformed"} else user
         shard_id = rng.choice(self.events.open())
         arrival_ms = EPOCH_MS + round(now() * 1000)
         record = payload(kind, named, endpoint, arrival_ms, attributed=kind not in {"anonymous", "ignored"})
         sequence = self.events.put(shard_id, record)
-        self.witness.sent[shard_id].append(Sent(kind, whose, shard_id, sequence))
+        self.witness.sent[shard_id].append(Sent(kind, counted, shard_id, sequence))
 
     def start_worker(self) -> SimWorker:
         self.started += 1
@@ -151,9 +158,14 @@ class World:
         self.workers.append(worker)
         return worker
 
+    def living(self) -> list[SimWorker]:
+        """Return all that live, those that were told to leave included."""
+        return self.workers + [worker for worker in self.past if worker.alive]
+
     def crash(self, worker: SimWorker) -> None:
-        self.workers.remove(worker)
-        self.past.append(worker)
+        if worker in self.workers:
+            self.workers.remove(worker)
+            self.past.append(worker)
         worker.crash()
         if self.plan.late_sink:
             # Not promised (deploy/decisions/0003): a successor that dies while calls of the dead may still land.
@@ -221,10 +233,11 @@ class World:
                     continue
                 done = row is not None and not shard.closed
                 if done and shard.records and row is not None:
-                    done = row.checkpoint == shard.records[-1].sequence
+                    last = shard.records[-1].sequence
+                    done = row.checkpoint == last or int(last) <= self.witness.trimmed.get(shard.shard_id, -1)
                 if not done:
                     found.append(("undrained", f"{name} {shard.shard_id}: {row}"))
-        return found + self.witness.compare(self.scores.items, self.sink, self.versions)
+        return found + self.witness.compare(self.scores.items, self.sinks, self.versions)
 
     def _crashed(self) -> list[SimWorker]:
         return [worker for worker in self.workers + self.past if _error_of(worker) is not None]
@@ -264,8 +277,9 @@ def simulate(seed: int, metrics: Metrics, options: Options, *, verbose: bool = F
         world = World(seed, metrics, options, verbose=verbose)
         drained_s = 0.0
         try:
-            async with asyncio.timeout(MAX_VIRTUAL_S):
-                drained_s = await world.run()
+            with mock.patch.object(marks, "PRUNE_ABOVE", world.plan.prune_above):
+                async with asyncio.timeout(MAX_VIRTUAL_S):
+                    drained_s = await world.run()
         except TimeoutError:
             world.witness.problem("undrained", f"not over after {MAX_VIRTUAL_S:g} virtual seconds")
         await world.judge()

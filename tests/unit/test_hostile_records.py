@@ -32,12 +32,13 @@ from service.scoring.event import MAX_ID_BYTES, MAX_PROJECT_BYTES, Event, Reason
 from service.scoring.fold import Scorable, ScoreState, fold, sequence_bytes
 from service.scoring.formats.pinpoint import MAX_RECORD_BYTES, decode
 from service.shards.clock import SystemClock
-from service.shards.ports import Batch, Record, StreamId, StreamImage
+from service.shards.ports import Batch, Record, StreamId
 from tests.fakes.aio import EPOCH_MS, VirtualClock, run
 from tests.fakes.dead_letters import MemoryDeadLetters
 from tests.fakes.definitions import MemoryDefinitions
 from tests.fakes.hostile import CORPUS, MIB, hostile_records, large, records
 from tests.fakes.identities import MemoryIdentities
+from tests.fakes.images import change_in, stream_image
 from tests.fakes.scores import MemoryScores
 from tests.fakes.sinks import MemorySink
 
@@ -229,7 +230,7 @@ def test_a_stored_item_is_a_state_that_can_be_folded_on_or_no_score(item: dict[s
 def test_a_stream_image_is_a_change_or_nothing_or_a_letter(
     of: dict[str, dict[str, object]], new: dict[str, dict[str, object]] | None
 ):
-    change = change_of(of, new)
+    change = change_in(of, new)
     if isinstance(change, ScoreChange):
         assert 0 <= change.revision < 2**63
         assert 0 <= change.updated_ms < 2**63
@@ -247,7 +248,7 @@ def test_every_stream_image_is_published_or_set_aside():
             of = {"UserId": {"S": f"u{number}"}, "PinpointProjectId": {"S": "p1"}}
             new = of | {name: rng.choice(VALUES) for name in names}
             of = of if rng.random() < 0.9 else {name: rng.choice(VALUES) for name in of}
-            images.append(StreamImage(of, new if rng.random() < 0.9 else None))
+            images.append(stream_image(of, new if rng.random() < 0.9 else None))
         task = asyncio.create_task(publisher.run())
         for start in range(0, len(images), 500):
             found = [Record(str(start + n), image, 0, "", 1) for n, image in enumerate(images[start : start + 500])]

@@ -246,10 +246,10 @@ def test_definitions_are_read_again_by_themselves_and_a_failed_read_keeps_the_la
         refreshing = asyncio.create_task(book.run())
         world.definitions.fault = TransientError("throttled")
         await clock.sleep(6)
-        assert book.points("open", P) == 10
+        assert book.book.points("open", P) == 10
         world.definitions.rows["open", P] = Definition("open", P, Decimal(11))
         await clock.sleep(5)
         refreshing.cancel()
-        return book.points("open", P)
+        return book.book.points("open", P)
 
     assert run(main()) == 11

@@ -12,14 +12,15 @@ import pytest
 from service.observability.metrics import Metrics
 from service.pipelines.ports import SinkOutcome
 from service.pipelines.publish import Publisher
-from service.scoring.change import ScoreChange
+from service.scoring.change import ScoreChange, StreamImage
 from service.shards.budget import ByteBudget
 from service.shards.coordinator import Coordinator
 from service.shards.errors import TransientError
-from service.shards.ports import Page, StreamImage
+from service.shards.ports import Page
 from service.shards.settings import ShardSettings
 from tests.fakes.aio import VirtualClock, run
 from tests.fakes.dead_letters import MemoryDeadLetters
+from tests.fakes.images import stream_image
 from tests.fakes.leases import FakeLeases, LeaseTable
 from tests.fakes.scores import MemoryScores
 from tests.fakes.sinks import MemorySink
@@ -163,7 +164,7 @@ def test_while_the_sink_is_down():
 def image(user: str, revision: int) -> StreamImage:
     keys = {"UserId": {"S": user}, "PinpointProjectId": {"S": "p"}}
     new = {**keys, "Score": {"N": "1"}, "Revision": {"N": str(revision)}, "UpdatedAt": {"N": "1000"}}
-    return StreamImage(keys, new)
+    return stream_image(keys, new)
 
 
 def test_the_series_of_a_shard_given_back_is_gone():

@@ -1,26 +1,52 @@
 import asyncio
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from service.pipelines.cache import LruCache
+from service.pipelines.cache import RecentCache
 from service.pipelines.concurrency import AdaptiveLimit
 
 
-def test_the_cache_forgets_what_was_used_longest_ago():
-    cache: LruCache[str, int] = LruCache(2)
-    cache.put("a", 1)
-    cache.put("b", 2)
-    assert cache.get("a") == 1
-    cache.put("c", 3)
-    assert (cache.get("a"), cache.get("b"), cache.get("c"), len(cache)) == (1, None, 3, 2)
+def test_the_cache_forgets_what_was_not_used_for_long():
+    cache: RecentCache[str, int] = RecentCache(4)
+    for number, name in enumerate("abcd"):
+        cache.put(name, number)
+        assert cache.get("a") == 0
+    assert cache.get("d") == 3
+    assert cache.get("b") is None
     cache.drop("a")
     cache.drop("never there")
     assert cache.get("a") is None
 
 
+@given(st.integers(2, 9), st.lists(st.tuples(st.sampled_from(["put", "get", "drop"]), st.integers(0, 12))))
+def test_the_cache_is_bounded_and_keeps_the_half_used_last(limit: int, steps: list[tuple[str, int]]):
+    cache: RecentCache[int, int] = RecentCache(limit)
+    truth: dict[int, int] = {}  # in the order of use
+    for value, (step, key) in enumerate(steps):
+        match step:
+            case "put":
+                cache.put(key, value)
+                truth.pop(key, None)
+                truth[key] = value
+            case "get":
+                recent = list(truth)[-(limit // 2) :]
+                found = cache.get(key)
+                assert found == truth[key] if key in recent else found in {None, truth.get(key)}
+                if found is None:
+                    truth.pop(key, None)
+                else:
+                    truth[key] = truth.pop(key)
+            case _:
+                cache.drop(key)
+                truth.pop(key, None)
+        assert len(cache) <= limit
+
+
 def test_a_cache_of_nothing_is_a_mistake():
-    with pytest.raises(ValueError, match="at least 1"):
-        LruCache(0)
+    with pytest.raises(ValueError, match="at least 2"):
+        RecentCache(1)
 
 
 def test_success_raises_the_limit_by_one_a_round_and_throttling_halves_it_once_a_round():
@@ -49,7 +75,7 @@ def test_no_more_calls_run_at_once_than_allowed_and_all_run():
 
         async def call() -> None:
             nonlocal running, most, done
-            async with limit.slot():
+            async with limit:
                 running += 1
                 most = max(most, running)
                 await asyncio.sleep(0)
@@ -72,7 +98,7 @@ def test_a_cancelled_waiter_does_not_take_its_turn_with_it():
         order: list[str] = []
 
         async def call(name: str, *, wait: bool) -> None:
-            async with limit.slot():
+            async with limit:
                 order.append(name)
                 if wait:
                     await release.wait()

@@ -13,13 +13,14 @@ from service.pipelines.outbox import Held
 from service.pipelines.ports import Change, DeadLetter, NoTarget, Outcome, SinkOutcome
 from service.pipelines.publish import Publisher, PublishOptions
 from service.pipelines.sender import SenderOptions
-from service.scoring.change import ScoreChange
+from service.scoring.change import ScoreChange, StreamImage
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import ABSENT, Origin, ScoreState, UserKey
 from service.shards.clock import SystemClock
-from service.shards.errors import LeaseLostError, TransientError
-from service.shards.ports import Batch, Record, StreamId, StreamImage
+from service.shards.errors import LeaseLostError, LetGoError, TransientError
+from service.shards.ports import Batch, Record, StreamId
 from tests.fakes.aio import run
+from tests.fakes.images import stream_image
 from tests.fakes.sinks import MemorySink
 
 STREAM = StreamId("scores", "arn", "tag")
@@ -102,7 +103,7 @@ class World:
 def image(user: str, revision: int) -> StreamImage:
     keys = {"UserId": {"S": user}, "PinpointProjectId": {"S": "p"}}
     new = {**keys, "Score": {"N": str(revision)}, "Revision": {"N": str(revision)}, "UpdatedAt": {"N": "1000"}}
-    return StreamImage(keys, new if revision else None)
+    return stream_image(keys, new if revision else None)
 
 
 def batch(*images: StreamImage, shard: str = "s", taken_over: bool = False) -> Batch[StreamImage]:
@@ -193,7 +194,7 @@ def test_what_the_sink_refuses_for_good_becomes_one_dead_letter_however_often_it
 def test_an_image_that_is_no_score_becomes_a_dead_letter_and_the_rest_goes_out():
     async def main() -> None:
         world = World()
-        broken = StreamImage({"UserId": {"S": "a"}, "PinpointProjectId": {"S": "p"}}, {"Score": {"S": "12"}})
+        broken = stream_image({"UserId": {"S": "a"}, "PinpointProjectId": {"S": "p"}}, {"Score": {"S": "12"}})
         async with world.running() as publisher:
             await publish(publisher, broken, image("b", 1))
         assert [letter.reason for letter in world.letters.letters.values()] == [Reason.BAD_SCORE_ITEM]
@@ -359,6 +360,22 @@ def test_a_successor_publishes_what_it_took_over_once_more_when_the_dead_owner_i
     run(main())
 
 
+@pytest.mark.parametrize("leaving", [False, True])
+def test_what_was_taken_over_is_mended_even_when_the_shard_has_ended_or_was_handed_on_meanwhile(leaving: bool):  # noqa: FBT001 - a parameter
+    async def main() -> None:
+        sink = MemorySink()
+        world = World(sink, scores=Scores(a=3))
+        async with world.running() as publisher:
+            await publish(publisher, image("a", 3), taken_over=True)
+            world.lost.add("s")
+            await asyncio.sleep(5)
+            sink.values[key("a")] = ScoreChange(key("a"), Decimal(2), 2, 0)  # the dead owner's last call lands
+            await (publisher.drained() if leaving else asyncio.sleep(11))
+        assert sink.values[key("a")].revision == 3
+
+    run(main())
+
+
 def test_a_reconciliation_publishes_every_score_at_its_rate_and_never_an_older_one():
     async def main() -> None:
         scores = Scores(**{f"u{n}": 1 for n in range(500)})
@@ -400,6 +417,48 @@ def test_a_leaving_worker_waits_for_the_calls_it_has_in_flight():
                 await publisher.commit(batch_)
             assert sink.flying == 1
             world.scores.revisions["a"] = 2
+            await publisher.drained()
+        assert sink.values[key("a")].revision == 2
+
+    run(main())
+
+
+def test_a_shard_handed_over_waits_for_its_calls_in_flight_and_leaves_what_is_not_sent():
+    async def main() -> None:
+        sink = MemorySink(delay_s=2, max_batch=1)
+        world = World(sink, options=PublishOptions(sender=SenderOptions(concurrency=1)))
+        async with world.running() as publisher:
+            first = await publisher.prepare(batch(image("a", 1)))
+            half = await publisher.prepare(batch(image("a", 1), image("b", 1)))
+            await publisher.prepare(batch(image("b", 2), image("c", 1)))
+            other = await publisher.prepare(batch(image("b", 3), image("d", 1), shard="other"))
+            await asyncio.sleep(1)  # the first is in flight
+            started = asyncio.get_running_loop().time()
+            await publisher.let_go("s")
+            assert asyncio.get_running_loop().time() - started == pytest.approx(1, abs=0.5)
+            await publisher.commit(first)
+            with pytest.raises(LetGoError):
+                await publisher.commit(half)
+            await publisher.commit(other)
+        assert {k.user_id: change.revision for k, change in sink.values.items()} == {"a": 1, "b": 3, "d": 1}
+
+    run(main())
+
+
+def test_a_call_that_fails_while_its_shard_is_handed_over_is_not_repeated_but_looked_into():
+    async def main() -> None:
+        sink = MemorySink(delay_s=2)
+        fine, sink.decide = sink.decide, (lambda _: TransientError("the answer was lost"))
+        world = World(sink, scores=Scores(a=1))
+        async with world.running() as publisher:
+            prepared = await publisher.prepare(batch(image("a", 1)))
+            await asyncio.sleep(1)
+            await publisher.let_go("s")
+            with pytest.raises(LetGoError):
+                await publisher.commit(prepared)
+            sink.decide = fine
+            world.lost.add("s")
+            world.scores.revisions["a"] = 2  # what the next owner publishes may have come before the lost call
             await publisher.drained()
         assert sink.values[key("a")].revision == 2
 

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from service.aws.score_item import key_of, state_of, statement
 from service.pipelines.ports import Change
-from service.scoring.change import ScoreChange, change_of
+from service.scoring.change import ScoreChange
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import ABSENT, Origin, Scorable, UserKey, fold, sequence_bytes
+from tests.fakes.images import change_in
 
 KEYS = {"UserId": {"S": "ann"}, "PinpointProjectId": {"S": "p1"}}
 ANN = UserKey("ann", "p1")
@@ -48,7 +49,7 @@ def test_an_inserted_item_reads_as_the_state_and_the_change_it_was_made_of(
     item = inserted(made["Statement"], made["Parameters"])
     assert key_of(item) == key
     assert state_of(item) == folded.after
-    assert change_of({name: item[name] for name in KEYS}, item) == ScoreChange(key, points, 1, arrival)
+    assert change_in({name: item[name] for name in KEYS}, item) == ScoreChange(key, points, 1, arrival)
 
 
 def test_every_update_has_a_parameter_for_each_question_mark():
@@ -74,28 +75,28 @@ def test_an_item_that_cannot_be_a_score_is_no_state(broken: dict[str, Any]):
 
 @pytest.mark.parametrize("broken", BROKEN)
 def test_an_image_that_cannot_be_a_score_is_no_change(broken: dict[str, Any]):
-    change = change_of(KEYS, {**GOOD, **broken})
+    change = change_in(KEYS, {**GOOD, **broken})
     assert isinstance(change, Rejected)
     assert change.reason is Reason.BAD_SCORE_ITEM
 
 
 def test_an_image_without_a_score_says_nothing():
-    assert change_of(KEYS, {**KEYS, "Name": {"S": "Ann"}}) is None
+    assert change_in(KEYS, {**KEYS, "Name": {"S": "Ann"}}) is None
 
 
 def test_a_removal_is_a_tombstone():
-    change = change_of(KEYS, None)
+    change = change_in(KEYS, None)
     assert change == ScoreChange(ANN, None, 0, 0)
     assert change.is_removal
 
 
 @pytest.mark.parametrize("keys", [{}, {"UserId": {"S": "ann"}}, {**KEYS, "UserId": {"N": "1"}}])
 def test_an_image_of_another_kind_of_table_is_no_change(keys: dict[str, Any]):
-    assert isinstance(change_of(keys, GOOD), Rejected)
+    assert isinstance(change_in(keys, GOOD), Rejected)
 
 
 @pytest.mark.parametrize("updated", [{"S": "2020-01-01"}, {"N": "1.5"}, {"N": "-5"}])
 def test_a_foreign_time_of_update_counts_as_unknown(updated: dict[str, Any]):
     item = {**GOOD, "UpdatedAt": updated}
-    assert change_of(KEYS, item) == ScoreChange(ANN, Decimal("-2.5"), 3, 0)
+    assert change_in(KEYS, item) == ScoreChange(ANN, Decimal("-2.5"), 3, 0)
     assert state_of(item).updated_ms == 0

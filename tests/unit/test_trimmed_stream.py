@@ -9,14 +9,15 @@ from decimal import Decimal
 
 from service.observability.metrics import Metrics
 from service.pipelines.publish import Publisher, PublishOptions
+from service.scoring.change import StreamImage
 from service.scoring.fold import Origin, ScoreState, UserKey
 from service.shards.budget import ByteBudget
 from service.shards.coordinator import Coordinator
 from service.shards.lease import Lease
-from service.shards.ports import StreamImage
 from service.shards.settings import ShardSettings
 from tests.fakes.aio import Gate, VirtualClock, run
 from tests.fakes.dead_letters import MemoryDeadLetters
+from tests.fakes.images import stream_image
 from tests.fakes.leases import FakeLeases, LeaseTable
 from tests.fakes.scores import MemoryScores
 from tests.fakes.sinks import MemorySink
@@ -32,7 +33,7 @@ def key(number: int) -> UserKey:
 
 def image(number: int) -> StreamImage:
     keys = {"UserId": {"S": f"u{number}"}, "PinpointProjectId": {"S": "p"}}
-    return StreamImage(keys, {**keys, "Score": {"N": str(number)}, "Revision": {"N": "1"}, "UpdatedAt": {"N": "1"}})
+    return stream_image(keys, {**keys, "Score": {"N": str(number)}, "Revision": {"N": "1"}, "UpdatedAt": {"N": "1"}})
 
 
 def test_what_the_stream_lost_is_published_from_the_table_at_a_limited_rate():

@@ -10,6 +10,7 @@ e-mail and SMS events name only the endpoint, as `client.client_id`.
 from __future__ import annotations
 
 from itertools import accumulate
+from sys import intern
 
 import msgspec
 
@@ -81,6 +82,7 @@ _anything = msgspec.json.Decoder(msgspec.Raw)
 
 _ATTRIBUTED_BY_TYPE = ("_campaign.", "_journey.")
 _MESSAGE_TYPES = ("_email.", "_SMS.")
+_NOT_GIVEN = frozenset({b"", b"null", b'""'})
 _MAX_ARRIVAL_MS = 253_402_300_799_999
 """The end of the year 9999: no later time can be shown, and none is meant."""
 
@@ -99,8 +101,11 @@ def decode(data: bytes) -> Decoded:
         record = _record.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return _why_undecodable(data, error)
-    if (fault := _byte_fault(data)) is not None:
-        return fault
+    # Counting takes less than measuring, which only a record with brackets enough needs.
+    if not data.isascii() or data.count(b"{") + data.count(b"[") > MAX_DEPTH:
+        fault = _byte_fault(data)
+        if fault is not None:
+            return fault
     event_type = record.event_type
     if not event_type:
         return Rejected(Reason.NO_EVENT_TYPE, "the object has no event_type")
@@ -108,19 +113,30 @@ def decode(data: bytes) -> Decoded:
         return Skipped(event_type)
     project_id = (record.application.app_id if record.application else None) or ""
     endpoint_id = (record.client.client_id if record.client else None) or ""
-    user_id = _user_id(record)
-    fault = (
-        id_fault("event_type", event_type)
-        or id_fault("application.app_id", project_id, MAX_PROJECT_BYTES)
-        or id_fault("client.client_id", endpoint_id)
-        or id_fault("UserId", user_id)
+    user_id = _user_id(record) if record.endpoint or record.client_context else ""
+    # A project and a type are said in every record: one text of each serves all.
+    event_type, project_id = intern(event_type), intern(project_id)
+    ids = f"{event_type}{project_id}{endpoint_id}{user_id}"
+    # Whatever is this short in all has no part that is too long: one look instead of four.
+    if len(ids) > MAX_PROJECT_BYTES or not ids.isascii():
+        fault = _id_fault(event_type, project_id, endpoint_id, user_id)
+        if fault is not None:
+            return fault
+    arrival_ms = record.arrival_timestamp
+    attributes = record.attributes
+    attributed = event_type.startswith(_ATTRIBUTED_BY_TYPE) or (
+        attributes is not None
+        and (bytes(attributes.campaign_id) not in _NOT_GIVEN or bytes(attributes.journey_id) not in _NOT_GIVEN)
     )
-    if fault is not None:
-        return fault
-    arrival_ms = _arrival_ms(record.arrival_timestamp)
-    attributed = _attributed(event_type, record)
-    transactional = not attributed and event_type.startswith(_MESSAGE_TYPES)
-    return Event(event_type, project_id, endpoint_id, user_id, arrival_ms, attributed, transactional)
+    return Event(
+        event_type,
+        project_id,
+        endpoint_id,
+        user_id,
+        int(arrival_ms) if arrival_ms is not None and 0 <= arrival_ms <= _MAX_ARRIVAL_MS else 0,
+        attributed,
+        not attributed and event_type.startswith(_MESSAGE_TYPES),
+    )
 
 
 def _user_id(record: _Record) -> str:
@@ -139,21 +155,13 @@ def _user_id(record: _Record) -> str:
     return (endpoint.user.user_id if endpoint.user else None) or ""
 
 
-def _arrival_ms(value: float | None) -> int:
-    if value is None or not 0 <= value <= _MAX_ARRIVAL_MS:
-        return 0
-    return int(value)
-
-
-def _attributed(event_type: str, record: _Record) -> bool:
-    if event_type.startswith(_ATTRIBUTED_BY_TYPE):
-        return True
-    attributes = record.attributes
-    return attributes is not None and (_given(attributes.campaign_id) or _given(attributes.journey_id))
-
-
-def _given(value: msgspec.Raw) -> bool:
-    return bytes(value) not in {b"", b"null", b'""'}
+def _id_fault(event_type: str, project_id: str, endpoint_id: str, user_id: str) -> Rejected | None:
+    return (
+        id_fault("event_type", event_type)
+        or id_fault("application.app_id", project_id, MAX_PROJECT_BYTES)
+        or id_fault("client.client_id", endpoint_id)
+        or id_fault("UserId", user_id)
+    )
 
 
 _TOO_DEEP = Rejected(Reason.TOO_DEEP, f"arrays and objects nest deeper than {MAX_DEPTH}")
@@ -185,10 +193,7 @@ def _byte_fault(data: bytes) -> Rejected | None:
             data.decode()
         except UnicodeDecodeError as error:
             return Rejected(Reason.NOT_UTF8, f"invalid UTF-8 at byte {error.start}")
-    # Measuring the depth costs several passes, so only a record with brackets enough is measured.
-    if data.count(b"{") + data.count(b"[") > MAX_DEPTH and _too_deep(data):
-        return _TOO_DEEP
-    return None
+    return _TOO_DEEP if _too_deep(data) else None
 
 
 _NO_STRUCTURE = bytes(sorted(set(range(256)) - set(b'{}[]"')))

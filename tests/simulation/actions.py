@@ -1,0 +1,324 @@
+"""What may happen to a world: faults, reshards, operators, and whoever else writes where the service does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from service.scoring.definitions import Definition
+from service.scoring.fold import UserKey
+from service.shards.position import TRIM_HORIZON, sequence_of
+from tests.simulation.events import FOREIGN, PROJECT, TOGGLED, versioned
+from tests.simulation.ports import now
+from tests.simulation.wire import CALL_TIMEOUT, SINKS, Rates
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+Action = Callable[["World"], Coroutine[Any, Any, None]]
+
+KINDS = (
+    "leases",
+    "scores",
+    "letters",
+    "definitions",
+    "identities",
+    "lookup",
+    "ingest stream",
+    "publish stream",
+    *SINKS,
+)
+
+
+async def crash(world: World) -> None:
+    """A worker dies; another starts, sooner or later."""
+    victims = [worker for worker in world.living() if world.options.harsh or _may_crash(world, worker.resumed_at)]
+    victim = world.rng.choice(victims) if victims else None
+    leaving = victim is not None and victim not in world.workers
+    if victim is not None:
+        world.crash(victim)
+    await asyncio.sleep(world.rng.choice([0.1, 2.0, 9.0]))
+    if not leaving:
+        world.start_worker()
+
+
+def _may_crash(world: World, resumed_at: float) -> bool:
+    # Not promised (deploy/decisions/0003): a worker that wakes up late, writes an old score to a sink, and dies.
+    return now() >= world.no_crash_until and now() > resumed_at + 3 * CALL_TIMEOUT
+
+
+async def crash_all(world: World) -> None:
+    """Power failure."""
+    if not world.options.harsh and not all(_may_crash(world, worker.resumed_at) for worker in world.workers):
+        return
+    count = max(1, len(world.workers))
+    for worker in list(world.workers):
+        world.crash(worker)
+    await asyncio.sleep(world.rng.uniform(0.1, 3))
+    for _ in range(count):
+        world.start_worker()
+
+
+async def pause(world: World) -> None:
+    """A worker stands still, for a moment or for longer than its lease."""
+    if not world.workers:
+        return
+    worker = world.rng.choice(world.workers)
+    worker.wire.pause()
+    worker.resumed_at = float("inf")
+    await asyncio.sleep(world.rng.choice([1.0, 4.0]) + world.rng.expovariate(0.12))
+    worker.wire.resume()
+    worker.resumed_at = now()
+
+
+async def partition(world: World) -> None:
+    """A worker cannot reach some of the world."""
+    if not world.workers:
+        return
+    worker = world.rng.choice(world.workers)
+    kinds = world.rng.sample(KINDS, world.rng.choice([1, 1, 2, len(KINDS)]))
+    if world.rng.random() < 0.5 and "leases" not in kinds:
+        kinds[0] = "leases"
+    for kind in kinds:
+        worker.wire.cut[kind] += 1
+    await asyncio.sleep(world.rng.uniform(1, 15))
+    for kind in kinds:
+        worker.wire.cut[kind] -= 1
+
+
+async def outage(world: World) -> None:
+    """Something is down for everybody."""
+    kind = world.rng.choice([*KINDS, "sink", "sink", "lookup"])
+    world.ether.down[kind] += 1
+    await asyncio.sleep(world.rng.uniform(0.5, 8))
+    world.ether.down[kind] -= 1
+
+
+async def storm(world: World) -> None:
+    """For a while many calls fail."""
+    before = world.ether.rates
+    world.ether.rates = Rates(throttle=0.2, error=0.1, lose=0.15, reset=0.05, slow=0.05, statement=0.4, unprocessed=0.3)
+    await asyncio.sleep(world.rng.uniform(0.5, 4))
+    world.ether.rates = before
+
+
+async def hand_over(world: World) -> None:
+    """SIGTERM to one, and a new one joins, before or after."""
+    if world.rng.random() < 0.5:
+        world.start_worker()
+    running = [worker for worker in world.workers if not worker.wire.paused]
+    if running and len(world.workers) > 1 and not world.trimmed:
+        world.leave(world.rng.choice(running))
+    elif len(world.workers) < 4:
+        world.start_worker()
+
+
+async def split(world: World) -> None:
+    open_shards = world.events.open()
+    if len(open_shards) < 4:
+        world.events.split(world.rng.choice(open_shards))
+        world.events.changed()
+
+
+async def merge(world: World) -> None:
+    open_shards = world.events.open()
+    if len(open_shards) > 1:
+        world.events.merge(*world.rng.sample(open_shards, 2))
+        world.events.changed()
+
+
+async def new_shards(world: World) -> None:
+    """Every shard of the event stream is replaced, as by a change of its shard count."""
+    open_shards = world.events.open()
+    if len(open_shards) > 2:
+        world.events.merge(open_shards[0], open_shards[1])
+        open_shards = open_shards[2:]
+    for shard_id in open_shards:
+        world.events.split(shard_id)
+    world.events.changed()
+
+
+async def retention(world: World) -> None:
+    """The event stream forgets shards that were read to their end, and of which nobody has anything in hand any more.
+
+    In earnest that is a day after at the earliest: nobody sleeps that long here and then goes on.
+    """
+    lately = now() - world.tuning.ingest.lease_duration - CALL_TIMEOUT
+    asleep = any(worker.wire.paused or worker.resumed_at > lately for worker in world.living())
+    if asleep or world.ether.adrift:
+        return
+    for shard_id in list(world.events.shards):
+        if world.witness.finished.get(("ingest", shard_id), now()) < now() - world.tuning.ingest.lease_duration - 1:
+            world.ether.faults["forgotten shard"] += 1
+            world.events.forget(shard_id)
+    world.events.changed()
+
+
+async def trim(world: World) -> None:
+    """Everybody dies, and before anybody is back the score stream has forgotten changes that nobody has read.
+
+    Whoever finds out publishes every score there is. That it is to do so, it alone knows: that it lives to do it is not
+    promised, so nobody dies or leaves from here on.
+    """
+    if world.trimmed or not all(_may_crash(world, worker.resumed_at) for worker in world.living()):
+        return
+    count = max(1, len(world.workers))
+    for worker in world.living():
+        world.crash(worker)
+    for shard in world.changes.shards.values():
+        row = world.leases["publish"].leases.get(shard.shard_id)
+        done = sequence_of(row.checkpoint) if row is not None else None
+        # From the trim horizon on nobody can tell that something is missing.
+        unread = [at for at, each in enumerate(shard.records) if done is not None and int(each.sequence) > done]
+        if unread:
+            kept = world.rng.randint(unread[0], len(shard.records) - 1) + 1
+            world.changes.trim(shard.shard_id, kept)
+            world.witness.trimmed[shard.shard_id] = int(shard.records[kept - 1].sequence)
+            world.trimmed = True
+            world.no_crash_until = float("inf")
+            world.ether.faults["trimmed shard"] += 1
+    await asyncio.sleep(world.rng.uniform(0.1, 3))
+    for _ in range(count):
+        world.start_worker()
+
+
+async def roll_over(world: World) -> None:
+    """A shard of the score stream is replaced; it looks open for a while."""
+    open_shards = world.changes.open()
+    shard_id = world.rng.choice(open_shards)
+    if len(open_shards) < 3 and world.rng.random() < 0.3:
+        world.changes.halve(shard_id)
+    else:
+        world.changes.roll(shard_id)
+        await asyncio.sleep(world.rng.uniform(0, 4))
+        world.changes.settle()
+
+
+async def stale_list(world: World) -> None:
+    """The shard list is old, or misses a shard, for a while."""
+    stream = world.rng.choice([world.events, world.changes])
+    stream.stale = True
+    await asyncio.sleep(world.rng.uniform(3, 12))
+    stream.stale = False
+
+
+async def expiry(world: World) -> None:
+    """Iterators live shorter than the time between two reads."""
+    stream = world.rng.choice([world.events, world.changes])
+    stream.iterator_life = 0.3
+    await asyncio.sleep(world.rng.uniform(1, 4))
+    stream.iterator_life = 60.0
+
+
+async def rewind(world: World) -> None:
+    """The owner of a shard dies and an operator sets its checkpoint back: everything since is delivered again."""
+    name = world.rng.choice(["ingest", "ingest", "publish"])
+    table = world.leases[name]
+    stream = world.events if name == "ingest" else world.changes
+    # A stale list may have brought the row of a shard back that the stream has forgotten.
+    rows = [row for row in table.leases.values() if not row.finished and row.shard_id in stream.shards]
+    if not rows:
+        return
+    row = world.rng.choice(rows)
+    # `scoring position reset` refuses while anybody may hold the shard: an idle owner would not notice.
+    owners = [worker for worker in world.workers if row.owner.split(".")[0] == worker.name]
+    if owners and not _may_crash(world, owners[0].resumed_at):
+        return
+    for worker in owners:
+        world.crash(worker)
+        world.start_worker()
+    records = stream.shards[row.shard_id].records
+    position = TRIM_HORIZON
+    if world.plan.latest and name == "ingest":
+        if not row.checkpoint.isdecimal():
+            return
+        position = records[0].sequence if records else row.checkpoint
+    elif records and row.checkpoint.isdecimal() and world.rng.random() < 0.7:
+        earlier = [record.sequence for record in records if int(record.sequence) <= int(row.checkpoint)]
+        position = world.rng.choice(earlier)
+    # The owner stays: who takes the shard seizes it, and knows that calls of the dead may still land.
+    new = msgspec.structs.replace(row, checkpoint=position, counter=row.counter + 1)
+    world.witness.operator_wrote.add((name, row.shard_id, new.counter))
+    table.put(new)
+
+
+async def clock_jump(world: World) -> None:
+    """The wall clock of a worker jumps."""
+    if world.workers:
+        worker = world.rng.choice(world.workers)
+        ahead = -1 if world.plan.latest else world.rng.choice([-1, 1])
+        worker.clock.skew_ms += ahead * world.rng.choice([500, 5_000, 3_600_000])
+
+
+async def reconcile(world: World) -> None:
+    """A worker publishes every stored score, as after lost stream records."""
+    if world.workers:
+        worker = world.rng.choice(world.workers)
+        if worker.publisher is not None:
+            worker.publisher.request_reconcile()
+            # Not promised: a worker that dies in the middle of it may have published a score that is old by then.
+            worker.resumed_at = max(worker.resumed_at, now() + CALL_TIMEOUT)
+
+
+async def foreign_increments(world: World) -> None:
+    """Something else adds to scores, of users known here or not; a worker may be about to write them."""
+    for user in world.rng.choices(world.users, k=world.rng.randint(1, 5)):
+        world.witness.foreign[user] += 1
+        world.scores.add_foreign(UserKey(user, PROJECT), FOREIGN)
+        await asyncio.sleep(world.rng.choice([0.0, 0.0, 0.3]))
+
+
+async def last_words(world: World) -> None:
+    """A worker dies while it tells a sink of a user to whom one more thing happens, and then nothing ever again."""
+    world.quiet += 1
+    user = f"quiet {world.quiet}"
+    world.put(user)
+    for _ in range(600):
+        for worker in world.workers:
+            told = any(key.user_id == user for sink in worker.sinks for key in sink.flying)
+            if told and (world.options.harsh or _may_crash(world, worker.resumed_at)):
+                worker.wire.adrift_share, worker.wire.adrift_from = 1.0, 0.7
+                world.crash(worker)
+                world.put(user)
+                await asyncio.sleep(world.rng.choice([0.1, 2.0]))
+                world.start_worker()
+                return
+        await asyncio.sleep(0.01)
+
+
+async def definition_change(world: World) -> None:
+    rows = world.definitions
+    if world.rng.random() < 0.5:
+        if rows.pop("D", None) is None:
+            rows["D"] = Definition("D", PROJECT, TOGGLED)
+    elif world.versions < 3:
+        world.versions += 1
+        rows["C"] = Definition("C", PROJECT, versioned(world.versions))
+
+
+ACTIONS: dict[str, tuple[int, Action]] = {
+    "crash": (6, crash),
+    "crash of all": (1, crash_all),
+    "last words": (3, last_words),
+    "pause": (6, pause),
+    "partition": (2, partition),
+    "outages": (2, outage),
+    "storm": (2, storm),
+    "hand-over": (3, hand_over),
+    "split": (4, split),
+    "merge": (3, merge),
+    "roll-over": (3, roll_over),
+    "new shards": (1, new_shards),
+    "retention": (1, retention),
+    "trimmed changes": (1, trim),
+    "stale lists": (2, stale_list),
+    "expiry": (1, expiry),
+    "rewind": (2, rewind),
+    "clock jump": (2, clock_jump),
+    "reconcile": (2, reconcile),
+    "foreign increments": (3, foreign_increments),
+    "definition change": (3, definition_change),
+}
