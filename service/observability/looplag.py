@@ -6,8 +6,9 @@ import asyncio
 
 from service.observability.metrics import Metrics
 
-INTERVAL_S = 0.25
-"""Pause between two measurements; a block shorter than that may go unseen."""
+INTERVAL_S = 1.0
+"""Pause between two measurements: one block in so many is seen, which says enough over minutes, and an idle worker is
+not woken up for more."""
 
 
 async def measure_loop_lag(metrics: Metrics, interval_s: float = INTERVAL_S) -> None:

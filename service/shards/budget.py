@@ -54,6 +54,10 @@ class ByteBudget:
         Returns:
             Whether it is the spare page, to be given to `settle` and later to `release`.
         """
+        if not self._waiters and self._free_fetches and self.used + self.page <= self.limit:
+            self._free_fetches -= 1
+            self.used += self.page
+            return False
         waiter = _Waiter(admitted=asyncio.get_running_loop().create_future(), empty_handed=empty_handed)
         self._waiters.append(waiter)
         self._wake()

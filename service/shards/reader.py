@@ -104,6 +104,7 @@ class Reader(Generic[P, T]):
         self._iterator: str | None = None
         self._backoff = Backoff(reading.rng)
         self._record_size: float = FIRST_RECORD_SIZE
+        self._fetch_seconds = reading.metrics.stage_seconds.labels(reading.pipeline, "fetch")
         self._pace = Pace(reading.settings, reading.rng)
         self._hurry_gap = 0.0
         self._tip_at: float | None = None
@@ -198,7 +199,7 @@ class Reader(Generic[P, T]):
         finally:
             budget.settle(size, spare=spare)
         answered = reading.clock.monotonic()
-        reading.metrics.stage_seconds.labels(reading.pipeline, "fetch").observe(answered - started)
+        self._fetch_seconds.observe(answered - started)
         at_tip = not page.behind_ms and len(page.records) < limit
         if page.records:
             self._spare = self._spare or (spare and size > 0)

@@ -35,6 +35,9 @@ _STALLED_BEATS = 3
 _MARGIN = 0.01
 """Seconds; so that a cycle due at somebody's death does not come a moment too early."""
 
+_ALONE = 2
+"""Times as long between two cycles while there is one worker: only one that joins has anything to wait for."""
+
 _SHORTEST = 0.05
 """Seconds between two cycles when somebody's death is due."""
 
@@ -129,7 +132,10 @@ class Reign:
             await self._carry_out(leader, *done)
         # Whoever falls silent is found out in time, however rare the cycles.
         next_death = self._liveness.next_death(clock.monotonic()) + _MARGIN
-        return min(settings.cycle_interval(len(rows) + len(snapshot.members)), max(_SHORTEST, next_death))
+        interval = settings.cycle_interval(len(rows) + len(snapshot.members))
+        if len(snapshot.members) == 1:
+            interval *= _ALONE
+        return min(interval, max(_SHORTEST, next_death))
 
     async def _discover(self, leader: Office, shards: Sequence[Shard], rows: dict[str, Lease]) -> None:
         ports, settings = self._ports, self._ports.settings
