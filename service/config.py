@@ -12,12 +12,11 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import Enum
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal
 
 import msgspec
-from pydantic import BeforeValidator, Field, JsonValue, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from service.config_fields import About, Field, Form, expected, fields_of, read
 from service.shards.position import LATEST, TRIM_HORIZON, at_timestamp
 
 PREFIX = "SCORING_"
@@ -31,9 +30,6 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 _STREAM_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,128}")
 _STREAM_ARN = re.compile(r"arn:[\w-]+:kinesis:(?P<region>[\w-]+):\d{12}:stream/(?P<name>[a-zA-Z0-9_.-]{1,128})")
-_TABLE_NAME = re.compile(r"[a-zA-Z0-9_.-]{3,255}")
-_EMF_SERVICE = re.compile(r"[a-zA-Z0-9_.-]{1,255}")
-_ATTRIBUTE_NAME = re.compile(r"[^#:?\\/\s]{1,50}")
 
 
 class Purpose(Enum):
@@ -68,46 +64,6 @@ class ConfigurationError(Exception):
         self.problems = tuple(problems)
 
 
-def _comma_separated(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    return tuple(dict.fromkeys(part for part in (part.strip() for part in value.split(",")) if part))
-
-
-def _lower(value: object) -> object:
-    return value.strip().lower() if isinstance(value, str) else value
-
-
-def _stream(value: object) -> object:
-    if isinstance(value, str) and not _STREAM_NAME.fullmatch(value) and not _STREAM_ARN.fullmatch(value):
-        raise ValueError("is no stream name or ARN")
-    return value
-
-
-def _table(value: object) -> object:
-    if isinstance(value, str) and not _TABLE_NAME.fullmatch(value):
-        raise ValueError("is no table name")
-    return value
-
-
-def _attribute(value: object) -> object:
-    if isinstance(value, str) and value and not _ATTRIBUTE_NAME.fullmatch(value):
-        raise ValueError("is no attribute name")
-    return value
-
-
-def _emf_service(value: object) -> object:
-    if isinstance(value, str) and value and not _EMF_SERVICE.fullmatch(value):
-        raise ValueError("is no name of a service")
-    return value
-
-
-def _start(value: object) -> object:
-    if not isinstance(value, str) or value in (TRIM_HORIZON, LATEST):
-        return value
-    return at_timestamp(epoch_ms(value))
-
-
 def epoch_ms(text: str) -> int:
     """Return the epoch milliseconds of an ISO 8601 time with a zone, for example `2026-01-31T12:00:00Z`.
 
@@ -123,138 +79,129 @@ def epoch_ms(text: str) -> int:
     return round(moment.timestamp() * 1000)
 
 
-def _expect(text: str) -> dict[str, JsonValue]:
-    return {"expected": text}
+def _position(text: str) -> str:
+    return text if text in (TRIM_HORIZON, LATEST) else at_timestamp(epoch_ms(text))
 
 
-_STREAM_FORM = _expect("a stream name (letters, digits, `_`, `.`, `-`; at most 128) or ARN")
-_TABLE_FORM = _expect("a table name: 3 to 255 letters, digits, `_`, `.`, `-`")
-_ATTRIBUTE_FORM = _expect("a name of at most 50 characters without spaces or `# : ? \\ /`")
-_START_FORM = _expect(f"`{TRIM_HORIZON}`, `{LATEST}` or a time with its zone, such as `2026-01-31T12:00:00Z`")
+_STREAM = Form(
+    "a stream name (letters, digits, `_`, `.`, `-`; at most 128) or ARN",
+    "is no stream name or ARN",
+    re.compile(f"{_STREAM_NAME.pattern}|{_STREAM_ARN.pattern}"),
+)
+_TABLE = Form(
+    "a table name: 3 to 255 letters, digits, `_`, `.`, `-`", "is no table name", re.compile(r"[a-zA-Z0-9_.-]{3,255}")
+)
+_ATTRIBUTE = Form(
+    "a name of at most 50 characters without spaces or `# : ? \\ /`",
+    "is no attribute name",
+    re.compile(r"[^#:?\\/\s]{1,50}"),
+)
+_START = Form(f"`{TRIM_HORIZON}`, `{LATEST}` or a time with its zone, such as `2026-01-31T12:00:00Z`", read=_position)
+_PROJECTS = Form("project ids separated by commas")
+_SINKS = Form("`pinpoint`, `log`, or both separated by a comma", empty=False)
+_EMF_SERVICE = Form(
+    "a name of at most 255 letters, digits, `_`, `.`, `-`",
+    "is no name of a service",
+    re.compile(r"[a-zA-Z0-9_.-]{1,255}"),
+)
 
-TableName = Annotated[str, BeforeValidator(_table), Field(json_schema_extra=_TABLE_FORM)]
-AttributeName = Annotated[str, BeforeValidator(_attribute), Field(json_schema_extra=_ATTRIBUTE_FORM)]
 
-
-class Settings(BaseSettings):
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything the environment decides. Immutable, and handed down: nothing reads the environment again.
 
     `aws_region` has no variable of its own: it is AWS's (`AWS_REGION`, `AWS_DEFAULT_REGION`, or the profile).
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=False)
+    aws_region: str = ""
 
-    aws_region: str = Field("", exclude=True)
+    role: Annotated[
+        Role, About("What a worker does: read the stream (`ingest`), write scores to sinks (`publish`), or both.")
+    ] = "all"
+    stream: Annotated[str, About("Kinesis stream with the events; the role `publish` needs none.", _STREAM)] = ""
+    start: Annotated[str, About("Where reading starts when a stream is read for the first time.", _START)] = (
+        TRIM_HORIZON
+    )
+    project_ids: Annotated[
+        tuple[str, ...], About("Projects whose events count. Empty: every project that has definitions.", _PROJECTS)
+    ] = ()
+    scores_table: Annotated[str, About("Table of scores.", _TABLE)] = "userEngagementScore"
+    definitions_table: Annotated[str, About("Table of points per event type.", _TABLE)] = "engagementScoreDefinition"
+    identities_table: Annotated[str, About("Table of endpoints' users.", _TABLE)] = "engagementScoringIdentities"
+    leases_table: Annotated[str, About("Table of leases and checkpoints.", _TABLE)] = "engagementScoringLeases"
+    dead_letters_table: Annotated[str, About("Table of dead letters.", _TABLE)] = "engagementScoringDeadLetters"
+    sinks: Annotated[tuple[SinkName, ...], About("Where scores are published.", _SINKS)] = ("pinpoint",)
 
-    role: Annotated[Role, BeforeValidator(_lower)] = Field(
-        "all", description="What a worker does: read the stream (`ingest`), write scores to sinks (`publish`), or both."
-    )
-    stream: Annotated[str, BeforeValidator(_stream)] = Field(
-        "", description="Kinesis stream with the events; the role `publish` needs none.", json_schema_extra=_STREAM_FORM
-    )
-    start: Annotated[str, BeforeValidator(_start)] = Field(
-        TRIM_HORIZON,
-        description="Where reading starts when a stream is read for the first time.",
-        json_schema_extra=_START_FORM,
-    )
-    project_ids: Annotated[tuple[str, ...], BeforeValidator(_comma_separated)] = Field(
-        (),
-        description="Projects whose events count. Empty: every project that has definitions.",
-        json_schema_extra=_expect("project ids separated by commas"),
-    )
-    scores_table: TableName = Field("userEngagementScore", description="Table of scores.")
-    definitions_table: TableName = Field("engagementScoreDefinition", description="Table of points per event type.")
-    identities_table: TableName = Field("engagementScoringIdentities", description="Table of endpoints' users.")
-    leases_table: TableName = Field("engagementScoringLeases", description="Table of leases and checkpoints.")
-    dead_letters_table: TableName = Field("engagementScoringDeadLetters", description="Table of dead letters.")
-    sinks: Annotated[tuple[SinkName, ...], BeforeValidator(_comma_separated)] = Field(
-        ("pinpoint",),
-        min_length=1,
-        description="Where scores are published.",
-        json_schema_extra=_expect("`pinpoint`, `log`, or both separated by a comma"),
-    )
+    batch_max_age_ms: Annotated[int, About("Longest wait before a batch is committed.", ge=10, le=60_000)] = 1000
+    batch_max_records: Annotated[
+        int, About("Most records per batch; a full shard receives 1,000 per second.", ge=1, le=10_000)
+    ] = 5000
+    checkpoint_interval_ms: Annotated[
+        int, About("How long a shard's checkpoint may wait for more: read again after a crash.", ge=0, le=60_000)
+    ] = 5000
+    poll_max_ms: Annotated[int, About("Longest pause between reads of an idle shard.", ge=200, le=60_000)] = 1000
+    read_budget_mib: Annotated[
+        int, About("Records in hand, of all shards together, before reading pauses.", ge=16, le=65_536)
+    ] = 32
+    commit_concurrency_max: Annotated[
+        int, About("Most writes of 25 scores in flight; throttling lowers it by itself.", ge=1, le=256)
+    ] = 16
+    score_cache_entries: Annotated[
+        int, About("Users whose score is kept in memory; about 1 KiB each.", ge=1000, le=10_000_000)
+    ] = 25_000
+    definitions_refresh_s: Annotated[float, About("How often definitions are read again.", ge=0.1, le=3600)] = 5.0
 
-    batch_max_age_ms: int = Field(1000, ge=10, le=60_000, description="Longest wait before a batch is committed.")
-    batch_max_records: int = Field(
-        5000, ge=1, le=10_000, description="Most records per batch; a full shard receives 1,000 per second."
-    )
-    checkpoint_interval_ms: int = Field(1000, ge=0, le=60_000, description="Least time between a shard's checkpoints.")
-    poll_max_ms: int = Field(1000, ge=200, le=60_000, description="Longest pause between reads of an idle shard.")
-    read_budget_mib: int = Field(
-        32, ge=16, le=65_536, description="Records in hand, of all shards together, before reading pauses."
-    )
-    commit_concurrency_max: int = Field(
-        16, ge=1, le=256, description="Most writes of 25 scores in flight; throttling lowers it by itself."
-    )
-    score_cache_entries: int = Field(
-        25_000, ge=1000, le=10_000_000, description="Users whose score is kept in memory; about 1 KiB each."
-    )
-    definitions_refresh_s: float = Field(5.0, ge=0.1, le=3600, description="How often definitions are read again.")
+    identity_lookup: Annotated[
+        bool,
+        About(
+            "Ask Pinpoint (`GetEndpoint`) whose an endpoint is when no event ever said so.",
+            default="`on` with the sink `pinpoint`",
+        ),
+    ] = True
+    identity_lookup_per_s: Annotated[
+        float, About("`GetEndpoint` calls per second; AWS's default quota is 10.", gt=0, le=10_000)
+    ] = 10.0
+    identity_negative_ttl_s: Annotated[
+        float, About("How long an endpoint that has no user is not asked for again.", ge=0, le=86_400)
+    ] = 300.0
+    identity_cache_entries: Annotated[
+        int, About("Endpoints whose user is kept in memory; about 0.5 KiB each.", ge=1000, le=10_000_000)
+    ] = 25_000
 
-    identity_lookup: bool = Field(
-        default_factory=lambda data: "pinpoint" in data.get("sinks", ()),
-        description="Ask Pinpoint (`GetEndpoint`) whose an endpoint is when no event ever said so.",
-        json_schema_extra={"default": "`on` with the sink `pinpoint`"},
-    )
-    identity_lookup_per_s: float = Field(
-        10.0, gt=0, le=10_000, description="`GetEndpoint` calls per second; AWS's default quota is 10."
-    )
-    identity_negative_ttl_s: float = Field(
-        300.0, ge=0, le=86_400, description="How long an endpoint that has no user is not asked for again."
-    )
-    identity_cache_entries: int = Field(
-        25_000, ge=1000, le=10_000_000, description="Endpoints whose user is kept in memory; about 0.5 KiB each."
-    )
+    publish_linger_ms: Annotated[
+        int, About("Wait for more changes of the same users before publishing.", ge=0, le=60_000)
+    ] = 250
+    score_attribute: Annotated[str, About("User attribute that gets the score.", _ATTRIBUTE)] = "EngagementScore"
+    score_metric: Annotated[
+        str, About("Endpoint metric that gets the score too, for numeric segments. Empty: none.", _ATTRIBUTE)
+    ] = ""
+    pinpoint_update_batch_per_s: Annotated[
+        float, About("`UpdateEndpointsBatch` calls per second; AWS's default quota is 2.", gt=0, le=10_000)
+    ] = 2.0
+    pinpoint_get_user_per_s: Annotated[
+        float, About("`GetUserEndpoints` calls per second; AWS's default quota is 300.", gt=0, le=10_000)
+    ] = 200.0
+    directory_max_age_h: Annotated[
+        float, About("How long a user's endpoint is trusted before it is asked for again.", gt=0, le=8760)
+    ] = 24.0
+    dead_letter_ttl_days: Annotated[float, About("How long dead letters are kept.", gt=0, le=3650)] = 14.0
 
-    publish_linger_ms: int = Field(
-        250, ge=0, le=60_000, description="Wait for more changes of the same users before publishing."
-    )
-    score_attribute: AttributeName = Field("EngagementScore", description="User attribute that gets the score.")
-    score_metric: AttributeName = Field(
-        "", description="Endpoint metric that gets the score too, for numeric segments. Empty: none."
-    )
-    pinpoint_update_batch_per_s: float = Field(
-        2.0, gt=0, le=10_000, description="`UpdateEndpointsBatch` calls per second; AWS's default quota is 2."
-    )
-    pinpoint_get_user_per_s: float = Field(
-        200.0, gt=0, le=10_000, description="`GetUserEndpoints` calls per second; AWS's default quota is 300."
-    )
-    directory_max_age_h: float = Field(
-        24.0, gt=0, le=8760, description="How long a user's endpoint is trusted before it is asked for again."
-    )
-    dead_letter_ttl_days: float = Field(14.0, gt=0, le=3650, description="How long dead letters are kept.")
+    lease_duration_s: Annotated[float, About("How long a silent worker keeps its shards.", ge=1, le=300)] = 10.0
+    drain_timeout_s: Annotated[
+        float, About("Longest time to finish after SIGTERM; keep it below ECS's `stopTimeout`.", ge=1, le=115)
+    ] = 30.0
 
-    lease_duration_s: float = Field(10.0, ge=1, le=300, description="How long a silent worker keeps its shards.")
-    drain_timeout_s: float = Field(
-        30.0, ge=1, le=115, description="Longest time to finish after SIGTERM; keep it below ECS's `stopTimeout`."
-    )
-
-    http_host: str = Field("127.0.0.1", description="Address of `/metrics`, `/healthz` and `/readyz`.")
-    http_port: int = Field(9464, ge=0, le=65_535, description="Their port; 0 takes any free one.")
-    metrics_max_shards: int = Field(200, ge=1, le=10_000, description="Shards told apart in metrics.")
-    log_format: Annotated[LogFormat | None, BeforeValidator(_lower)] = Field(
-        None, description="How log lines look.", json_schema_extra={"default": "`console` on a terminal, else `json`"}
-    )
-    log_level: Annotated[LogLevel, BeforeValidator(_lower)] = Field(
-        "info", description="Least level logged; `debug` also shows tracebacks of commands, and user ids."
-    )
-    emf_service: Annotated[str, BeforeValidator(_emf_service)] = Field(
-        "",
-        description="Name under which metrics for CloudWatch are logged once a minute (EMF). Empty: none.",
-        json_schema_extra=_expect("a name of at most 255 letters, digits, `_`, `.`, `-`"),
-    )
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 # the names are pydantic-settings' own
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take only what `load` passes: constructing settings never looks at the process's environment."""
-        return (init_settings,)
+    http_host: Annotated[str, About("Address of `/metrics`, `/healthz` and `/readyz`.")] = "127.0.0.1"
+    http_port: Annotated[int, About("Their port; 0 takes any free one.", ge=0, le=65_535)] = 9464
+    metrics_max_shards: Annotated[int, About("Shards told apart in metrics.", ge=1, le=10_000)] = 200
+    log_format: Annotated[
+        LogFormat | None, About("How log lines look.", default="`console` on a terminal, else `json`")
+    ] = None
+    log_level: Annotated[
+        LogLevel, About("Least level logged; `debug` also shows tracebacks of commands, and user ids.")
+    ] = "info"
+    emf_service: Annotated[
+        str, About("Name under which metrics for CloudWatch are logged once a minute (EMF). Empty: none.", _EMF_SERVICE)
+    ] = ""
 
     @property
     def stream_name(self) -> str:
@@ -273,10 +220,11 @@ class Settings(BaseSettings):
         return self.role in ("all", "publish")
 
 
-VARIABLES: Mapping[str, str] = {
-    f"{PREFIX}{name.upper()}": name for name, field in Settings.model_fields.items() if not field.exclude
-}
-"""Variable to field name, in the order of the table."""
+FIELDS: Mapping[str, Field] = fields_of(Settings)
+"""Field name to what it takes, in the order of the table."""
+
+VARIABLES: Mapping[str, str] = {f"{PREFIX}{name.upper()}": name for name in FIELDS}
+"""Variable to field name, likewise."""
 
 
 def load(environ: Mapping[str, str], purpose: Purpose = Purpose.RUN, *, profile_region: str | None = None) -> Settings:
@@ -291,19 +239,24 @@ def load(environ: Mapping[str, str], purpose: Purpose = Purpose.RUN, *, profile_
         ConfigurationError: With everything that is wrong.
     """
     problems = _unknown(environ)
-    given: dict[str, Any] = {
+    given: dict[str, str] = {
         field: environ[name].strip() for name, field in VARIABLES.items() if environ.get(name, "").strip()
     }
+    values: dict[str, object] = {}
+    for name, text in given.items():
+        try:
+            values[name] = read(FIELDS[name], text)
+        except ValueError as error:
+            problems.append(_invalid(name, text, str(error)))
     region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or profile_region or ""
-    settings: Settings | None = None
-    try:
-        settings = Settings(**given, aws_region=region)
-    except ValidationError as error:
-        problems += _invalid(error, given)
+    faulty = given.keys() - values.keys()
     problems += _missing(given, purpose, region)
-    if settings is not None:
+    if not faulty:
+        settings = Settings(aws_region=region, **values)  # type: ignore[arg-type] # `read` gives each field's own type
+        if "identity_lookup" not in values:
+            settings = msgspec.structs.replace(settings, identity_lookup="pinpoint" in settings.sinks)
         problems += _contradictions(settings)
-    if settings is None or problems:
+    if faulty or problems:
         raise ConfigurationError(problems)
     return settings
 
@@ -326,34 +279,18 @@ def _unknown(environ: Mapping[str, str]) -> list[Problem]:
     return problems
 
 
-def _invalid(error: ValidationError, given: Mapping[str, Any]) -> list[Problem]:
-    problems: dict[str, Problem] = {}
-    for fault in error.errors(include_url=False):
-        field = str(fault["loc"][0])
-        own = fault.get("ctx", {}).get("error")
-        what = str(own) if isinstance(own, ValueError) else _fault(fault["type"])
-        shown = given.get(field, "")
-        shown = shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}..."
-        variable = f"{PREFIX}{field.upper()}"
-        problems.setdefault(variable, Problem(variable, f"= {shown!r} {what}", f"set {expected(field)}"))
-    return list(problems.values())
+def _invalid(field: str, text: str, fault: str) -> Problem:
+    shown = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+    return Problem(f"{PREFIX}{field.upper()}", f"= {shown!r} {fault}", f"set {expected(FIELDS[field])}")
 
 
-def _fault(kind: str) -> str:
-    if kind.startswith(("greater_than", "less_than")):
-        return "is out of bounds"
-    if kind.startswith(("int_", "float_", "finite_")):
-        return "is no such number"
-    return "is not a value it can have"
-
-
-def _missing(given: Mapping[str, Any], purpose: Purpose, region: str) -> list[Problem]:
+def _missing(given: Mapping[str, str], purpose: Purpose, region: str) -> list[Problem]:
     problems = []
     needs_stream = purpose is Purpose.STREAM or (
         purpose is Purpose.RUN and str(given.get("role", "all")).lower() != "publish"
     )
     if needs_stream and "stream" not in given:
-        remedy = f"set {expected('stream')}"
+        remedy = f"set {expected(FIELDS['stream'])}"
         if purpose is Purpose.RUN:
             remedy += ", or run with the role `publish`, which reads no Kinesis stream"
         problems.append(Problem("SCORING_STREAM", "is not set", remedy))
@@ -385,29 +322,3 @@ def _contradictions(settings: Settings) -> list[Problem]:
                 )
             )
     return problems
-
-
-def expected(field_name: str) -> str:
-    """Return what a field takes, for a person: `a whole number from 1 to 300`."""
-    field = Settings.model_fields[field_name]
-    extra = field.json_schema_extra
-    if isinstance(extra, dict) and "expected" in extra:
-        return str(extra["expected"])
-    if field.annotation is bool:
-        return "`on` or `off`"
-    if field.annotation in (int, float):
-        number = "a whole number" if field.annotation is int else "a number"
-        bounds = {key: value for item in field.metadata for key, value in _bounds(item)}
-        low = f"from {bounds['ge']:,}" if "ge" in bounds else f"above {bounds['gt']:,}"
-        return f"{number} {low} to {bounds['le']:,}"
-    literals = [
-        choice
-        for part in (field.annotation, *get_args(field.annotation))
-        for choice in get_args(part)
-        if isinstance(choice, str)
-    ]
-    return " or ".join(f"`{choice}`" for choice in dict.fromkeys(literals)) or "a text"
-
-
-def _bounds(item: object) -> list[tuple[str, Any]]:
-    return [(key, getattr(item, key)) for key in ("ge", "gt", "le") if getattr(item, key, None) is not None]

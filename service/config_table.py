@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from service.config import VARIABLES, Settings, expected
+from service.config import FIELDS, VARIABLES
+from service.config_fields import expected
 
 BEGIN = "<!-- configuration:begin -->"
 END = "<!-- configuration:end -->"
@@ -14,10 +15,9 @@ END = "<!-- configuration:end -->"
 
 def default(field_name: str) -> str:
     """Return a field's default as it would be written in the environment; a dash where it is empty."""
-    field = Settings.model_fields[field_name]
-    extra = field.json_schema_extra
-    if isinstance(extra, dict) and "default" in extra:
-        return str(extra["default"])
+    field = FIELDS[field_name]
+    if field.about.default:
+        return field.about.default
     if field.default in ("", ()):
         return "required" if field_name == "stream" else "none"
     if isinstance(field.default, tuple):
@@ -29,8 +29,8 @@ def table() -> str:
     """Return the Markdown table of every variable."""
     rows = ["| Variable | Default | Takes | Meaning |", "|---|---|---|---|"]
     for variable, name in VARIABLES.items():
-        description = Settings.model_fields[name].description or ""
-        rows.append(f"| `{variable}` | {default(name)} | {expected(name)} | {description} |")
+        field = FIELDS[name]
+        rows.append(f"| `{variable}` | {default(name)} | {expected(field)} | {field.about.description} |")
     return "\n".join(rows) + "\n"
 
 

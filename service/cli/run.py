@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 import click
-import structlog
 
 from service.cli.context import settings_for
 from service.cli.errors import FAILURE, explain, is_known, leaf
@@ -35,6 +34,8 @@ def run(ctx: click.Context, role: str | None) -> None:
     try:
         code = uvloop.run(serve(settings))
     except Exception as error:
+        import structlog  # noqa: PLC0415 # not before service.observability, which has it come without rich
+
         log = structlog.get_logger("service.cli.run")
         if not is_known(error):
             log.exception("worker.crashed", error=type(leaf(error)).__name__)

@@ -16,9 +16,15 @@ P = TypeVar("P")
 
 
 class _Piece(msgspec.Struct, Generic[P]):
-    """What is left of a page."""
+    """What is left of a page.
 
-    fetched_at: float
+    Attributes:
+        since: Monotonic second since when its records may have been waiting.
+        at_tip: Whether it brought the shard's newest records.
+    """
+
+    since: float
+    at_tip: bool
     records: Sequence[Record[P]]
     size: int
 
@@ -40,6 +46,7 @@ class Buffer(Generic[P]):
         self._emptied = asyncio.Event()
         self._closed = False
         self._dropped = False
+        self._begun = False
         self.gap = False
         self.count = 0
         self.size = 0
@@ -54,14 +61,14 @@ class Buffer(Generic[P]):
         """When the stream took the first record in here, epoch milliseconds."""
         return self._pieces[0].records[0].arrival_ms if self._pieces else None
 
-    def add(self, records: Sequence[Record[P]], size: int) -> None:
-        """Append a page of `size` bytes; never blocks."""
+    def add(self, records: Sequence[Record[P]], size: int, *, since: float, at_tip: bool) -> None:
+        """Append a page of `size` bytes; never blocks. See `_Piece` for the rest."""
         if not records:
             return
         if self._dropped:
             self.gap = True
             return
-        self._pieces.append(_Piece(fetched_at=self._clock.monotonic(), records=records, size=size))
+        self._pieces.append(_Piece(since=since, at_tip=at_tip, records=records, size=size))
         self.count += len(records)
         self.size += size
         self._changed.set()
@@ -88,27 +95,33 @@ class Buffer(Generic[P]):
             await self._emptied.wait()
 
     async def take(self) -> list[Record[P]] | None:
-        """Return the next batch once it is full, or old enough, or last; None when all is taken and closed."""
-        while True:
-            if not self._pieces:
-                if self._closed:
-                    return None
-                await self._wait(None)
-                continue
-            left = self._pieces[0].fetched_at + self._settings.batch_max_age - self._clock.monotonic()
-            due = self._closed or self.full or left <= 0 or not await self._wait(left)
-            if due and self._pieces:
+        """Return the next batch once it is due; None when all is taken and closed."""
+        while self._pieces or not self._closed:
+            left = self._left() if self._pieces else None
+            if left is not None and left <= 0:
+                self._begun = True
                 return self._cut()
+            await self._wait(left)
+        return None
 
-    async def _wait(self, seconds: float | None) -> bool:
-        """Return whether something changed before `seconds` were over."""
+    def _left(self) -> float:
+        """Return seconds until what is here is due as a batch: full, or enough at the tip, or old enough, or last.
+
+        The first batch of a shard is due at once: whoever takes a shard over is behind.
+        """
+        enough = self._pieces[-1].at_tip and self.count >= self._settings.batch_enough
+        if self._closed or self.full or enough or not self._begun:
+            return 0
+        return self._pieces[0].since + self._settings.batch_max_age - self._clock.monotonic()
+
+    async def _wait(self, seconds: float | None) -> None:
+        """Return when something has changed, or `seconds` are over."""
         self._changed.clear()
         try:
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
         except TimeoutError:
-            return False
-        return True
+            return
 
     def _cut(self) -> list[Record[P]]:
         batch: list[Record[P]] = []

@@ -21,6 +21,7 @@ from service.shards.errors import (
     TransientError,
 )
 from service.shards.lease import Lease
+from service.shards.pace import Pace
 from service.shards.ports import Clock, Consumer, LeaseStore, Page, Record, Shard, ShardSource
 from service.shards.position import TRIM_HORIZON, sequence_of
 from service.shards.settings import ShardSettings
@@ -42,9 +43,6 @@ OVERDUE_S = 3.0
 
 _SMOOTHING = 0.5
 """Weight of the newest page in the average record size."""
-
-_POLL_GROWTH = 1.5
-"""An empty read makes the next wait this much longer, up to `poll_max`."""
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -106,8 +104,9 @@ class Reader(Generic[P, T]):
         self._iterator: str | None = None
         self._backoff = Backoff(reading.rng)
         self._record_size: float = FIRST_RECORD_SIZE
-        self._poll = reading.settings.poll_min
+        self._pace = Pace(reading.settings, reading.rng)
         self._hurry_gap = 0.0
+        self._tip_at: float | None = None
         self._gone_lists = 0
         self._first_tip: int | None = None
         self._spare = False
@@ -137,7 +136,7 @@ class Reader(Generic[P, T]):
                 self._held.check(clock)
                 started = clock.monotonic()
                 try:
-                    pause = await self._step()
+                    pause = await self._step(started)
                 except (IteratorExpiredError, RecordsTrimmedError, ShardGoneError, TransientError) as error:
                     started = clock.monotonic()
                     pause = await self._recover(error)
@@ -166,8 +165,8 @@ class Reader(Generic[P, T]):
         if self.in_hand:
             self.release(self.in_hand)
 
-    async def _step(self) -> float:
-        """Fetch one page; return the least number of seconds between the start of this fetch and the next."""
+    async def _step(self, started: float) -> float:
+        """Fetch one page; return the least number of seconds from `started`, which is now, to the next fetch."""
         reading = self._reading
         if self._iterator is None:
             self._iterator = await reading.source.iterator(self._shard_id, self._position)
@@ -183,11 +182,13 @@ class Reader(Generic[P, T]):
         if page.next_iterator is None:
             self.ended, self.children = True, page.children
             return 0
-        return self._pace(page, limit)
+        if page.behind_ms or len(page.records) >= limit:
+            return self._hurry_gap if page.records else reading.settings.poll_min
+        return self._pace.after(len(page.records), started)
 
     async def _fetch(self, iterator: str, limit: int) -> Page[P]:
         reading = self._reading
-        budget, metrics = reading.budget, reading.metrics
+        budget = reading.budget
         spare = await budget.admit(empty_handed=not self.in_hand)
         size = 0
         started = reading.clock.monotonic()
@@ -196,30 +197,27 @@ class Reader(Generic[P, T]):
             size = sum(record.size for record in page.records)
         finally:
             budget.settle(size, spare=spare)
-        metrics.stage_seconds.labels(reading.pipeline, "fetch").observe(reading.clock.monotonic() - started)
+        answered = reading.clock.monotonic()
+        reading.metrics.stage_seconds.labels(reading.pipeline, "fetch").observe(answered - started)
+        at_tip = not page.behind_ms and len(page.records) < limit
         if page.records:
             self._spare = self._spare or (spare and size > 0)
-            self.in_hand += size
-            self._position = page.records[-1].sequence
-            mean = size / len(page.records)
-            # Growing sizes count at once: the limit is there for them.
-            self._record_size = max(1.0, mean, self._record_size + _SMOOTHING * (mean - self._record_size))
-            self._buffer.add(page.records, size)
-            label = metrics.shard_label(reading.pipeline, self._shard_id)
-            metrics.records_read.labels(reading.pipeline, label).inc(len(page.records))
-            metrics.bytes_read.labels(reading.pipeline).inc(size)
+            # From one read at the tip to the next: whatever came, came after the first. No other clock is asked.
+            since = answered if self._tip_at is None or not at_tip else self._tip_at
+            self._take_in(page.records, size, since=since, at_tip=at_tip)
+        self._tip_at = started if at_tip else None
         return page
 
-    def _pace(self, page: Page[P], limit: int) -> float:
-        settings = self._reading.settings
-        if not page.records:
-            behind = bool(page.behind_ms)
-            self._poll = settings.poll_min if behind else min(settings.poll_max, self._poll * _POLL_GROWTH)
-            return max(settings.poll_min, self._poll * self._reading.rng.uniform(0.8, 1.0))
-        self._poll = settings.poll_min
-        if page.behind_ms or len(page.records) >= limit:
-            return self._hurry_gap
-        return settings.poll_min
+    def _take_in(self, records: Sequence[Record[P]], size: int, *, since: float, at_tip: bool) -> None:
+        self.in_hand += size
+        self._position = records[-1].sequence
+        mean = size / len(records)
+        # Growing sizes count at once: the limit is there for them.
+        self._record_size = max(1.0, mean, self._record_size + _SMOOTHING * (mean - self._record_size))
+        self._buffer.add(records, size, since=since, at_tip=at_tip)
+        metrics, pipeline = self._reading.metrics, self._reading.pipeline
+        metrics.records_read.labels(pipeline, metrics.shard_label(pipeline, self._shard_id)).inc(len(records))
+        metrics.bytes_read.labels(pipeline).inc(size)
 
     async def _recover(self, error: Exception) -> float:
         """Make ready for another try; return how many seconds to wait before it."""

@@ -6,7 +6,7 @@ Four tasks of one task group. The reader waits while the buffer is full or the p
 the preparer waits while `in_flight` batches are not yet committed. So a slow consumer slows the reader.
 
 A checkpoint is written only for what is durable, in order and without gaps. It may lag behind, as reading something
-twice is harmless to a consumer that knows what it has applied; so it is written once per `checkpoint_interval`, and
+twice is harmless to a consumer that knows what it has applied; so it is written `checkpoint_interval` late, and
 always at the end of the shard, at a hand-over and at a stop.
 
 At a hand-over the next owner waits. What is in hand is finished as long as that owner, most likely, does not know yet;
@@ -194,7 +194,7 @@ class Tail(Generic[P, T]):
 
     async def _keep_checkpoint(self) -> None:
         clock, interval = self._reading.clock, self._reading.settings.checkpoint_interval
-        last = clock.monotonic() - interval
+        last = clock.monotonic()
         while not self._drained:
             # At a hand-over the last write, which gives the lease back, says how far it is done too.
             idle = self._durable == self._lease.checkpoint or self._stopping.is_set()
@@ -204,6 +204,9 @@ class Tail(Generic[P, T]):
                 try:
                     async with asyncio.timeout(wait):
                         await self._durable_moved.wait()
+                    if wait is None:
+                        # Counted from the first batch to be noted: a shard with an event now and then has few writes.
+                        last = clock.monotonic()
                     continue
                 except TimeoutError:
                     pass

@@ -14,7 +14,7 @@ import click
 import pytest
 
 from service.cli.root import scoring
-from service.config import Settings, load
+from service.config import FIELDS, load
 from tests.deploy.files import COMPOSE_FILE, DOCKERFILE, ROOT, Yaml, compose_services, interpolated, read_yaml
 from tests.fakes.embedded import FreshName
 
@@ -188,7 +188,7 @@ def test_containers_may_do_no_more_than_they_must(name: str):
 @pytest.mark.parametrize("name", ["worker", "chaos-worker"])
 def test_a_worker_is_given_longer_than_its_drain(name: str):
     environment = SERVICES[name]["environment"]
-    drain = float(environment.get("SCORING_DRAIN_TIMEOUT_S", Settings.model_fields["drain_timeout_s"].default))
+    drain = float(environment.get("SCORING_DRAIN_TIMEOUT_S", FIELDS["drain_timeout_s"].default))
     assert seconds(SERVICES[name]["stop_grace_period"]) > drain
 
 

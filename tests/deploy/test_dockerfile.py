@@ -10,7 +10,7 @@ import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
 
-from service.config import Settings
+from service.config import FIELDS
 from tests.deploy.files import DOCKERFILE, ROOT
 
 TEXT = DOCKERFILE.read_text(encoding="utf-8")
@@ -51,7 +51,7 @@ def test_it_runs_as_a_numeric_user_and_stops_on_sigterm():
 def test_its_entry_point_is_the_command():
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
     assert re.findall(r'^ENTRYPOINT \["(\w+)"\]$', FINAL, re.MULTILINE) == list(scripts)
-    assert f"\nEXPOSE {Settings.model_fields['http_port'].default}\n" in FINAL
+    assert f"\nEXPOSE {FIELDS['http_port'].default}\n" in FINAL
 
 
 def test_its_health_check_is_python_and_asks_healthz():

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from service.config import Settings
+from service.config import FIELDS
 from tests.deploy.files import (
     PROMETHEUS_FILE,
     ROOT,
@@ -96,7 +96,7 @@ def test_every_alert_says_what_it_is_and_points_to_its_section_of_the_runbook(na
 
 def test_the_runbook_names_only_variables_that_exist():
     named = set(re.findall(r"SCORING_(\w+)", RUNBOOK.read_text(encoding="utf-8")))
-    assert {name.lower() for name in named} <= set(Settings.model_fields)
+    assert {name.lower() for name in named} <= set(FIELDS)
 
 
 def test_the_runbook_names_only_panels_that_exist():
@@ -116,7 +116,7 @@ def test_the_scrape_finds_the_workers_of_the_compose_file():
     job = read_yaml(PROMETHEUS_FILE)["scrape_configs"][0]
     discovery = job["dns_sd_configs"][0]
     assert job["job_name"] == "scoring"  # the rules' and the dashboards' default
-    assert discovery["port"] == Settings.model_fields["http_port"].default
+    assert discovery["port"] == FIELDS["http_port"].default
     aliases = {
         name: service.get("networks", {}).get("default", {}).get("aliases", [])
         for name, service in compose_services().items()

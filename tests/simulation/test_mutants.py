@@ -20,7 +20,7 @@ SHOWN_BY = {
     "letters not asked for": {"lettered_and_scored"},
     "failed commit taken for done": {"under", "checkpoint"},
     "letters after scores": {"under"},
-    "two publishes in flight": {"two_in_flight"},
+    "two publishes in flight": {"two_in_flight", "undrained"},
     "no mending by the late worker": {"unpublished"},
     "no mending by the successor": {"unpublished"},
     "marks dropped too soon": {"over"},

@@ -21,19 +21,16 @@ from tests.fakes.workers import World
 FIRST = "shardId-000000000000"
 
 
-def test_a_batch_closes_by_age_by_count_and_by_size():
+def test_a_batch_closes_by_count_and_by_size():
     async def story() -> None:
         settings = ShardSettings(batch_max_records=100, batch_max_bytes=50_000)
         async with World(FakeStream(1), settings=settings) as world:
             world.start("a")
-            await asyncio.sleep(1)
-            world.stream.put_many(FIRST, range(3))
-            put_at = asyncio.get_running_loop().time()
-            await world.until(lambda: len(world.data()) == 3)
-            assert 1.0 <= world.committed[0].at - put_at < 2.3
+            world.stream.put_many(FIRST, range(5))
+            await world.until(lambda: len(world.data()) == 5)
             world.stream.put_many(FIRST, range(250))
             world.stream.put_many(FIRST, range(20), size=20_000)
-            await world.until(lambda: len(world.data()) == 273)
+            await world.until(lambda: len(world.data()) == 275)
             sizes = [sum(record.size for record in done.batch.records) for done in world.committed]
             assert max(len(done.batch.records) for done in world.committed) == 100
             assert max(sizes) <= 50_000
@@ -41,9 +38,45 @@ def test_a_batch_closes_by_age_by_count_and_by_size():
     run(story())
 
 
+def test_a_batch_at_the_tip_closes_when_its_first_record_can_have_waited_for_its_age():
+    async def story() -> None:
+        async with World(FakeStream(1), settings=ShardSettings(batch_max_age=0.6)) as world:
+            world.start("a")
+            await put_and_wait(world, 0)  # the first batch is due at once
+            for number in range(1, 30):
+                await asyncio.sleep(0.77)
+                waited = await put_and_wait(world, number)
+                assert waited < 0.7
+
+    run(story())
+
+
+def test_a_busy_shard_at_its_tip_waits_for_no_more_than_enough():
+    async def story() -> None:
+        async with World(FakeStream(1), settings=ShardSettings(batch_max_age=5, poll_max=5)) as world:
+            world.start("a")
+            await put_and_wait(world, -1)
+            for number in range(10_000):
+                world.stream.put(FIRST, number)
+                await asyncio.sleep(0.001)
+            last = [done.at for done in world.committed if done.at > asyncio.get_running_loop().time() - 4]
+            assert 6 <= len(last) <= 12
+
+    run(story())
+
+
+async def put_and_wait(world: World, number: int) -> float:
+    """Put a record; return how many seconds it took until it was committed."""
+    put_at = asyncio.get_running_loop().time()
+    world.stream.put(FIRST, number)
+    await world.until(lambda: number in world.data())
+    return asyncio.get_running_loop().time() - put_at
+
+
 def test_checkpoints_are_at_most_one_per_interval_and_never_ahead_of_commits():
     async def story() -> None:
-        async with World(FakeStream(1), settings=ShardSettings(batch_max_age=0.05)) as world:
+        settings = ShardSettings(batch_max_age=0.05, checkpoint_interval=1)
+        async with World(FakeStream(1), settings=settings) as world:
             world.start("a")
             for number in range(100):
                 world.stream.put(FIRST, number)
@@ -55,6 +88,23 @@ def test_checkpoints_are_at_most_one_per_interval_and_never_ahead_of_commits():
             for at, checkpoint in moved:
                 assert any(sequence == checkpoint and done_at <= at for done_at, sequence in committed)
             assert moved[-1][1] == committed[-1][1]
+
+    run(story())
+
+
+def test_a_checkpoint_waits_for_more_to_note_however_long_nothing_came_before():
+    async def story() -> None:
+        async with World(FakeStream(1), settings=ShardSettings(checkpoint_interval=5)) as world:
+            world.start("a")
+            await asyncio.sleep(60)
+            put_at = asyncio.get_running_loop().time()
+            for number in range(4):
+                world.stream.put(FIRST, number)
+                await asyncio.sleep(1)
+            await asyncio.sleep(60)
+            moved = [(at, row.checkpoint) for at, row in world.table.history if row.checkpoint.isdecimal()]
+            assert [checkpoint for _, checkpoint in moved] == [world.stream.shards[FIRST].records[-1].sequence]
+            assert 5 <= moved[0][0] - put_at < 6.5
 
     run(story())
 
@@ -183,7 +233,7 @@ def test_a_lease_written_by_another_is_lost_and_nothing_of_it_is_checkpointed():
             row = world.table.leases[FIRST]
             world.table.put(msgspec.structs.replace(row, owner="b", counter=row.counter + 1))
             world.stream.put(FIRST, 1)
-            await world.until(lambda: worker.shards == (), within=5)
+            await world.until(lambda: worker.shards == (), within=7)
             assert world.table.leases[FIRST].owner == "b"
             assert not world.checkpoint(FIRST).isdecimal()
             assert worker.value("scoring_lease_events_total", pipeline="ingest", event="lost") == 1

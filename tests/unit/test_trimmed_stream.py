@@ -54,8 +54,8 @@ def test_what_the_stream_lost_is_published_from_the_table_at_a_limited_rate():
         )  # fmt: skip
         coordinator = Coordinator(
             pipeline="publish", worker="w", source=FakeSource(stream, gate), store=leases, membership=leases,
-            consumer=publisher, settings=ShardSettings(), clock=clock, rng=rng, metrics=metrics, budget=ByteBudget(),
-            on_trimmed=lambda _: publisher.request_reconcile(),
+            consumer=publisher, settings=ShardSettings(checkpoint_interval=1), clock=clock, rng=rng, metrics=metrics,
+            budget=ByteBudget(), on_trimmed=lambda _: publisher.request_reconcile(),
         )  # fmt: skip
         tasks = [asyncio.create_task(publisher.run()), asyncio.create_task(coordinator.run())]
         loop = asyncio.get_running_loop()
