@@ -41,7 +41,7 @@ class SenderOptions(msgspec.Struct, frozen=True):
     """
 
     linger_s: float = 0.25
-    concurrency: int = 4
+    concurrency: int = 8
     capacity: int = 10_000
     remembered: int = 20_000
 
