@@ -276,17 +276,22 @@ async def last_words(world: World) -> None:
     world.quiet += 1
     user = f"quiet {world.quiet}"
     world.put(user)
-    for _ in range(600):
-        for worker in world.workers:
-            told = any(key.user_id == user for sink in worker.sinks for key in sink.flying)
-            if told and (world.options.harsh or _may_crash(world, worker.resumed_at)):
-                worker.wire.adrift_share, worker.wire.adrift_from = 1.0, 0.7
-                world.crash(worker)
-                world.put(user)
-                await asyncio.sleep(world.rng.choice([0.1, 2.0]))
-                world.start_worker()
-                return
-        await asyncio.sleep(0.01)
+    told = world.ether.awaited[user] = asyncio.Event()
+    try:
+        async with asyncio.timeout(6.0):
+            await told.wait()
+    except TimeoutError:
+        return
+    finally:
+        del world.ether.awaited[user]
+    for worker in list(world.workers):
+        telling = any(key.user_id == user for sink in worker.sinks for key in sink.flying)
+        if telling and (world.options.harsh or _may_crash(world, worker.resumed_at)):
+            worker.wire.adrift_share, worker.wire.adrift_from = 1.0, 0.7
+            world.crash(worker)
+            world.put(user)
+            await asyncio.sleep(world.rng.choice([0.1, 2.0]))
+            world.start_worker()
 
 
 async def definition_change(world: World) -> None:
