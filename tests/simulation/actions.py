@@ -13,7 +13,7 @@ from service.scoring.fold import UserKey
 from service.shards.position import TRIM_HORIZON, sequence_of
 from tests.simulation.events import FOREIGN, PROJECT, TOGGLED, versioned
 from tests.simulation.ports import now
-from tests.simulation.wire import CALL_TIMEOUT, SINKS, Rates
+from tests.simulation.wire import CALL_TIMEOUT, LONGEST_STALE_S, SINKS, Rates
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -200,8 +200,10 @@ async def roll_over(world: World) -> None:
 async def stale_list(world: World) -> None:
     """The shard list is old, or misses a shard, for a while."""
     stream = world.rng.choice([world.events, world.changes])
+    if stream.stale:
+        return
     stream.stale = True
-    await asyncio.sleep(world.rng.uniform(3, 12))
+    await asyncio.sleep(world.rng.uniform(2, LONGEST_STALE_S - 1))
     stream.stale = False
 
 

@@ -30,6 +30,9 @@ dead letters. A letter that lands later than that may meet a successor that has 
 the event: an insert that a network holds for longer than a lease is not promised against."""
 
 
+LONGEST_STALE_S = 6.0
+"""Seconds for which a list of shards may be wrong."""
+
 SINKS = ("sink", "other sink")
 """Kinds of calls to a sink; the second sink is there in some runs only."""
 
