@@ -65,6 +65,13 @@ MEND_TIMEOUT_S = 16.0
 """Longest wait for scores that must be published anew because a lease was lost, and for sink calls in flight, which
 last 15 s at most. Both are rare; the leases are given back before, so nobody else waits."""
 
+PUBLISH_SHARE = 4
+"""Of the bytes in hand, one part in so many is for publishing where a worker does both."""
+
+CHANGES_PAGE = MIB
+"""Most bytes in a page of changes
+(https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_streams_GetRecords.html)."""
+
 GC_ALLOCATIONS = 100_000
 """Objects made, less those gone, between two looks at the youngest; Python's own value is 700."""
 
@@ -174,13 +181,20 @@ class Worker:
     async def _wire(self, aws: Clients, worker: str) -> None:
         """Make the parts; what must be asked of AWS first is asked side by side."""
         settings, parts = self._settings, self._parts
-        budget = ByteBudget(settings.read_budget_mib * MIB)
+        # Apart: else whichever reads faster leaves the other nothing to read with, and no score would be published
+        # while a backlog of events is worked off.
+        total = settings.read_budget_mib * MIB
+        publish = total // PUBLISH_SHARE if settings.ingests else total
         identities = IdentityTable(aws.dynamodb, settings.identities_table)
         async with asyncio.TaskGroup() as group:
             if settings.ingests:
-                group.create_task(self._wire_ingest(aws, worker, budget, identities))
+                group.create_task(
+                    self._wire_ingest(
+                        aws, worker, ByteBudget(total - publish if settings.publishes else total), identities
+                    )
+                )
             if settings.publishes:
-                group.create_task(self._wire_publish(aws, worker, budget, identities))
+                group.create_task(self._wire_publish(aws, worker, ByteBudget(publish, page=CHANGES_PAGE), identities))
         parts.background["loop lag"] = lambda: measure_loop_lag(self.metrics)
         if settings.emf_service:
             parts.background["emf"] = self._log_emf
@@ -288,6 +302,7 @@ class Worker:
                 batch_max_age=0.1,
                 batch_max_records=1000,
                 fetch_limit=1000,
+                page_bytes=CHANGES_PAGE,
                 in_flight=8,
                 # Calls are billed, and a score is shown to nobody within half a second.
                 poll_min=0.5,

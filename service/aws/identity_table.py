@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from sys import intern
 from typing import Any
 
 from service.aws.calls import Item, batch_get, batch_put
@@ -142,7 +143,9 @@ class IdentityTable:
 
 
 def _entry(endpoint_id: str, item: Item) -> DirectoryEntry:
-    return DirectoryEntry(endpoint_id, item["EndpointStatus"]["S"], item["Channel"]["S"], int(item["CheckedAt"]["N"]))
+    # Kept for many users: one text of a status and a channel serves all.
+    status, channel = intern(item["EndpointStatus"]["S"]), intern(item["Channel"]["S"])
+    return DirectoryEntry(endpoint_id, status, channel, int(item["CheckedAt"]["N"]))
 
 
 def _key(identity: str, project_id: str) -> dict[str, dict[str, Any]]:

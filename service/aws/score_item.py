@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import lru_cache
+from sys import intern
 from typing import Any
 
 import msgspec
@@ -68,7 +69,7 @@ def _applied_of(value: Mapping[str, Any]) -> dict[str, bytes] | None:
         sequence = mark.get("B")
         if not isinstance(sequence, bytes) or len(sequence) != SEQUENCE_BYTES:
             return None
-        applied[tag] = sequence
+        applied[intern(tag)] = sequence  # kept for many users: one text of a shard serves all
     return applied
 
 

@@ -22,6 +22,7 @@ from service.pipelines.marks import ShardMarks, shard_tag
 from service.pipelines.ports import DeadLetter, DeadLetters, EndpointKey
 from service.scoring.event import Decoded, Event, Reason, Rejected, Skipped
 from service.scoring.fold import Scorable, UserKey, sequence_bytes
+from service.shards.errors import LetGoError
 from service.shards.ports import Batch, Clock, Record
 
 PIPELINE = "ingest"
@@ -89,6 +90,8 @@ class Ingest:
         self._metrics = metrics
         self._project_ids = frozenset(project_ids)
         self._marks = marks
+        self._let_go: set[str] = set()
+        self._writing: dict[str, asyncio.Timeout] = {}
 
     async def prepare(self, batch: Batch[bytes]) -> Prepared:
         """Decode the records and find whose they are.
@@ -97,6 +100,7 @@ class Ingest:
             TransientError: Users cannot be found now; the call can be repeated.
         """
         started = self._clock.monotonic()
+        self._let_go.discard(batch.shard_id)
         prepared = Prepared(batch)
         tag = shard_tag(batch.stream, batch.shard_id)
         lettered = await self._lettered(batch, tag)
@@ -120,9 +124,9 @@ class Ingest:
 
         Raises:
             TransientError: A table cannot be reached now; the call can be repeated.
+            LetGoError: `let_go` came first: some scores are written, and whoever reads the batch again finds them so.
         """
         started = self._clock.monotonic()
-        batch = prepared.batch
         if prepared.tally is None:
             # Before the scores: a mark set by a later event of the same user would hide, from whoever reads the batch
             # again and knows the user by then, that this one is in no score.
@@ -131,8 +135,7 @@ class Ingest:
                 started = self._took("dead_letter", started)
             tally = Tally()
             if prepared.groups:
-                tag = shard_tag(batch.stream, batch.shard_id)
-                tally = await self._committer.commit(tag, prepared.groups, self._marks)
+                tally = await self._write(prepared)
             # Only now: a call that failed half-way is repeated, and must commit the rest.
             prepared.tally = tally
             for key, why in prepared.tally.refused.items():
@@ -144,7 +147,27 @@ class Ingest:
         self._count(prepared, prepared.tally)
 
     async def let_go(self, shard_id: str) -> None:
-        """Nothing to do: what is prepared has no effect, and a commit that was begun is soon done."""
+        """Write no more scores: a call cut off is fenced by `Revision`, whenever it lands.
+
+        Letters are waited for: one that lands late would set an event aside that the next owner has scored.
+        """
+        self._let_go.add(shard_id)
+        writing = self._writing.get(shard_id)
+        if writing is not None:
+            writing.reschedule(asyncio.get_running_loop().time())
+
+    async def _write(self, prepared: Prepared) -> Tally:
+        batch = prepared.batch
+        tag = shard_tag(batch.stream, batch.shard_id)
+        if batch.shard_id in self._let_go:
+            raise LetGoError
+        try:
+            async with asyncio.timeout(None) as self._writing[batch.shard_id]:
+                return await self._committer.commit(tag, prepared.groups, self._marks)
+        except TimeoutError:
+            raise LetGoError from None
+        finally:
+            self._writing.pop(batch.shard_id, None)
 
     async def _lettered(self, batch: Batch[bytes], tag: str) -> Collection[str]:
         """Return the ids of the batch's letters that an earlier reader of the shard wrote.

@@ -164,7 +164,7 @@ class Publisher:
         waiting = {ticket: settled for ticket, settled in self._tickets.items() if ticket.shard_id == shard_id}
         for sender in self._senders.values():
             for ticket in waiting:
-                sender.outbox.let_go(ticket)
+                sender.let_go(ticket)
         for settled in waiting.values():
             await settled.wait()
 

@@ -41,7 +41,7 @@ class SenderOptions(msgspec.Struct, frozen=True):
     """
 
     linger_s: float = 0.25
-    concurrency: int = 4
+    concurrency: int = 8
     capacity: int = 10_000
     remembered: int = 20_000
 
@@ -100,6 +100,11 @@ class Sender:
         self._metrics.sink_coalesced.labels(self._sink.name).inc(counts[Offered.COALESCED])
         self._metrics.sink_stale.labels(self._sink.name).inc(counts[Offered.STALE])
         self._offered.set()
+
+    def let_go(self, ticket: Ticket) -> None:
+        """Drop what only `ticket` waits for and is not in flight: there is room for others."""
+        self.outbox.let_go(ticket)
+        self._changed()
 
     async def run(self) -> None:
         """Send until cancelled."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
+from sys import intern
 
 import msgspec
 
@@ -109,7 +110,7 @@ def change_of(keys: Json, new: Json | None) -> ScoreChange | Rejected | None:
     user_id, project_id = whose.user.s, whose.project.s
     if not isinstance(user_id, str) or not isinstance(project_id, str) or not user_id or not project_id:
         return Rejected(Reason.BAD_SCORE_ITEM, "UserId and PinpointProjectId are not both non-empty strings")
-    key = UserKey(user_id, project_id)
+    key = UserKey(user_id, intern(project_id))  # kept for many users: one text serves all
     if item is None:
         return ScoreChange(key, None, 0, 0)
     if item.score is _ABSENT:

@@ -111,7 +111,7 @@ def fold(state: ScoreState, shard_tag: str, events: Sequence[Scorable], retired:
     Args:
         state: The user's stored state.
         shard_tag: The one shard all the events come from.
-        events: The user's events, in the shard's order; at least one.
+        events: The user's events, in the shard's order.
         retired: Tags of shards that can never be read again; their marks are dropped in passing.
 
     Returns:
@@ -119,7 +119,7 @@ def fold(state: ScoreState, shard_tag: str, events: Sequence[Scorable], retired:
     """
     mark = state.applied.get(shard_tag, b"")
     # In order: where the first is not in the score yet, none is.
-    fresh = events if events[0].sequence > mark else [event for event in events if event.sequence > mark]
+    fresh = events if events and events[0].sequence > mark else [event for event in events if event.sequence > mark]
     if not fresh:
         return None
     points, updated_ms = fresh[0].points, state.updated_ms

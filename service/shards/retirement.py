@@ -8,6 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 
+QUARANTINE_S = 600.0
+"""Seconds for which every reading must miss a shard. Lists may be wrong for a while, and a row removed by mistake comes
+back; a mark dropped too soon is a mistake that nothing mends. Nobody is in a hurry here."""
+
 MAX_SUSPECTS = 10_000
 """Shards under suspicion, and shards retired, remembered at most; the oldest is forgotten first."""
 
@@ -15,15 +19,19 @@ MAX_SUSPECTS = 10_000
 class Retirement:
     """Answers whether a shard met in data may be forgotten.
 
-    A shard is retired once a full reading, of the stream's list and of the lease rows, that *began after* the
-    shard was first met in data knew it in neither: nothing can be read from it again. Only the leader's process
-    makes such readings; in the others nothing retires, which is safe.
+    A shard is retired once no full reading, of the stream's list and of the lease rows, has known it in either for
+    `quarantine_s`, and the first of them *began after* the shard was first met in data: nothing can be read from it
+    again. Only the leader's process makes such readings; in the others nothing retires, which is safe.
     """
 
-    def __init__(self, monotonic: Callable[[], float], *, limit: int = MAX_SUSPECTS) -> None:
+    def __init__(
+        self, monotonic: Callable[[], float], *, quarantine_s: float = QUARANTINE_S, limit: int = MAX_SUSPECTS
+    ) -> None:
         self._monotonic = monotonic
+        self._quarantine_s = quarantine_s
         self._limit = limit
         self._suspects: dict[str, float] = {}
+        self._missed: dict[str, float] = {}
         self._retired: dict[str, None] = {}
 
     def suspect(self, shard_id: str) -> None:
@@ -31,7 +39,7 @@ class Retirement:
         if shard_id in self._suspects or shard_id in self._retired:
             return
         if len(self._suspects) >= self._limit:
-            del self._suspects[next(iter(self._suspects))]
+            self._forget(next(iter(self._suspects)))
         self._suspects[shard_id] = self._monotonic()
 
     def synced(self, began_at: float, known: AbstractSet[str]) -> None:
@@ -39,14 +47,18 @@ class Retirement:
         for shard_id, met_at in list(self._suspects.items()):
             if shard_id in known:
                 # Alive; whoever meets it again asks again.
-                del self._suspects[shard_id]
-            elif met_at < began_at:
-                del self._suspects[shard_id]
+                self._forget(shard_id)
+            elif met_at < began_at and began_at - self._missed.setdefault(shard_id, began_at) >= self._quarantine_s:
+                self._forget(shard_id)
                 self._retired[shard_id] = None
         for shard_id in [shard_id for shard_id in self._retired if shard_id in known]:
             del self._retired[shard_id]
         while len(self._retired) > self._limit:
             del self._retired[next(iter(self._retired))]
+
+    def _forget(self, shard_id: str) -> None:
+        del self._suspects[shard_id]
+        self._missed.pop(shard_id, None)
 
     def retired(self) -> frozenset[str]:
         """Return the shards that are gone for good, among those asked about."""

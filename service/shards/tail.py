@@ -10,7 +10,7 @@ twice is harmless to a consumer that knows what it has applied; so it is written
 always at the end of the shard, at a hand-over and at a stop.
 
 At a hand-over the next owner waits. What is in hand is finished as long as that owner, most likely, does not know yet;
-then only the commit that was begun is waited for, and everything else is left for the next owner to read.
+then the commit that was begun is cut short where it can be, and everything else is left for the next owner to read.
 """
 
 from __future__ import annotations

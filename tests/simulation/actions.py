@@ -13,7 +13,7 @@ from service.scoring.fold import UserKey
 from service.shards.position import TRIM_HORIZON, sequence_of
 from tests.simulation.events import FOREIGN, PROJECT, TOGGLED, versioned
 from tests.simulation.ports import now
-from tests.simulation.wire import CALL_TIMEOUT, SINKS, Rates
+from tests.simulation.wire import CALL_TIMEOUT, LONGEST_STALE_S, SINKS, Rates
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -200,8 +200,10 @@ async def roll_over(world: World) -> None:
 async def stale_list(world: World) -> None:
     """The shard list is old, or misses a shard, for a while."""
     stream = world.rng.choice([world.events, world.changes])
+    if stream.stale:
+        return
     stream.stale = True
-    await asyncio.sleep(world.rng.uniform(3, 12))
+    await asyncio.sleep(world.rng.uniform(2, LONGEST_STALE_S - 1))
     stream.stale = False
 
 
@@ -276,17 +278,22 @@ async def last_words(world: World) -> None:
     world.quiet += 1
     user = f"quiet {world.quiet}"
     world.put(user)
-    for _ in range(600):
-        for worker in world.workers:
-            told = any(key.user_id == user for sink in worker.sinks for key in sink.flying)
-            if told and (world.options.harsh or _may_crash(world, worker.resumed_at)):
-                worker.wire.adrift_share, worker.wire.adrift_from = 1.0, 0.7
-                world.crash(worker)
-                world.put(user)
-                await asyncio.sleep(world.rng.choice([0.1, 2.0]))
-                world.start_worker()
-                return
-        await asyncio.sleep(0.01)
+    told = world.ether.awaited[user] = asyncio.Event()
+    try:
+        async with asyncio.timeout(6.0):
+            await told.wait()
+    except TimeoutError:
+        return
+    finally:
+        del world.ether.awaited[user]
+    for worker in list(world.workers):
+        telling = any(key.user_id == user for sink in worker.sinks for key in sink.flying)
+        if telling and (world.options.harsh or _may_crash(world, worker.resumed_at)):
+            worker.wire.adrift_share, worker.wire.adrift_from = 1.0, 0.7
+            world.crash(worker)
+            world.put(user)
+            await asyncio.sleep(world.rng.choice([0.1, 2.0]))
+            world.start_worker()
 
 
 async def definition_change(world: World) -> None:

@@ -295,6 +295,9 @@ class SimSink:
         keys = [change.key for change in changes]
         self._witness.sending(changes, self.flying, self._told)
         self.flying.update(keys)
+        if awaited := self._wire.ether.awaited:
+            for user in awaited.keys() & {key.user_id for key in keys}:
+                awaited[user].set()
         try:
             outcomes = await self._wire.call(self.name, lambda: [self._take(change) for change in changes])
         finally:

@@ -51,14 +51,14 @@ class Schedule(msgspec.Struct):
     actions: list[tuple[float, Action]]
 
 
-GENERATIONS = 0.15
+GENERATIONS = 0.1
 """Share of the runs that see all shards replaced again and again, and the old ones forgotten."""
 
 
 def draw(rng: random.Random, options: Options) -> Schedule:
     """Draw a schedule."""
     generations = rng.random() < GENERATIONS
-    seconds = rng.uniform(25, 45) if generations else rng.uniform(8, 25)
+    seconds = rng.uniform(18, 30) if generations else rng.uniform(8, 25)
     busy = rng.choice([0.0, 0.3, 1.0])
     rates = Rates(
         throttle=busy * rng.uniform(0, 0.05),

@@ -30,6 +30,9 @@ dead letters. A letter that lands later than that may meet a successor that has 
 the event: an insert that a network holds for longer than a lease is not promised against."""
 
 
+LONGEST_STALE_S = 6.0
+"""Seconds for which a list of shards may be wrong."""
+
 SINKS = ("sink", "other sink")
 """Kinds of calls to a sink; the second sink is there in some runs only."""
 
@@ -58,6 +61,7 @@ class Ether:
         healed: Nothing fails any more.
         sink_s, letters_s: What a call of a sink, or of the dead letters, takes, seconds.
         adrift: Calls whose caller is gone and that will still take effect.
+        awaited: Users, each with what is set once a sink is being told of them.
         digest: Of everything that took effect, in order.
     """
 
@@ -67,6 +71,7 @@ class Ether:
         self.down: Counter[str] = Counter()
         self.healed = False
         self.adrift = 0
+        self.awaited: dict[str, asyncio.Event] = {}
         self.late_sink = late_sink
         self.sink_s = sink_s
         self.letters_s = letters_s

@@ -38,7 +38,7 @@ from tests.simulation.ports import (
     SimSink,
     SimSource,
 )
-from tests.simulation.wire import CALL_TIMEOUT, Port, Wire
+from tests.simulation.wire import CALL_TIMEOUT, LONGEST_STALE_S, Port, Wire
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -155,7 +155,7 @@ class SimWorker:
             except TransientError:
                 await clock.sleep(backoff.failed())
         identities = IdentityPort(world.identities, world.owners, wire)
-        retirement = Retirement(clock.monotonic)
+        retirement = Retirement(clock.monotonic, quarantine_s=LONGEST_STALE_S)
         scores = ScorePort(world.scores, wire)
         letters = LetterPort(world.letters, wire)
         ingest = Ingest(

@@ -11,13 +11,13 @@ from service.pipelines.commit import Committer
 from service.pipelines.concurrency import AdaptiveLimit
 from service.pipelines.definition_book import CurrentDefinitions
 from service.pipelines.identity import IdentityResolver, IdentitySettings
-from service.pipelines.ingest import Ingest
-from service.pipelines.ports import EndpointKey
+from service.pipelines.ingest import Ingest, Prepared
+from service.pipelines.ports import Change, EndpointKey, Outcome
 from service.scoring.definitions import Definition, Malformed
 from service.scoring.event import Reason
 from service.scoring.fold import ScoreState, UserKey
 from service.scoring.formats import pinpoint
-from service.shards.errors import TransientError
+from service.shards.errors import LetGoError, TransientError
 from service.shards.ports import Batch, Record, StreamId
 from tests.fakes.aio import EPOCH_MS, VirtualClock, run
 from tests.fakes.dead_letters import MemoryDeadLetters
@@ -253,3 +253,37 @@ def test_definitions_are_read_again_by_themselves_and_a_failed_read_keeps_the_la
         return book.book.points("open", P)
 
     assert run(main()) == 11
+
+
+def test_a_batch_let_go_of_sets_aside_what_it_must_and_stops_writing_and_the_next_reader_counts_the_rest_once():
+    async def main() -> None:
+        world = World()
+        await world.book.refresh()
+        users = [body("open", f"e{number}", f"user {number}") for number in range(60)]
+        given = batch(*users, b"no json")
+        ingest = world.restart()
+        slow, written = asyncio.Event(), world.scores.commit
+
+        async def commit(changes: Sequence[Change]) -> Sequence[Outcome]:
+            outcomes = await written(changes)
+            if world.scores.commits > 1:
+                await slow.wait()
+            return outcomes
+
+        world.scores.commit = commit  # type: ignore[method-assign] # a slow table
+        committing = asyncio.create_task(ingest.commit(await ingest.prepare(given)))
+        await asyncio.sleep(0.1)
+        await ingest.let_go(given.shard_id)
+        with pytest.raises(LetGoError):
+            await committing
+        with pytest.raises(LetGoError):
+            await ingest.commit(unwritten := Prepared(given, groups={UserKey("late", P): []}))
+        assert unwritten.tally is None
+        assert world.reasons() == [Reason.NOT_JSON]
+        slow.set()
+        for reader in (ingest, world.restart()):
+            await reader.commit(await reader.prepare(given))
+        assert {world.score(f"user {number}") for number in range(60)} == {Decimal(10)}
+        assert len(world.letters.letters) == 1
+
+    run(main())

@@ -463,3 +463,18 @@ def test_a_call_that_fails_while_its_shard_is_handed_over_is_not_repeated_but_lo
         assert sink.values[key("a")].revision == 2
 
     run(main())
+
+
+def test_what_is_left_of_a_shard_handed_over_makes_room_for_others():
+    async def main() -> None:
+        world = World(MemorySink(delay_s=1), options=PublishOptions(sender=SenderOptions(capacity=2, concurrency=1)))
+        world.sinks[0].max_batch = 1
+        async with world.running() as publisher:
+            await publisher.prepare(batch(image("a", 1), image("b", 1)))
+            waiting = asyncio.create_task(publisher.prepare(batch(image("c", 1), image("d", 1), shard="other")))
+            await asyncio.sleep(0.5)
+            await publisher.let_go("s")
+            await publisher.commit(await waiting)
+        assert {k.user_id for k in world.sinks[0].values} == {"a", "c", "d"}
+
+    run(main())

@@ -410,11 +410,11 @@ def test_a_bug_in_the_consumer_ends_the_process_with_its_traceback():
 def test_the_leader_retires_shards_that_are_gone():
     async def story() -> None:
         async with World(FakeStream(1), settings=ShardSettings(discovery_interval=5)) as world:
-            retirement = Retirement(asyncio.get_running_loop().time)
+            retirement = Retirement(asyncio.get_running_loop().time, quarantine_s=10)
             world.start("a", retirement=retirement)
             retirement.suspect("shardId-gone")
             retirement.suspect(FIRST)
-            await world.until(lambda: "shardId-gone" in retirement.retired(), within=15)
+            await world.until(lambda: "shardId-gone" in retirement.retired(), within=25)
             assert FIRST not in retirement.retired()
 
     run(story())

@@ -297,21 +297,26 @@ def test_back_off_draws_below_a_ceiling_that_doubles_up_to_a_limit():
     assert backoff.failed() <= 0.1
 
 
-def test_a_shard_retires_only_by_a_reading_that_began_later():
+def test_a_shard_retires_only_by_readings_that_began_later_and_all_missed_it_for_long():
     now = [10.0]
-    retirement = Retirement(lambda: now[0], limit=2)
+    retirement = Retirement(lambda: now[0], quarantine_s=5, limit=2)
     retirement.suspect("a")
     retirement.synced(9.0, NONE)
-    assert retirement.retired() == NONE
-    retirement.synced(11.0, frozenset("a"))
+    retirement.synced(14.5, NONE)
+    assert retirement.retired() == NONE, "the first of them began too early"
+    retirement.synced(19.4, frozenset("a"))
     retirement.suspect("a")
-    retirement.synced(11.0, NONE)
+    retirement.synced(19.5, NONE)
+    retirement.synced(24.4, NONE)
+    assert retirement.retired() == NONE
+    retirement.synced(24.5, NONE)
     assert retirement.retired() == {"a"}
-    retirement.synced(12.0, frozenset("a"))
+    retirement.synced(25.0, frozenset("a"))
     assert retirement.retired() == NONE
     for shard_id in "bcdef":
         retirement.suspect(shard_id)
-    retirement.synced(13.0, NONE)
+    retirement.synced(26.0, NONE)
+    retirement.synced(31.0, NONE)
     assert retirement.retired() == {"e", "f"}
 
 
