@@ -67,7 +67,7 @@ def _sink(name: str, settings: Settings, aws: Clients, clock: Clock, metrics: Me
     if name == LogSink.name:
         return LogSink()
     return PinpointSink(
-        aws.pinpoint,
+        aws.sink,
         DirectoryTable(aws.dynamodb, settings.identities_table),
         clock,
         metrics,
