@@ -80,8 +80,8 @@ class Clients(msgspec.Struct, frozen=True):
 
     Attributes:
         leases: DynamoDB, for the lease table: others wait for a lease.
-        sink: Pinpoint, for the sink: one user's endpoint that cannot be had now would hold up those of a whole call, and
-            whoever waits for that shard.
+        sink: Pinpoint, for the sink: one user's endpoint that cannot be had now would hold up a whole call, and whoever
+            waits for that shard.
     """
 
     kinesis: AwsClient
