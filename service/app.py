@@ -62,8 +62,8 @@ FORCED_EXIT = 1
 """Exit code after a second signal, and after a drain that took too long."""
 
 MEND_TIMEOUT_S = 16.0
-"""Longest wait for scores that must be published anew because a lease was lost, and for sink calls in flight, which
-last 15 s at most. Both are rare; the leases are given back before, so nobody else waits."""
+"""Longest wait for scores that must be published anew because a lease was lost or seized, and for sink calls in flight,
+a dead worker's too, which last 15 s at most. All are rare; the leases are given back before, so nobody else waits."""
 
 GC_ALLOCATIONS = 100_000
 """Objects made, less those gone, between two looks at the youngest; Python's own value is 700."""
