@@ -62,8 +62,8 @@ FORCED_EXIT = 1
 """Exit code after a second signal, and after a drain that took too long."""
 
 MEND_TIMEOUT_S = 16.0
-"""Longest wait for scores that must be published anew because a lease was lost, and for sink calls in flight, which
-last 15 s at most. Both are rare; the leases are given back before, so nobody else waits."""
+"""Longest wait for scores that must be published anew because a lease was lost or seized, and for sink calls in flight,
+a dead worker's too, which last 15 s at most. All are rare; the leases are given back before, so nobody else waits."""
 
 PUBLISH_SHARE = 4
 """Of the bytes in hand, one part in so many is for publishing where a worker does both."""

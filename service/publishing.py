@@ -71,7 +71,7 @@ def _sink(
     if name == LogSink.name:
         return LogSink()
     return PinpointSink(
-        aws.pinpoint,
+        aws.sink,
         identities,
         clock,
         metrics,

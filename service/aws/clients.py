@@ -80,11 +80,14 @@ class AwsSettings(msgspec.Struct, frozen=True):
 
 
 class Clients(msgspec.Struct, frozen=True):
-    """One client for each API in use, and one for the lease table.
+    """One client for each API in use, and two without retries for those that try again by themselves, and sooner.
+
+    botocore's backoff draws its first wait from up to 1 s, the second from up to 2 s.
 
     Attributes:
-        leases: DynamoDB without retries: who waits for a lease must not wait for a second (botocore's backoff draws its
-            first wait from up to 1 s, the second from up to 2 s), and every loop over leases tries again by itself.
+        leases: DynamoDB, for the lease table: others wait for a lease.
+        sink: Pinpoint, for the sink: one user's endpoint that cannot be had now would hold up a whole call, and whoever
+            waits for that shard.
     """
 
     kinesis: AwsClient
@@ -92,6 +95,7 @@ class Clients(msgspec.Struct, frozen=True):
     leases: AwsClient
     streams: AwsClient
     pinpoint: AwsClient
+    sink: AwsClient
 
 
 @asynccontextmanager
@@ -135,6 +139,7 @@ async def clients(settings: AwsSettings, metrics: Metrics | None = None) -> Asyn
             leases=await client("dynamodb", attempts=1),
             streams=await client("dynamodbstreams"),
             pinpoint=await client("pinpoint"),
+            sink=await client("pinpoint", attempts=1),
         )
 
 

@@ -172,6 +172,7 @@ class Run:
             "SCORING_LOG_FORMAT": "json",
             # Quotas are not what is shown here, and waiting for them would only make it longer.
             "SCORING_IDENTITY_LOOKUP_PER_S": "200",
+            "SCORING_PINPOINT_GET_USER_PER_S": "1000",
             "SCORING_PINPOINT_UPDATE_BATCH_PER_S": "10",
         }
         direct = {**self._aws.environment(), **self._kinesis.environment(), **self._pinpoint.environment()}

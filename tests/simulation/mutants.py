@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from typing import Any
 from unittest import mock
@@ -15,6 +16,7 @@ from service.pipelines.ports import Committed
 from service.scoring import fold as folding
 from service.scoring.fold import Folded, Scorable, ScoreState
 from service.shards import reign
+from service.shards.errors import LetGoError
 from service.shards.lease import Lease
 from service.shards.retirement import Retirement
 from service.shards.tail import Tail
@@ -58,14 +60,17 @@ def blind_increment() -> AbstractContextManager[Any]:
 def checkpoint_before_commit() -> AbstractContextManager[Any]:
     """A batch counts as durable as soon as its turn comes."""
 
-    async def run(self: Any) -> None:  # noqa: ANN401 - a patch
-        while (item := await self._prepared.get()) is not None:
+    async def run(self: Any, hurrying: asyncio.Task[None]) -> None:  # noqa: ANN401 - a patch
+        while (item := await self._prepared.get()) is not None and not self._late:
             self._durable = item.last
             self._durable_moved.set()
-            await self._insist("commit", partial(self._reading.consumer.commit, item.prepared))
+            with suppress(LetGoError):
+                await self._insist("commit", partial(self._reading.consumer.commit, item.prepared))
             self._arrivals.popleft()
             self._reader.release(item.size)
             self._slots.release()
+        if not self._late:
+            hurrying.cancel()
         self._drained = True
         self._durable_moved.set()
 

@@ -1,0 +1,112 @@
+"""A publisher in a world in memory: its sinks, the scores, the dead letters, and which leases are lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Mapping, Sequence
+from decimal import Decimal
+
+from service.observability.metrics import Metrics
+from service.pipelines.outbox import Held
+from service.pipelines.ports import Change, DeadLetter, Outcome
+from service.pipelines.publish import Publisher, PublishOptions
+from service.scoring.change import ScoreChange, StreamImage
+from service.scoring.event import Rejected
+from service.scoring.fold import ABSENT, Origin, ScoreState, UserKey
+from service.shards.clock import SystemClock
+from service.shards.ports import Batch, Record, StreamId
+from tests.fakes.images import stream_image
+from tests.fakes.sinks import MemorySink
+
+STREAM = StreamId("scores", "arn", "tag")
+
+
+def key(user: str) -> UserKey:
+    return UserKey(user, "p")
+
+
+class Scores:
+    """`ScoreStore`, of which publishing only reads."""
+
+    def __init__(self, **revisions: int) -> None:
+        self.revisions = dict(revisions)
+        self.loads = 0
+
+    async def load(self, keys: Sequence[UserKey]) -> Mapping[UserKey, ScoreState | Rejected]:
+        self.loads += 1
+        await asyncio.sleep(0.01)
+        return {k: self._state(self.revisions.get(k.user_id, 0)) for k in keys}
+
+    async def commit(self, changes: Sequence[Change]) -> Sequence[Outcome]:
+        raise NotImplementedError
+
+    async def scan(self) -> AsyncIterator[ScoreChange]:
+        for user, revision in list(self.revisions.items()):
+            yield ScoreChange(key(user), Decimal(revision), revision, 0)
+
+    def _state(self, revision: int) -> ScoreState:
+        return ScoreState(Origin.OURS, Decimal(revision), revision, {}, 0) if revision else ABSENT
+
+
+class Letters:
+    def __init__(self) -> None:
+        self.letters: dict[str, DeadLetter] = {}
+
+    async def put(self, letters: Sequence[DeadLetter]) -> None:
+        for letter in letters:
+            self.letters.setdefault(letter.letter_id, letter)
+
+
+class World:
+    def __init__(
+        self,
+        *sinks: MemorySink,
+        scores: Scores | None = None,
+        held: Held | None = None,
+        options: PublishOptions | None = None,
+    ) -> None:
+        self.lost: set[str] = set()
+        self.letters = Letters()
+        self.metrics = Metrics()
+        self.sinks = sinks or (MemorySink(),)
+        self.scores = scores or Scores()
+        self.publisher = Publisher(
+            self.sinks,
+            self.scores,
+            self.letters,
+            held or (lambda shard: shard not in self.lost),
+            SystemClock(),
+            self.metrics,
+            random.Random(1),
+            options,
+        )
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[Publisher]:
+        task = asyncio.create_task(self.publisher.run())
+        try:
+            yield self.publisher
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    def count(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(f"scoring_{name}", labels) or 0.0
+
+
+def image(user: str, revision: int) -> StreamImage:
+    keys = {"UserId": {"S": user}, "PinpointProjectId": {"S": "p"}}
+    new = {**keys, "Score": {"N": str(revision)}, "Revision": {"N": str(revision)}, "UpdatedAt": {"N": "1000"}}
+    return stream_image(keys, new if revision else None)
+
+
+def batch(*images: StreamImage, shard: str = "s", taken_over: bool = False) -> Batch[StreamImage]:
+    records = [Record(str(index), data, 0, "", 1) for index, data in enumerate(images, 1)]
+    return Batch(STREAM, shard, records, float("inf"), taken_over)
+
+
+async def publish(publisher: Publisher, *images: StreamImage, shard: str = "s", taken_over: bool = False) -> None:
+    await publisher.commit(await publisher.prepare(batch(*images, shard=shard, taken_over=taken_over)))
