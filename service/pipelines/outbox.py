@@ -104,10 +104,12 @@ class Pending(msgspec.Struct, eq=False):
 
     def abandoned(self, held: Held) -> bool:
         """Return whether nobody waits for this any more; cancels the tickets whose lease is lost."""
+        abandoned = True
         for ticket in self.tickets:
             if ticket.shard_id and not held(ticket.shard_id):
                 ticket.cancel()
-        return all(ticket.lost for ticket in self.tickets)
+            abandoned = abandoned and ticket.lost
+        return abandoned
 
     def shed(self) -> None:
         """Drop the tickets of shards that are being handed over."""

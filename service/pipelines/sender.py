@@ -91,12 +91,16 @@ class Sender:
     async def offer(self, changes: Sequence[ScoreChange], ticket: Ticket) -> None:
         """Take `changes` in hand; waits while the outbox is full."""
         outbox, counts = self.outbox, dict.fromkeys(Offered, 0)
+        room = 0
         for change in changes:
-            while not outbox.has_room(change.key):
-                self._offered.set()
-                self._room.clear()
-                await self._room.wait()
+            if room <= 0:
+                while not outbox.has_room(change.key):
+                    self._offered.set()
+                    self._room.clear()
+                    await self._room.wait()
+                room = outbox.capacity - len(outbox)
             counts[outbox.offer(change, ticket)] += 1
+            room -= 1
         self._metrics.sink_coalesced.labels(self._sink.name).inc(counts[Offered.COALESCED])
         self._metrics.sink_stale.labels(self._sink.name).inc(counts[Offered.STALE])
         self._offered.set()
