@@ -311,7 +311,7 @@ def _contradictions(settings: Settings) -> list[Problem]:
             )
         )
     lease_ms = settings.lease_duration_s * 1000
-    for name in ("batch_max_age_ms", "checkpoint_interval_ms", "poll_max_ms"):
+    for name in ("batch_max_age_ms", "poll_max_ms"):
         value = getattr(settings, name)
         if value >= lease_ms:
             problems.append(

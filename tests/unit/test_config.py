@@ -156,6 +156,7 @@ def test_pinpoint_is_asked_only_where_it_is_a_sink_or_wanted():
 def test_a_wait_longer_than_the_lease_is_refused():
     found = problems(**GOOD, SCORING_LEASE_DURATION_S="1", SCORING_BATCH_MAX_AGE_MS="5000")
     assert "SCORING_LEASE_DURATION_S" in found["SCORING_BATCH_MAX_AGE_MS"]
+    assert load({**GOOD, "SCORING_LEASE_DURATION_S": "2"}).checkpoint_interval_ms > 2000, "heartbeats hold leases"
 
 
 def test_settings_neither_change_nor_read_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
