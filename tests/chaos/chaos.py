@@ -59,6 +59,8 @@ DRAIN_TIMEOUT_S = 120.0
 STABLE_S = 2.0
 """Seconds for which all must stay right: what comes late would count something twice."""
 QUIET_BUT_WRONG_S = 15.0
+SAY_S = 3.0
+"""Seconds between two lines about what is still missing at the end."""
 RESHARD_TIMEOUT_S = 30.0
 CALM_SHARE = 0.3
 """Share of the events before the proxy's faults begin: take-overs are timed without and with them."""
@@ -432,11 +434,16 @@ class Run:
         """Wait until all is right and stays so, or will not become so; return the seconds that took, and what is."""
         began = time.monotonic()
         right_since = quiet_since = None
+        said_at = began
         while True:
             self._pause(0.3)
             now = time.monotonic()
             found = self._world.found()
-            right = not differences(self._truth, self._population, found) and self._settled()
+            missing = differences(self._truth, self._population, found)
+            right = not missing and self._settled()
+            if not right and now > said_at + SAY_S:
+                said_at = now
+                self._say(f"not right yet: {len(missing):,} differences, {missing[:1]}")
             right_since = (right_since or now) if right else None
             if right_since is not None and now - right_since > STABLE_S:
                 return right_since - began, found

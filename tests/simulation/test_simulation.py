@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.simulation.actions import ACTIONS
-from tests.simulation.events import CONSTANT, TOGGLED, count_in, versioned
+from tests.simulation.events import CONSTANT, FOREIGN, TOGGLED, count_in, versioned
 from tests.simulation.schedule import Options
 from tests.simulation.simulate import prepare, report, results, summarise
 from tests.simulation.world import simulate
@@ -52,5 +52,5 @@ def test_the_same_seed_is_the_same_run_in_another_process(hash_seed: str):
 
 def test_a_score_tells_how_many_events_of_each_type_are_in_it():
     score = 7 * CONSTANT["A"] + 999 * CONSTANT["B"] + 12 * CONSTANT["N"] + 3 * CONSTANT["E"]
-    score += 2 * versioned(0) + 4 * versioned(3) + TOGGLED
-    assert count_in(score) == {"A": 7, "B": 999, "N": 12, "C": 6, "D": 1, "E": 3, "V": 12, "X": 0}
+    score += 2 * versioned(0) + 4 * versioned(3) + TOGGLED + 5 * FOREIGN
+    assert count_in(score) == {"X": 5, "A": 7, "B": 999, "N": 12, "C": 6, "D": 1, "E": 3, "V": 12}
