@@ -94,8 +94,8 @@ class Buffer(Generic[P]):
             self._emptied.clear()
             await self._emptied.wait()
 
-    async def take(self) -> list[Record[P]] | None:
-        """Return the next batch once it is due; None when all is taken and closed."""
+    async def take(self) -> tuple[list[Record[P]], int] | None:
+        """Return the next batch, and its bytes, once it is due; None when all is taken and closed."""
         while self._pieces or not self._closed:
             left = self._left() if self._pieces else None
             if left is not None and left <= 0:
@@ -123,7 +123,7 @@ class Buffer(Generic[P]):
         except TimeoutError:
             return
 
-    def _cut(self) -> list[Record[P]]:
+    def _cut(self) -> tuple[list[Record[P]], int]:
         batch: list[Record[P]] = []
         size = 0
         max_records, max_bytes = self._settings.batch_max_records, self._settings.batch_max_bytes
@@ -149,4 +149,4 @@ class Buffer(Generic[P]):
         self.count -= len(batch)
         self.size -= size
         self._emptied.set()
-        return batch
+        return batch, size

@@ -147,10 +147,11 @@ class Tail(Generic[P, T]):
         sizes = self._reading.metrics.batch_records.labels(self._reading.pipeline)
         while True:
             await self._slots.acquire()
-            records = await self._buffer.take()
-            if records is None:
+            taken = await self._buffer.take()
+            if taken is None:
                 await self._prepared.put(None)
                 return
+            records, size = taken
             self._arrivals.append(records[0].arrival_ms)
             sizes.observe(len(records))
             batch = Batch(
@@ -162,8 +163,8 @@ class Tail(Generic[P, T]):
                 replayed=self._reader.may_be_replayed(records[0]),
             )
             prepared = await self._insist("prepare", partial(consumer.prepare, batch))
-            last, size = records[-1].sequence, sum(record.size for record in records)
-            del batch, records
+            last = records[-1].sequence
+            del batch, records, taken
             await self._prepared.put(_InFlight(last=last, size=size, prepared=prepared))
 
     async def _hurry(self, preparing: asyncio.Task[None]) -> None:
