@@ -85,7 +85,7 @@ class IdentityTable:
             key = wanted[item["Id"]["S"], item["PinpointProjectId"]["S"]]
             users[key] = user_id = item["UserId"]["S"]
             if "CheckedAt" in item:
-                self._entries.put(UserKey(user_id, key.project_id), _entry(key.endpoint_id, item))
+                self._met(UserKey(user_id, key.project_id), _entry(key.endpoint_id, item))
         return users
 
     async def learn(self, users: Mapping[EndpointKey, str]) -> None:
@@ -135,6 +135,12 @@ class IdentityTable:
                 endpoint = f"{_ENDPOINT}{entry.endpoint_id}", key.project_id
                 items[endpoint] = {**_key(*endpoint), "UserId": {"S": key.user_id}, **told}
         await batch_put(self._client, self._table, list(items.values()))
+
+    def _met(self, key: UserKey, entry: DirectoryEntry) -> None:
+        """Keep an entry found in passing, unless a younger one is known: the user's score may go elsewhere by now."""
+        known = self._entries.get(key)
+        if known is None or known.checked_ms < entry.checked_ms:
+            self._entries.put(key, entry)
 
     def _expiry(self) -> dict[str, dict[str, Any]]:
         if not self._ttl_days:

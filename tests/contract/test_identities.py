@@ -124,6 +124,16 @@ def test_who_finds_an_endpoint_has_met_where_its_user_is_written_to(
     assert run(table.get([ANN], fresh)) == {ANN: moved}
 
 
+def test_what_is_met_in_passing_does_not_replace_what_is_younger(make_table: MakeTable, aws_clients: Clients, run: Run):
+    name = make_table("identities")
+    table = IdentityTable(aws_clients.dynamodb, name)
+    moved = DirectoryEntry("mail", "ACTIVE", "EMAIL", ENTRY.checked_ms + 1)
+    run(table.put({ANN: ENTRY}))
+    run(table.put({ANN: moved}))
+    assert run(table.find([PHONE])) == {PHONE: "ann"}  # the row of the endpoint left behind
+    assert run(table.get([ANN], fresh)) == {ANN: moved}
+
+
 def test_another_workers_entry_is_asked_for_only_where_ones_own_is_old(
     make_table: MakeTable, aws_clients: Clients, run: Run
 ):
