@@ -36,12 +36,14 @@ class SenderOptions(msgspec.Struct, frozen=True):
     Attributes:
         linger_s: Longest wait for a batch to fill, for coalescing.
         concurrency: Most calls of one sink in flight.
+        eager: With so many in flight only full batches go out: what waits for a rate limit anyway can still coalesce.
         capacity: Most users in hand per sink; offers beyond it wait.
         remembered: Users per sink whose last published revision is kept.
     """
 
     linger_s: float = 0.25
     concurrency: int = 8
+    eager: int = 4
     capacity: int = 10_000
     remembered: int = 20_000
 
@@ -85,6 +87,7 @@ class Sender:
         self._offered = asyncio.Event()
         self._room = asyncio.Event()
         self._backoff = Backoff(rng, last=RETRY_CAP_S)
+        self._calls = 0
         self._failed_at = 0.0
         self._paused_until = 0.0
 
@@ -117,7 +120,13 @@ class Sender:
             while True:
                 await slots.acquire()
                 batch = await self._collect()
-                calls.create_task(self._send(batch)).add_done_callback(lambda _: slots.release())
+                self._calls += 1
+                calls.create_task(self._send(batch)).add_done_callback(lambda _: self._ended(slots))
+
+    def _ended(self, slots: asyncio.Semaphore) -> None:
+        self._calls -= 1
+        slots.release()
+        self._offered.set()
 
     async def _collect(self) -> list[Pending]:
         """Return the next batch: full, or as large as it got within the linger."""
@@ -129,12 +138,17 @@ class Sender:
             until = self._clock.monotonic() + self._options.linger_s
             while (now := self._clock.monotonic()) < until and self.outbox.ready(now) < self._sink.max_batch:
                 await self._wait(until - now)
+            while self._calls >= self._options.eager and self._ready() < self._sink.max_batch:
+                await self._wait(float("inf"))
             if self._paused_until > self._clock.monotonic():
                 continue
             batch = self.outbox.take(self._sink.max_batch, self._clock.monotonic(), functools.cache(self._held))
             self._changed()
             if batch:
                 return batch
+
+    def _ready(self) -> int:
+        return self.outbox.ready(self._clock.monotonic())
 
     async def _pause(self) -> None:
         while (left := self._paused_until - self._clock.monotonic()) > 0:

@@ -210,6 +210,7 @@ class Verifier:
                     if not watch.ours or not await self._publish(list(current.values()), shard_id):
                         self.doubt(keys[start:])
                         break
+                    await self._read_back(list(current.values()))
 
     async def _publish_until_read(self, changes: Sequence[ScoreChange]) -> None:
         """Publish `changes`; whoever is stored differently by then is in doubt again."""
@@ -217,15 +218,23 @@ class Verifier:
             return
         with self._working():
             await self._publish(changes, "")
-            current = await self._load([change.key for change in changes])
-            differing = [
-                change.key
-                for change in changes
-                if (now := current.get(change.key)) is not None
-                and (now.revision, now.score) != (change.revision, change.score)
-            ]
-            if differing:
-                self.doubt(differing)
+            await self._read_back(changes)
+
+    async def _read_back(self, changes: Sequence[ScoreChange]) -> None:
+        """Doubt whoever is stored differently by now.
+
+        Also where a lease orders what is published: an increment by somebody else leaves `Revision` as it is, so what
+        was read before it, and published after it, would bring the old score back.
+        """
+        current = await self._load([change.key for change in changes])
+        differing = [
+            change.key
+            for change in changes
+            if (now := current.get(change.key)) is not None
+            and (now.revision, now.score) != (change.revision, change.score)
+        ]
+        if differing:
+            self.doubt(differing)
 
     @contextmanager
     def _working(self) -> Iterator[None]:
