@@ -173,3 +173,27 @@ def test_a_requested_reconciliation_runs_by_itself():
         assert world.sinks[0].values[key("a")].revision == 4
 
     run(main())
+
+
+def test_with_enough_calls_in_flight_only_full_batches_go_out():
+    async def main() -> None:
+        sink = MemorySink(max_batch=3)
+        sink.gate.clear()
+        world = World(sink, options=PublishOptions(SenderOptions(linger_s=0.1, concurrency=6, eager=2)))
+        async with world.running() as publisher:
+            for user in ("a", "b", "c", "d"):
+                await publisher.prepare(batch(image(user, 1)))
+                await asyncio.sleep(1)
+            assert [len(call) for call in sink.calls] == [1, 1]  # c and d wait for a call to end
+            await publisher.prepare(batch(image("e", 1)))
+            await asyncio.sleep(1)
+            assert [len(call) for call in sink.calls] == [1, 1, 3]
+            await publisher.prepare(batch(image("f", 1)))
+            await asyncio.sleep(1)
+            assert len(sink.calls) == 3
+            sink.gate.set()
+            await asyncio.sleep(1)
+        assert [len(call) for call in sink.calls] == [1, 1, 3, 1]
+        assert len(sink.values) == 6
+
+    run(main())

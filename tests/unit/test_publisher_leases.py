@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from decimal import Decimal
 
+import msgspec
 import pytest
 
 from service.pipelines.ports import SinkOutcome
 from service.pipelines.publish import PublishOptions
 from service.pipelines.sender import SenderOptions
 from service.scoring.change import ScoreChange
+from service.scoring.fold import ScoreState
 from service.shards.errors import LeaseLostError, LetGoError, TransientError
 from tests.fakes.aio import run
 from tests.fakes.publishing import Scores, World, batch, image, key, publish
@@ -129,6 +131,30 @@ def test_a_successor_publishes_what_it_took_over_once_more_when_the_dead_owner_i
             assert sink.values[key("a")].revision == 3
             await asyncio.sleep(100)
         assert [[c.key.user_id for c in call] for call in sink.calls] == [["a"], ["b"], ["a"]]
+
+    run(main())
+
+
+def test_what_was_taken_over_is_read_back_as_others_may_add_to_it_meanwhile():
+    """An increment by somebody else leaves `Revision` as it is, so nothing but the score itself tells."""
+
+    async def main() -> None:
+        sink = MemorySink()
+        added = Decimal("0.5")
+        scores = Scores(a=3)
+        world = World(sink, scores=scores)
+        async with world.running() as publisher:
+            await publish(publisher, image("a", 3), taken_over=True)
+            state = scores._state
+
+            def with_increment(revision: int) -> ScoreState:
+                found = state(revision)
+                # The first look, long under way, came before the increment.
+                return found if scores.loads < 2 else msgspec.structs.replace(found, score=Decimal(3) + added)
+
+            scores._state = with_increment  # type: ignore[method-assign]
+            await asyncio.sleep(30)
+        assert sink.values[key("a")].score == Decimal(3) + added
 
     run(main())
 
