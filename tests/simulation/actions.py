@@ -275,6 +275,8 @@ async def foreign_increments(world: World) -> None:
 
 async def last_words(world: World) -> None:
     """A worker dies while it tells a sink of a user to whom one more thing happens, and then nothing ever again."""
+    if not world.asked_for:
+        return
     world.quiet += 1
     user = f"quiet {world.quiet}"
     world.put(user)

@@ -73,6 +73,7 @@ class World:
     Attributes:
         trimmed: Whether the score stream has lost changes that nobody had read.
         quiet: Users of whom nothing more will be heard.
+        asked_for: Whether events put from now on are after the start that the workers were given.
         owners: What the identity fallback knows, and from which second on.
         sinks: What each sink holds: revision and score.
     """
@@ -102,6 +103,7 @@ class World:
         self.definitions = first_definitions()
         self.versions = 0
         self.quiet = 0
+        self.asked_for = False
         self.identities: dict[EndpointKey, str] = {}
         self.owners: dict[EndpointKey, tuple[str, float]] = {}
         self.tuning = tuning(rng)
@@ -213,6 +215,7 @@ class World:
             while self.leases["ingest"].leader is None:  # noqa: ASYNC110 - the table tells nobody
                 await asyncio.sleep(0.5)
             await asyncio.sleep(1.0)
+        self.asked_for = True
         left = self.plan.events
         while left:
             burst = min(left, self.rng.choice([1, 5, 15]))
