@@ -29,6 +29,7 @@ from service.pipelines.ports import MAX_COMMITS, Change, Committed, Conflict, Ou
 from service.scoring.event import Rejected
 from service.scoring.fold import Folded, Origin, Scorable, ScoreState, UserKey, fold
 from service.shards.backoff import Backoff
+from service.shards.concurrency import for_each
 from service.shards.errors import TransientError
 from service.shards.ports import Clock
 
@@ -134,18 +135,7 @@ class Committer:
                 changes += self._fold(shard_tag, some, marks, round_)
                 await asyncio.sleep(0)
             self._free(round_.held, round_.settled)
-            chunks = _chunks(changes)
-
-            async def lane() -> None:
-                for chunk in chunks:
-                    await self._write(chunk, round_)
-
-            if len(changes) <= MAX_COMMITS:
-                await lane()
-            else:
-                async with asyncio.TaskGroup() as lanes:
-                    for _ in range(min(self._limit.maximum, -(-len(changes) // MAX_COMMITS))):
-                        lanes.create_task(lane())
+            await for_each(list(_chunks(changes)), lambda chunk: self._write(chunk, round_), self._limit.maximum)
         finally:
             self._free(round_.held, list(round_.held))
             round_.statistics.tell(self._metrics)
