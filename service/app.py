@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import math
 import os
 import random
 import secrets
@@ -61,10 +60,6 @@ T = TypeVar("T")
 FORCED_EXIT = 1
 """Exit code after a second signal, and after a drain that took too long."""
 
-MEND_TIMEOUT_S = 16.0
-"""Longest wait for scores that must be published anew because a lease was lost or seized, and for sink calls in flight,
-a dead worker's too, which last 15 s at most. All are rare; the leases are given back before, so nobody else waits."""
-
 PUBLISH_SHARE = 4
 """Of the bytes in hand, one part in so many is for publishing where a worker does both."""
 
@@ -112,7 +107,7 @@ class Worker:
         self._stop = asyncio.Event()
         self._began = 0.0
         self._drained = True
-        self._leave_by = math.inf
+        self._leave_by: float | None = None
         self.started = asyncio.Event()
         self.server = ObservabilityServer(
             settings.http_host, settings.http_port, self.metrics.registry, self._health, self._ready
@@ -155,12 +150,26 @@ class Worker:
             await asyncio.wait(reading)
             watchdog.cancel()
             if self._parts.publisher is not None:
-                # Scores in doubt are mended before this worker goes: it alone knows of them.
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout_at(min(self._clock.monotonic() + MEND_TIMEOUT_S, self._leave_by)):
-                        await self._parts.publisher.drained()
+                await self._mend(self._parts.publisher)
             for task in beside:
                 task.cancel()
+
+    async def _mend(self, publisher: Publisher) -> None:
+        """Wait for sink calls in flight, a dead worker's too (15 s at most), and for what they may have overwritten.
+
+        It is rare, this worker alone knows of it, and its leases are given back: nobody else waits.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(self._leave_by):
+                await publisher.drained()
+                return
+        self._drained = False
+        log.error(
+            "worker.left_in_doubt",
+            scores=publisher.in_doubt,
+            why="calls of this worker, or of one it took over from, may leave an older score in a sink",
+            remedy="scoring reconcile",
+        )
 
     async def _drain_when_told(self, reading: list[asyncio.Task[None]]) -> None:
         await self._stop.wait()

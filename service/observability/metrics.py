@@ -160,10 +160,9 @@ class Metrics:
         self.sink_stale = self._counter(
             "sink_stale", "Changes never sent because a newer one was published before.", "sink"
         )
-        self.sink_verified = self._counter(
-            "sink_verified", "Scores read and published again because another worker may have written an older one.",
-            "sink",
-        )  # fmt: skip
+        self.scores_restated = self._counter(
+            "scores_restated", "Scores written again, the same but for Revision, as a sink may hold an older one."
+        )
         self.sink_seconds = self._histogram("sink_seconds", "Duration of a sink call.", CALL_BUCKETS, "sink")
         self.sink_errors = self._counter(
             "sink_errors", "Sink calls that failed for now: throttled, transient.", "sink", "kind"

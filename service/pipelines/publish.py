@@ -10,11 +10,11 @@ import msgspec
 
 from service.observability.metrics import Metrics
 from service.pipelines.letters import publish_letter_id
+from service.pipelines.mend import Mender
 from service.pipelines.outbox import Held, Ticket
 from service.pipelines.ports import DeadLetter, DeadLetters, ScoreStore, Sink
 from service.pipelines.retry import retried
 from service.pipelines.sender import STAGE, Sender, SenderOptions
-from service.pipelines.verify import Verifier
 from service.scoring.change import ScoreChange, StreamImage, change_of
 from service.scoring.event import Rejected
 from service.shards.errors import LeaseLostError, LetGoError
@@ -32,13 +32,10 @@ class PublishOptions(msgspec.Struct, frozen=True):
 
     Attributes:
         sender: Those of each sink.
-        call_timeout_s: Longest time a sink call of a dead worker may still take effect; its successor publishes what
-            it took over once more after that.
         reconcile_per_s: Users a reconciliation publishes per second.
     """
 
     sender: SenderOptions = SenderOptions()
-    call_timeout_s: float = 15.0
     reconcile_per_s: float = 100.0
 
 
@@ -89,26 +86,19 @@ class Publisher:
         self._rng = rng
         self._scores = scores
         self._tickets: dict[Ticket, asyncio.Event] = {}  # in the order they came; set when settled
-        self._verifier = Verifier(
-            scores,
-            clock,
-            metrics,
-            rng,
-            call_timeout_s=options.call_timeout_s,
-            reconcile_per_s=options.reconcile_per_s,
-        )
+        self._mender = Mender(scores, clock, metrics, rng, reconcile_per_s=options.reconcile_per_s)
         self._senders = {
-            sink.name: Sender(sink, letters, self._verifier.doubt, still_held, clock, metrics, rng, options.sender)
+            sink.name: Sender(sink, letters, self._mender.doubt, still_held, clock, metrics, rng, options.sender)
             for sink in sinks
         }
-        self._verifier.connect(self._senders)
+        self._mender.connect(self._senders)
 
     async def run(self) -> None:
         """Send until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             for sender in self._senders.values():
                 tasks.create_task(sender.run())
-            tasks.create_task(self._verifier.run())
+            tasks.create_task(self._mender.run())
             tasks.create_task(self._watch_leases())
 
     async def prepare(self, batch: Batch[StreamImage]) -> Prepared:
@@ -116,9 +106,8 @@ class Publisher:
         settled = asyncio.Event()
         ticket = Ticket(batch.stream.name, batch.shard_id, settled.set)
         changes, letters = self._read(batch)
-        self._verifier.note_lost(self._held)
-        if batch.taken_over:
-            self._verifier.watch(batch.shard_id, [change.key for change in changes])
+        if batch.unsettled_until > self._clock.monotonic():
+            await self._mender.watch([change.key for change in changes], batch.unsettled_until)
         self._tickets[ticket] = settled
         try:
             for sender in self._senders.values():
@@ -174,21 +163,28 @@ class Publisher:
         Raises:
             TransientError: From `scan`; what was published so far stays so.
         """
-        return await self._verifier.reconcile(scan)
+        return await self._mender.reconcile(scan)
 
     def request_reconcile(self) -> None:
         """Have `run` publish every stored score: the stream has lost changes (`RecordsTrimmedError`)."""
-        self._verifier.request_reconcile()
+        self._mender.request_reconcile()
+
+    @property
+    def in_doubt(self) -> int:
+        """Users of whom a sink may hold an older score, for all this worker knows, and who are not mended yet."""
+        return self._mender.in_doubt
 
     async def drained(self) -> None:
         """Return when no score is in doubt and no call in flight, ours or a dead worker's, while `run` is running.
 
         Await it, for a while, before the process ends: a call cut off in flight may still take effect, after the
-        next owner of the shard has published a newer score, and nobody would know.
+        next owner of the shard has published a newer score, and nobody would know. Nothing is published from the
+        table any more.
         """
+        self._mender.leave()
         while True:
-            await self._verifier.settled()
-            if not self._verifier.watching and not any(sender.outbox.in_flight for sender in self._senders.values()):
+            await self._mender.settled()
+            if not any(sender.outbox.in_flight for sender in self._senders.values()):
                 return
             await self._clock.sleep(LEASE_CHECK_S)
 
@@ -198,7 +194,6 @@ class Publisher:
             for ticket in [ticket for ticket in self._tickets if ticket.done or not self._held(ticket.shard_id)]:
                 self._tickets.pop(ticket, None)
                 ticket.cancel()
-            self._verifier.note_lost(self._held)
 
     def _read(self, batch: Batch[StreamImage]) -> tuple[list[ScoreChange], list[DeadLetter]]:
         changes: list[ScoreChange] = []

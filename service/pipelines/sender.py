@@ -26,8 +26,9 @@ STAGE = "publish"
 MIN_WAIT_S = 0.001
 """Shortest wait: a shorter one may end before the clock has moved."""
 
-Doubt = Callable[[Sequence[UserKey]], None]
-"""Told of users of whom a sink may now hold an older score than it did before."""
+Doubt = Callable[[Sequence[UserKey], float], None]
+"""Told of users of whom a sink may hold an older score than it did before, and of the monotonic second from which on no
+call may bring that about any more."""
 
 
 class SenderOptions(msgspec.Struct, frozen=True):
@@ -39,6 +40,7 @@ class SenderOptions(msgspec.Struct, frozen=True):
         eager: With so many in flight only full batches go out: what waits for a rate limit anyway can still coalesce.
         capacity: Most users in hand per sink; offers beyond it wait.
         remembered: Users per sink whose last published revision is kept.
+        call_timeout_s: Longest time after it began that a call may still take effect, whatever became of its caller.
     """
 
     linger_s: float = 0.25
@@ -46,6 +48,7 @@ class SenderOptions(msgspec.Struct, frozen=True):
     eager: int = 4
     capacity: int = 10_000
     remembered: int = 20_000
+    call_timeout_s: float = 15.0
 
 
 class Sender:
@@ -165,6 +168,7 @@ class Sender:
 
     async def _send(self, batch: list[Pending]) -> None:
         changes = [pending.change for pending in batch]
+        started = self._clock.monotonic()
         outcomes = await self._call(changes)
         doubtful = self._doubtful(batch, outcomes)
         rejected = [
@@ -188,7 +192,9 @@ class Sender:
                 self._metrics.sink_updates.labels(self._sink.name, label).inc(count)
         self._changed()
         if doubtful:
-            self._doubt(doubtful)
+            # Of a call that is over the effect is there; a request whose answer never came may still be under way.
+            unknown = any(isinstance(outcome, TransientError) for outcome in outcomes)
+            self._doubt(doubtful, started + self._options.call_timeout_s if unknown else self._clock.monotonic())
 
     def _doubtful(self, batch: list[Pending], outcomes: Sequence[SinkOutcome | TransientError]) -> list[UserKey]:
         """Return of whom another worker may have told the sink something newer, or something it does not know of."""

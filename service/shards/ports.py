@@ -205,8 +205,8 @@ class Batch(msgspec.Struct, Generic[P], frozen=True):
         records: At least one.
         deadline: Monotonic seconds after which the lease may be another's, as known when the batch was closed:
             heartbeats move it on meanwhile, and the tail cancels the call when it has really passed.
-        taken_over: Whether the shard was seized from a worker that seemed dead, so recently (`call_timeout`) that
-            a request of that worker may still land.
+        unsettled_until: Monotonic second until which requests of the shard's last owner may still land: it seemed dead,
+            and the shard was seized. Minus infinity where it gave the lease back.
         replayed: Whether some of the records may have been dealt with before: those up to the first time this
             worker was at the tip of the shard since it took it. No clock is asked: clocks jump.
     """
@@ -215,7 +215,7 @@ class Batch(msgspec.Struct, Generic[P], frozen=True):
     shard_id: str
     records: Sequence[Record[P]]
     deadline: float
-    taken_over: bool
+    unsettled_until: float = float("-inf")
     replayed: bool = True
 
 

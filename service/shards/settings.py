@@ -19,7 +19,7 @@ class ShardSettings(msgspec.Struct, frozen=True):
             this long stops.
         max_beat_interval: A heartbeat comes every third of the lease duration, but at least this often.
         call_timeout: A request of a worker that seemed dead may still land for this long after its lease was
-            seized; batches of that time are marked `taken_over`. At least what the adapters' calls take at most.
+            seized (`Batch.unsettled_until`). At least what the adapters' calls take at most.
         batch_max_age: A batch is closed when its first record has waited this long: since it can have come, where the
             shard is read at its tip, else since it was fetched.
         batch_enough: At the tip a batch is closed at this many records, however young it is: more would hardly make

@@ -143,7 +143,7 @@ class Tail(Generic[P, T]):
             self._reading.metrics.forget_shard(self._reading.pipeline, self._lease.shard_id)
 
     async def _prepare(self) -> None:
-        settings, clock, consumer = self._reading.settings, self._reading.clock, self._reading.consumer
+        settings, consumer = self._reading.settings, self._reading.consumer
         sizes = self._reading.metrics.batch_records.labels(self._reading.pipeline)
         while True:
             await self._slots.acquire()
@@ -159,7 +159,7 @@ class Tail(Generic[P, T]):
                 shard_id=self._lease.shard_id,
                 records=records,
                 deadline=self._held.deadline(),
-                taken_over=clock.monotonic() < self._held.seized_at + settings.call_timeout,
+                unsettled_until=self._held.seized_at + settings.call_timeout,
                 replayed=self._reader.may_be_replayed(records[0]),
             )
             prepared = await self._insist("prepare", partial(consumer.prepare, batch))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
 from service.aws.clients import AwsClient, Clients
@@ -15,7 +16,7 @@ from service.observability.metrics import Metrics
 from service.pipelines.ports import MAX_COMMITS, Change, Committed, Conflict, ScoreStore
 from service.scoring.change import ScoreChange
 from service.scoring.event import Reason, Rejected
-from service.scoring.fold import ABSENT, Folded, Origin, Scorable, ScoreState, UserKey, fold, sequence_bytes
+from service.scoring.fold import ABSENT, Folded, Origin, Scorable, ScoreState, UserKey, fold, restated, sequence_bytes
 from tests.fakes.embedded import MakeTable, Run
 from tests.fakes.scores import MemoryScores
 
@@ -169,6 +170,15 @@ def test_an_update_of_a_removed_item_conflicts_with_absence(world: World, run: R
     world.remove(ANN)
     assert commit(world, run, Change(ANN, folded(first.after, "1", SEQUENCE + 1))) == [Conflict(ABSENT)]
     assert stored(world, run) == ABSENT
+
+
+def test_a_score_told_again_keeps_its_points_marks_and_time(world: World, run: Run):
+    commit(world, run, Change(ANN, folded(ABSENT)))
+    before = stored(world, run)
+    again = Change(ANN, restated(before))
+    assert commit(world, run, again) == [Committed()]
+    assert stored(world, run) == msgspec.structs.replace(before, revision=before.revision + 1)
+    assert commit(world, run, again) == [Conflict(stored(world, run))]
 
 
 @pytest.mark.parametrize("score", [Decimal("41.5"), Decimal(-7), None])

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from decimal import Decimal
 
 from service.observability.metrics import Metrics
 from service.pipelines.outbox import Held
-from service.pipelines.ports import Change, DeadLetter, Outcome
+from service.pipelines.ports import COMMITTED, Change, DeadLetter, Outcome
 from service.pipelines.publish import Publisher, PublishOptions
 from service.scoring.change import ScoreChange, StreamImage
 from service.scoring.event import Rejected
@@ -28,10 +29,17 @@ def key(user: str) -> UserKey:
 
 
 class Scores:
-    """`ScoreStore`, of which publishing only reads."""
+    """`ScoreStore` of users whose score is their revision.
+
+    Attributes:
+        restated: Users whose items were written again, in order.
+        answers: Instead of `Committed`, one by one.
+    """
 
     def __init__(self, **revisions: int) -> None:
         self.revisions = dict(revisions)
+        self.restated: list[str] = []
+        self.answers: deque[Outcome] = deque()
         self.loads = 0
 
     async def load(self, keys: Sequence[UserKey]) -> Mapping[UserKey, ScoreState | Rejected]:
@@ -40,7 +48,17 @@ class Scores:
         return {k: self._state(self.revisions.get(k.user_id, 0)) for k in keys}
 
     async def commit(self, changes: Sequence[Change]) -> Sequence[Outcome]:
-        raise NotImplementedError
+        await asyncio.sleep(0.01)
+        outcomes: list[Outcome] = []
+        for change in changes:
+            before, after = change.folded.before, change.folded.after
+            assert (after.score, after.applied, after.updated_ms) == (before.score, before.applied, before.updated_ms)
+            assert (after.revision, change.folded.points) == (before.revision + 1, 0)
+            outcomes.append(self.answers.popleft() if self.answers else COMMITTED)
+            if outcomes[-1] == COMMITTED:
+                self.revisions[change.key.user_id] += 1
+                self.restated.append(change.key.user_id)
+        return outcomes
 
     async def scan(self) -> AsyncIterator[ScoreChange]:
         for user, revision in list(self.revisions.items()):
@@ -103,10 +121,12 @@ def image(user: str, revision: int) -> StreamImage:
     return stream_image(keys, new if revision else None)
 
 
-def batch(*images: StreamImage, shard: str = "s", taken_over: bool = False) -> Batch[StreamImage]:
+def batch(*images: StreamImage, shard: str = "s", unsettled_until: float = float("-inf")) -> Batch[StreamImage]:
     records = [Record(str(index), data, 0, "", 1) for index, data in enumerate(images, 1)]
-    return Batch(STREAM, shard, records, float("inf"), taken_over)
+    return Batch(STREAM, shard, records, float("inf"), unsettled_until)
 
 
-async def publish(publisher: Publisher, *images: StreamImage, shard: str = "s", taken_over: bool = False) -> None:
-    await publisher.commit(await publisher.prepare(batch(*images, shard=shard, taken_over=taken_over)))
+async def publish(
+    publisher: Publisher, *images: StreamImage, shard: str = "s", unsettled_until: float = float("-inf")
+) -> None:
+    await publisher.commit(await publisher.prepare(batch(*images, shard=shard, unsettled_until=unsettled_until)))

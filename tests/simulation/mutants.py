@@ -11,10 +11,10 @@ from unittest import mock
 
 import msgspec
 
-from service.pipelines import commit, ingest, outbox, sender, verify
+from service.pipelines import commit, ingest, mend, outbox, sender
 from service.pipelines.ports import Committed
 from service.scoring import fold as folding
-from service.scoring.fold import Folded, Scorable, ScoreState
+from service.scoring.fold import Folded, Scorable, ScoreState, UserKey
 from service.shards import reign
 from service.shards.errors import LetGoError
 from service.shards.lease import Lease
@@ -123,8 +123,8 @@ def unordered_publishing() -> AbstractContextManager[Any]:
 @contextmanager
 def no_mending() -> Iterator[None]:
     """Nobody looks again after a lease was lost or seized."""
-    nothing = mock.patch.object(verify.Verifier, "doubt", return_value=None)
-    with nothing, mock.patch.object(verify.Verifier, "watch", return_value=None):
+    nothing = mock.patch.object(mend.Mender, "doubt", return_value=None)
+    with nothing, mock.patch.object(mend.Mender, "watch", return_value=None):
         yield
 
 
@@ -182,12 +182,22 @@ def two_in_flight() -> AbstractContextManager[Any]:
 
 def no_doubt() -> AbstractContextManager[Any]:
     """A worker that comes back late does not look at what it may have overwritten."""
-    return mock.patch.object(verify.Verifier, "doubt", return_value=None)
+    return mock.patch.object(mend.Mender, "doubt", return_value=None)
 
 
 def no_watch() -> AbstractContextManager[Any]:
     """A successor does not publish again what a dead worker's last calls may overwrite."""
-    return mock.patch.object(verify.Verifier, "watch", return_value=None)
+    return mock.patch.object(mend.Mender, "watch", return_value=None)
+
+
+def mended_too_soon() -> AbstractContextManager[Any]:
+    """A successor does not wait until no call of the dead worker can take effect any more."""
+
+    async def watch(self: mend.Mender, keys: Sequence[UserKey], until: float) -> None:
+        del until
+        self.doubt(keys, 0.0)
+
+    return mock.patch.object(mend.Mender, "watch", watch)
 
 
 def marks_dropped_too_soon() -> AbstractContextManager[Any]:
@@ -219,7 +229,7 @@ def one_sink_for_all() -> AbstractContextManager[Any]:
 
 def no_reconciliation() -> AbstractContextManager[Any]:
     """Changes that the score stream has lost are passed over without a word."""
-    return mock.patch.object(verify.Verifier, "request_reconcile", return_value=None)
+    return mock.patch.object(mend.Mender, "request_reconcile", return_value=None)
 
 
 MUTANTS: dict[str, Mutant] = {
@@ -238,6 +248,7 @@ MUTANTS: dict[str, Mutant] = {
     "two publishes in flight": two_in_flight,
     "no mending by the late worker": no_doubt,
     "no mending by the successor": no_watch,
+    "mended too soon": mended_too_soon,
     "marks dropped too soon": marks_dropped_too_soon,
     "scores overwritten": scores_overwritten,
     "one sink for all": one_sink_for_all,

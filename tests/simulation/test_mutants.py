@@ -23,6 +23,7 @@ SHOWN_BY = {
     "two publishes in flight": {"two_in_flight", "undrained"},
     "no mending by the late worker": {"unpublished"},
     "no mending by the successor": {"unpublished"},
+    "mended too soon": {"unpublished"},
     "marks dropped too soon": {"over"},
     "scores overwritten": {"under"},
     "one sink for all": {"checkpoint"},

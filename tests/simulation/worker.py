@@ -43,7 +43,8 @@ from tests.simulation.wire import CALL_TIMEOUT, LONGEST_STALE_S, Port, Wire
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-MEND_TIMEOUT_S = CALL_TIMEOUT + 3.0
+DRAIN_TIMEOUT_S = 30.0
+"""The default of `SCORING_DRAIN_TIMEOUT_S`."""
 
 
 class Tuning(msgspec.Struct, frozen=True):
@@ -178,9 +179,11 @@ class SimWorker:
             self.rng,
             PublishOptions(
                 sender=SenderOptions(
-                    linger_s=tuning.linger_s, concurrency=tuning.concurrency, capacity=tuning.capacity
+                    linger_s=tuning.linger_s,
+                    concurrency=tuning.concurrency,
+                    capacity=tuning.capacity,
+                    call_timeout_s=CALL_TIMEOUT,
                 ),
-                call_timeout_s=CALL_TIMEOUT,
             ),
         )
         budget = ByteBudget()
@@ -211,7 +214,7 @@ class SimWorker:
             beside.append(group.create_task(self._drain_when_told()))
             await asyncio.wait(reading)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(MEND_TIMEOUT_S):
+                async with asyncio.timeout(DRAIN_TIMEOUT_S):
                     await publisher.drained()
             for task in beside:
                 task.cancel()

@@ -145,7 +145,7 @@ class World:
             count += len(batch)
             found = [Record(str(self.sequence + n), data, EPOCH_MS, "k", len(data)) for n, data in enumerate(batch)]
             self.sequence += len(batch)
-            given_ = Batch(STREAM, SHARD, found, float("inf"), taken_over=False)
+            given_ = Batch(STREAM, SHARD, found, float("inf"))
             await self.ingest.commit(await self.ingest.prepare(given_))
         return count
 
@@ -252,7 +252,7 @@ def test_every_stream_image_is_published_or_set_aside():
         task = asyncio.create_task(publisher.run())
         for start in range(0, len(images), 500):
             found = [Record(str(start + n), image, 0, "", 1) for n, image in enumerate(images[start : start + 500])]
-            batch = Batch(StreamId("scores", "arn", "tag"), "s", found, float("inf"), taken_over=False)
+            batch = Batch(StreamId("scores", "arn", "tag"), "s", found, float("inf"))
             await publisher.commit(await publisher.prepare(batch))
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -87,7 +87,7 @@ class World:
 
 def batch(*bodies: bytes, first: int = 1, shard: str = "shardId-000000000000", replayed: bool = True) -> Batch[bytes]:
     records = [Record(str(first + n), data, EPOCH_MS, f"key-{n}", len(data)) for n, data in enumerate(bodies)]
-    return Batch(STREAM, shard, records, float("inf"), taken_over=False, replayed=replayed)
+    return Batch(STREAM, shard, records, float("inf"), replayed=replayed)
 
 
 def test_each_kind_of_record_goes_where_it_belongs():

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from decimal import Decimal
 
-import msgspec
 import pytest
 
-from service.pipelines.ports import SinkOutcome
+from service.pipelines import mend
+from service.pipelines.ports import COMMITTED, Conflict, Throttled
 from service.pipelines.publish import PublishOptions
 from service.pipelines.sender import SenderOptions
-from service.scoring.change import ScoreChange
-from service.scoring.fold import ScoreState
+from service.scoring.event import Reason, Rejected
 from service.shards.errors import LeaseLostError, LetGoError, TransientError
 from tests.fakes.aio import run
-from tests.fakes.publishing import Scores, World, batch, image, key, publish
+from tests.fakes.publishing import Scores, World, batch, image, publish
 from tests.fakes.sinks import MemorySink
 
 
@@ -46,12 +44,12 @@ def test_a_batch_nobody_commits_is_dropped_even_when_the_shard_comes_back():
             world.lost.clear()
             sink.decide = fine
             await asyncio.sleep(100)
-        assert all(change.revision == 5 for change in sink.values.values())
+        assert not sink.values
 
     run(main())
 
 
-def test_a_late_publisher_mends_the_old_score_it_wrote():
+def test_a_late_publisher_has_the_score_told_anew_that_it_may_have_overwritten():
     async def main() -> None:
         sink = MemorySink()
         sink.gate.clear()
@@ -61,100 +59,85 @@ def test_a_late_publisher_mends_the_old_score_it_wrote():
             prepared = await publisher.prepare(batch(image("a", 1)))
             await asyncio.sleep(1)  # in flight
             world.lost.add("s")
-            scores.revisions["a"] = 2
-            sink.values[key("a")] = ScoreChange(key("a"), Decimal(2), 2, 0)  # the successor publishes
-            sink.gate.set()  # and the old call lands after it
+            scores.revisions["a"] = 2  # the successor publishes
+            await asyncio.sleep(5)
+            assert scores.restated == []  # not before the old call has landed
+            sink.gate.set()
             with pytest.raises(LeaseLostError):
                 await publisher.commit(prepared)
-            await asyncio.sleep(5)
-        assert sink.values[key("a")].revision == 2
-        assert world.count("sink_verified_total", sink="memory") == 1
+            await asyncio.sleep(0.1)
+            assert scores.restated == ["a"]
+            await asyncio.sleep(60)
+        assert scores.restated == ["a"]
+        assert scores.revisions["a"] == 3
+        assert world.count("scores_restated_total") == 1
 
     run(main())
 
 
-def test_a_late_publisher_goes_on_until_it_reads_what_it_wrote():
-    async def main() -> None:
-        scores = Scores(a=1)
-        sink = MemorySink(delay_s=1)
-
-        def decide(change: ScoreChange) -> SinkOutcome | TransientError:
-            scores.revisions["a"] = min(4, scores.revisions["a"] + 1)  # it changes during every call
-            return fine(change)
-
-        fine, sink.decide = sink.decide, decide
-        world = World(sink, scores=scores)
-        async with world.running() as publisher:
-            await publisher.prepare(batch(image("a", 1)))
-            await asyncio.sleep(0.5)
-            world.lost.add("s")
-            await asyncio.sleep(60)
-            calls = len(sink.calls)
-            await asyncio.sleep(60)
-            assert len(sink.calls) == calls
-        assert sink.values[key("a")].revision == 4
-
-    run(main())
-
-
-def test_a_call_that_failed_outside_its_lease_may_have_written_and_is_mended_too():
+def test_a_call_whose_answer_never_came_may_land_for_a_while_and_is_mended_after_that():
     async def main() -> None:
         sink = MemorySink()
         sink.gate.clear()
-        sink.decide, fine = (lambda _: TransientError("response lost")), sink.decide
+        sink.decide = lambda _: TransientError("response lost")
         world = World(sink, scores=Scores(a=2))
         async with world.running() as publisher:
             await publisher.prepare(batch(image("a", 1)))
             await asyncio.sleep(1)
             world.lost.add("s")
             sink.gate.set()
-            await asyncio.sleep(0.06)
-            sink.decide = fine
-            await asyncio.sleep(60)
-        assert sink.values[key("a")].revision == 2
-
-    run(main())
-
-
-def test_a_successor_publishes_what_it_took_over_once_more_when_the_dead_owner_is_silent():
-    async def main() -> None:
-        sink = MemorySink()
-        world = World(sink, scores=Scores(a=3, b=1))
-        async with world.running() as publisher:
-            await publish(publisher, image("a", 3), taken_over=True)
-            await publish(publisher, image("b", 1))
-            await asyncio.sleep(5)
-            sink.values[key("a")] = ScoreChange(key("a"), Decimal(2), 2, 0)  # the dead owner's last call lands
-            await asyncio.sleep(9)
-            assert sink.values[key("a")].revision == 2
+            await asyncio.sleep(13)
+            assert world.scores.restated == []
             await asyncio.sleep(2)
-            assert sink.values[key("a")].revision == 3
-            await asyncio.sleep(100)
-        assert [[c.key.user_id for c in call] for call in sink.calls] == [["a"], ["b"], ["a"]]
+            assert world.scores.restated == ["a"]
 
     run(main())
 
 
-def test_what_was_taken_over_is_read_back_as_others_may_add_to_it_meanwhile():
-    """An increment by somebody else leaves `Revision` as it is, so nothing but the score itself tells."""
+def test_somebody_elses_write_is_as_good_and_what_the_table_throttles_is_tried_again():
+    async def main() -> None:
+        scores = Scores(a=2, b=1, c=1, d=1)
+        scores.answers.extend([Throttled(), Conflict(None), Rejected(Reason.SCORE_REFUSED, "too large"), COMMITTED])
+        world = World(scores=scores)
+        async with world.running() as publisher:
+            users = [image(user, 1) for user in ("a", "b", "c", "d", "removed")]
+            await publish(publisher, *users, unsettled_until=1.0)
+            await asyncio.sleep(5)
+            assert scores.restated == ["d", "a"]
+            assert publisher.in_doubt == 0
+
+    run(main())
+
+
+def test_a_successor_has_what_it_took_over_told_once_more_when_the_dead_owner_is_silent():
+    async def main() -> None:
+        world = World(scores=Scores(a=3, b=1))
+        async with world.running() as publisher:
+            await publish(publisher, image("a", 3), unsettled_until=15.0)
+            await publish(publisher, image("b", 1))
+            await asyncio.sleep(14)
+            assert world.scores.restated == []
+            await asyncio.sleep(2)
+            await publish(publisher, image("b", 2), unsettled_until=15.0)  # comes after all calls of the dead
+            await asyncio.sleep(100)
+        assert world.scores.restated == ["a"]
+
+    run(main())
+
+
+def test_more_than_can_be_watched_waits(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(mend, "MAX_WATCHED", 1)
 
     async def main() -> None:
-        sink = MemorySink()
-        added = Decimal("0.5")
-        scores = Scores(a=3)
-        world = World(sink, scores=scores)
+        world = World(scores=Scores(a=1, b=1, c=1))
         async with world.running() as publisher:
-            await publish(publisher, image("a", 3), taken_over=True)
-            state = scores._state
-
-            def with_increment(revision: int) -> ScoreState:
-                found = state(revision)
-                # The first look, long under way, came before the increment.
-                return found if scores.loads < 2 else msgspec.structs.replace(found, score=Decimal(3) + added)
-
-            scores._state = with_increment  # type: ignore[method-assign]
-            await asyncio.sleep(30)
-        assert sink.values[key("a")].score == Decimal(3) + added
+            await publish(publisher, image("a", 1), image("b", 1), unsettled_until=15.0)
+            waiting = asyncio.create_task(publish(publisher, image("c", 1), unsettled_until=15.5))
+            await asyncio.sleep(14)
+            assert not waiting.done()
+            await waiting
+            await asyncio.sleep(5)
+        assert sorted(world.scores.restated) == ["a", "b", "c"]
 
     run(main())
 
@@ -165,12 +148,12 @@ def test_what_was_taken_over_is_mended_even_when_the_shard_has_ended_or_was_hand
         sink = MemorySink()
         world = World(sink, scores=Scores(a=3))
         async with world.running() as publisher:
-            await publish(publisher, image("a", 3), taken_over=True)
+            await publish(publisher, image("a", 3), unsettled_until=15.0)
             world.lost.add("s")
-            await asyncio.sleep(5)
-            sink.values[key("a")] = ScoreChange(key("a"), Decimal(2), 2, 0)  # the dead owner's last call lands
-            await (publisher.drained() if leaving else asyncio.sleep(11))
-        assert sink.values[key("a")].revision == 3
+            sink.decide = lambda _: TransientError("down")  # no sink is needed for it
+            await (publisher.drained() if leaving else asyncio.sleep(16))
+            assert asyncio.get_running_loop().time() > 15
+        assert world.scores.restated == ["a"]
 
     run(main())
 
@@ -178,7 +161,7 @@ def test_what_was_taken_over_is_mended_even_when_the_shard_has_ended_or_was_hand
 def test_a_leaving_worker_waits_for_the_calls_it_has_in_flight():
     async def main() -> None:
         sink = MemorySink(delay_s=5)
-        world = World(sink)
+        world = World(sink, scores=Scores(a=2))
         async with world.running() as publisher:
             batch_ = await publisher.prepare(batch(image("a", 1)))
             await asyncio.sleep(1)
@@ -186,9 +169,27 @@ def test_a_leaving_worker_waits_for_the_calls_it_has_in_flight():
             with pytest.raises(LeaseLostError):
                 await publisher.commit(batch_)
             assert sink.flying == 1
-            world.scores.revisions["a"] = 2
             await publisher.drained()
-        assert sink.values[key("a")].revision == 2
+        assert world.scores.restated == ["a"]
+
+    run(main())
+
+
+def test_a_leaving_worker_ends_its_reconciliation_and_mends_what_that_may_have_overwritten():
+    async def main() -> None:
+        sink = MemorySink(delay_s=2)
+        scores = Scores(**{f"u{n}": 1 for n in range(300)})
+        world = World(sink, scores=scores)
+        async with world.running() as publisher:
+            publisher.request_reconcile()
+            await asyncio.sleep(1)
+            scores.revisions["u7"] = 2
+            sink.decide = lambda _: TransientError("down")
+            await publisher.drained()
+            calls = len(sink.calls)
+            await asyncio.sleep(60)
+            assert len(sink.calls) == calls
+        assert sorted(set(scores.restated)) == sorted(f"u{n}" for n in range(100))
 
     run(main())
 
@@ -215,10 +216,10 @@ def test_a_shard_handed_over_waits_for_its_calls_in_flight_and_leaves_what_is_no
     run(main())
 
 
-def test_a_call_that_fails_while_its_shard_is_handed_over_is_not_repeated_but_looked_into():
+def test_a_call_that_fails_while_its_shard_is_handed_over_is_not_repeated_but_mended():
     async def main() -> None:
         sink = MemorySink(delay_s=2)
-        fine, sink.decide = sink.decide, (lambda _: TransientError("the answer was lost"))
+        sink.decide = lambda _: TransientError("the answer was lost")
         world = World(sink, scores=Scores(a=1))
         async with world.running() as publisher:
             prepared = await publisher.prepare(batch(image("a", 1)))
@@ -226,11 +227,10 @@ def test_a_call_that_fails_while_its_shard_is_handed_over_is_not_repeated_but_lo
             await publisher.let_go("s")
             with pytest.raises(LetGoError):
                 await publisher.commit(prepared)
-            sink.decide = fine
             world.lost.add("s")
-            world.scores.revisions["a"] = 2  # what the next owner publishes may have come before the lost call
             await publisher.drained()
-        assert sink.values[key("a")].revision == 2
+        assert len(sink.calls) == 1
+        assert world.scores.restated == ["a"]
 
     run(main())
 

@@ -241,7 +241,7 @@ def test_a_lease_written_by_another_is_lost_and_nothing_of_it_is_checkpointed():
     run(story())
 
 
-def test_only_the_first_batches_after_a_seizure_say_so():
+def test_batches_of_a_seized_shard_say_until_when_calls_of_its_last_owner_may_land():
     async def story() -> None:
         async with World(FakeStream(1)) as world:
             dead = world.start("a")
@@ -250,13 +250,12 @@ def test_only_the_first_batches_after_a_seizure_say_so():
             await asyncio.sleep(2)
             dead.kill()
             await world.until(lambda: world.workers[1].shards == (FIRST,), within=20)
+            seized_at = asyncio.get_running_loop().time()
             for number in range(20):
                 world.stream.put(FIRST, number)
                 await asyncio.sleep(1)
-            flags = [done.batch.taken_over for done in world.committed]
-            assert flags[0] is True
-            assert flags[-1] is False
-            assert sorted(flags, reverse=True) == flags
+            (until,) = {done.batch.unsettled_until for done in world.committed}
+            assert until == pytest.approx(seized_at + ShardSettings().call_timeout, abs=0.5)
 
     run(story())
 

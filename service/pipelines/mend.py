@@ -1,0 +1,247 @@
+"""Scores a sink may hold an older value of, mended: another worker may have written them late, or the stream lost them.
+
+A sink has no compare-and-set, so a worker that was paused may write an old score after its successor wrote a
+newer one (deploy/decisions/0003). Once no such call can take effect any more, the score's item is written again, the
+same but for `Revision`: so its stream brings it anew, to whoever holds its shard then, in order with all that comes
+later. That is durable with one write, needs no lease and no sink, and so outlives the worker that found the doubt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+
+import structlog
+
+from service.observability.metrics import Metrics
+from service.pipelines.outbox import Ticket
+from service.pipelines.ports import MAX_COMMITS, Change, ScoreStore, Throttled
+from service.pipelines.retry import retried
+from service.pipelines.sender import MIN_WAIT_S, Sender
+from service.scoring.change import ScoreChange
+from service.scoring.event import Rejected
+from service.scoring.fold import ScoreState, UserKey, restated
+from service.shards.ports import Clock
+
+CHUNK = 100
+"""Users a reconciliation reads and publishes at a time: what one BatchGetItem returns, and one sink call takes."""
+
+MAX_WATCHED = 100_000
+"""Users of seized shards of which a worker keeps track; with more, what such shards bring waits."""
+
+THROTTLED_WAIT_S = 1.0
+"""Wait before what the table throttled is tried again."""
+
+log = structlog.get_logger(__name__)
+
+
+class Mender:
+    """See the module.
+
+    Args:
+        scores: The score table.
+        clock: Time.
+        metrics: The catalogue.
+        rng: For jitter.
+        reconcile_per_s: Users a reconciliation publishes per second.
+    """
+
+    def __init__(
+        self,
+        scores: ScoreStore,
+        clock: Clock,
+        metrics: Metrics,
+        rng: random.Random,
+        *,
+        reconcile_per_s: float,
+    ) -> None:
+        self._senders: Mapping[str, Sender] = {}
+        self._scores = scores
+        self._clock = clock
+        self._metrics = metrics
+        self._rng = rng
+        self._reconcile_per_s = reconcile_per_s
+        self._doubts: dict[float, dict[UserKey, None]] = {}  # by the second from which on they may be mended
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._at_work = 0
+        self._reconcile_wanted = asyncio.Event()
+        self._leaving = False
+        self._published: Ticket | None = None
+
+    def connect(self, senders: Mapping[str, Sender]) -> None:
+        """Set whom a reconciliation publishes through, by sink name."""
+        self._senders = senders
+
+    @property
+    def in_doubt(self) -> int:
+        """Users waiting to be mended."""
+        return sum(len(keys) for keys in self._doubts.values())
+
+    def doubt(self, keys: Iterable[UserKey], due: float) -> None:
+        """Have the scores of `keys` told anew, from `due` (monotonic seconds) on: older ones may land until then."""
+        self._doubts.setdefault(due, {}).update(dict.fromkeys(keys))
+        self._idle.clear()
+        self._wake.set()
+
+    async def watch(self, keys: Sequence[UserKey], until: float) -> None:
+        """`doubt` what a seized shard brought while calls of its last owner may land; waits while that is too much."""
+        while self.in_doubt > MAX_WATCHED:
+            self._room.clear()
+            await self._room.wait()
+        self.doubt(keys, until)
+
+    def request_reconcile(self) -> None:
+        """Publish every stored score, soon; once, however often it is asked for before that begins."""
+        self._reconcile_wanted.set()
+
+    async def settled(self) -> None:
+        """Return when nobody is in doubt, and nothing is being published that no lease keeps in order."""
+        await self._idle.wait()
+
+    def leave(self) -> None:
+        """End a reconciliation: what is in flight is waited for."""
+        self._leaving = True
+        if self._published is not None:
+            for sender in self._senders.values():
+                sender.let_go(self._published)
+
+    async def run(self) -> None:
+        """Mend and reconcile until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._run_mending())
+            tasks.create_task(self._run_reconciliation())
+
+    async def reconcile(self, scan: AsyncIterator[ScoreChange]) -> int:
+        """Publish every score of `scan` at a limited rate; return how many, once whoever changed meanwhile is mended.
+
+        Raises:
+            TransientError: From `scan`; what was published so far stays so.
+        """
+        count = 0
+        chunk: list[ScoreChange] = []
+        async for change in scan:
+            if change.is_removal:
+                continue
+            chunk.append(change)
+            if len(chunk) == CHUNK:
+                count += await self._reconcile_chunk(chunk)
+                chunk = []
+        count += await self._reconcile_chunk(chunk)
+        await self.settled()
+        return count
+
+    async def _reconcile_chunk(self, changes: list[ScoreChange]) -> int:
+        if not changes or self._leaving:
+            return 0
+        started = self._clock.monotonic()
+        with self._working():
+            await self._publish(changes)
+            await self._compare(changes)
+        spent = self._clock.monotonic() - started
+        await self._clock.sleep(max(0.0, len(changes) / self._reconcile_per_s - spent))
+        return len(changes)
+
+    async def _publish(self, changes: Sequence[ScoreChange]) -> None:
+        """Return once every sink has `changes`, or newer ones, or this worker leaves."""
+        settled = asyncio.Event()
+        ticket = self._published = Ticket("", "", settled.set)
+        for sender in self._senders.values():
+            await sender.offer(changes, ticket)
+        ticket.offered()
+        if self._leaving:
+            self.leave()
+        await settled.wait()
+        self._published = None
+
+    async def _compare(self, changes: Sequence[ScoreChange]) -> None:
+        """Doubt whoever is stored differently by now: no lease ordered what was published with what came meanwhile.
+
+        The score is compared too: an increment by somebody else leaves `Revision` as it is.
+        """
+        stored = await retried(lambda: self._scores.load([change.key for change in changes]), self._clock, self._rng)
+        differing = [
+            change.key
+            for change in changes
+            if isinstance(now := stored.get(change.key), ScoreState)
+            and now.score is not None
+            and (now.revision, now.score) != (change.revision, change.score)
+        ]
+        if differing:
+            self.doubt(differing, self._clock.monotonic())
+
+    async def _run_reconciliation(self) -> None:
+        while True:
+            await self._reconcile_wanted.wait()
+            self._reconcile_wanted.clear()
+            await retried(lambda: self.reconcile(self._scores.scan()), self._clock, self._rng)
+
+    async def _run_mending(self) -> None:
+        while True:
+            self._wake.clear()
+            keys = self._take_due()
+            if keys:
+                with self._working():
+                    throttled = await self._restate(keys)
+                    if throttled:
+                        self.doubt(throttled, self._clock.monotonic() + THROTTLED_WAIT_S)
+                self._room.set()
+            else:
+                await self._wait()
+
+    def _take_due(self) -> list[UserKey]:
+        due = min(self._doubts, default=float("inf"))
+        if due > self._clock.monotonic():
+            return []
+        group = self._doubts[due]
+        keys = list(islice(group, MAX_COMMITS))
+        for key in keys:
+            del group[key]
+        if not group:
+            del self._doubts[due]
+        return keys
+
+    async def _wait(self) -> None:
+        due = min(self._doubts, default=None)
+        try:
+            async with asyncio.timeout(None if due is None else max(due - self._clock.monotonic(), MIN_WAIT_S)):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    async def _restate(self, keys: Sequence[UserKey]) -> list[UserKey]:
+        """Write up to `MAX_COMMITS` scores as they are, under their next `Revision`; return whom the table throttled.
+
+        Where somebody else writes first, that is as good: their change is told from now on.
+        """
+        stored = await retried(lambda: self._scores.load(keys), self._clock, self._rng)
+        changes = [
+            Change(key, restated(state))
+            for key, state in stored.items()
+            if isinstance(state, ScoreState) and state.score is not None
+        ]
+        if not changes:
+            return []
+        outcomes = await retried(lambda: self._scores.commit(changes), self._clock, self._rng)
+        refused = [outcome for outcome in outcomes if isinstance(outcome, Rejected)]
+        if refused:
+            log.error("mend.refused", scores=len(refused), why=refused[0].detail, remedy="scoring reconcile")
+        throttled = [c.key for c, outcome in zip(changes, outcomes, strict=True) if isinstance(outcome, Throttled)]
+        self._metrics.scores_restated.inc(len(changes) - len(refused) - len(throttled))
+        return throttled
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        self._at_work += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._at_work -= 1
+            if not self._at_work and not self._doubts:
+                self._idle.set()
