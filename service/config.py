@@ -140,7 +140,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 5000
     poll_max_ms: Annotated[int, About("Longest pause between reads of an idle shard.", ge=200, le=60_000)] = 1000
     read_budget_mib: Annotated[
-        int, About("Records in hand, of all shards together, before reading pauses.", ge=4, le=65_536)
+        int, About("Records in hand, of all shards, before reading pauses; a quarter for publishing.", ge=4, le=65_536)
     ] = 16
     commit_concurrency_max: Annotated[
         int, About("Most writes of 25 scores in flight; throttling lowers it by itself.", ge=1, le=256)

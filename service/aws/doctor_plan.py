@@ -164,11 +164,13 @@ def trials(wanted: Wanted) -> list[Trial]:
         _statement("Insert", names.dead_letters, f"INSERT INTO \"{names.dead_letters}\" VALUE {{'NoKey': ?}}", [PROBE],
                    "ValidationError", "ValidationException"),
     ]  # fmt: skip
+    change = f'UPDATE "{names.scores}" SET Revision = 0 WHERE UserId = ? AND PinpointProjectId = ?'  # noqa: S608
+    tried.append(
+        _statement("Update", names.scores, f"{change} AND Revision = 0", [PROBE, PROBE], "ConditionalCheckFailed")
+    )
     if wanted.ingests:
-        change = f'UPDATE "{names.scores}" SET Revision = 0 WHERE UserId = ? AND PinpointProjectId = ?'  # noqa: S608
         tried += [
             _dynamodb("Scan", "scan", names.definitions, Limit=1),
-            _statement("Update", names.scores, f"{change} AND Revision = 0", [PROBE, PROBE], "ConditionalCheckFailed"),
             _statement("Insert", names.scores, f"INSERT INTO \"{names.scores}\" VALUE {{'NoKey': ?}}", [PROBE],
                        "ValidationError", "ValidationException"),
         ]  # fmt: skip

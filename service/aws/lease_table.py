@@ -199,6 +199,8 @@ class LeaseTable:
             item["parentShardId"] = {"SS": list(lease.parents)}
         if lease.children:
             item["childShardIds"] = {"SS": list(lease.children)}
+        if lease.unsettled:
+            item["unsettled"] = {"BOOL": True}
         return item
 
     async def _get(self, name: str) -> Item | None:
@@ -274,6 +276,7 @@ def _lease(shard_id: str, item: Item) -> Lease:
         owner_switches=_int(item, "ownerSwitchesSinceCheckpoint"),
         ended_ms=_int(item, "endedAt"),
         checkpoint_ms=_int(item, "checkpointedAt"),
+        unsettled=item.get("unsettled", {}).get("BOOL", False),
     )
 
 

@@ -81,6 +81,8 @@ class _Texts(msgspec.Struct, frozen=True):
     first: str
     adopt: str
     adopt_first: str
+    restate: str
+    restate_foreign: str
 
 
 @lru_cache(8)
@@ -88,6 +90,7 @@ def _texts(table: str) -> _Texts:
     to = "SET Revision = ? SET Applied = ? SET UpdatedAt = ? WHERE UserId = ? AND PinpointProjectId = ?"
     added = f'UPDATE "{table}" SET Score = Score + ? {to}'  # noqa: S608 - a table's name is no parameter
     first = f'UPDATE "{table}" SET Score = ? {to}'  # noqa: S608 - likewise
+    again = f'UPDATE "{table}" SET Revision = ? WHERE UserId = ? AND PinpointProjectId = ?'  # noqa: S608 - likewise
     return _Texts(
         insert=f"""INSERT INTO "{table}" VALUE {{'UserId': ?, 'PinpointProjectId': ?, 'Score': ?, """
         "'Revision': ?, 'Applied': ?, 'UpdatedAt': ?}",
@@ -95,6 +98,8 @@ def _texts(table: str) -> _Texts:
         first=f"{first} AND Revision = ? AND Score IS MISSING",
         adopt=f"{added} AND Revision IS MISSING",
         adopt_first=f"{first} AND Revision IS MISSING AND Score IS MISSING",
+        restate=f"{again} AND Revision = ?",
+        restate_foreign=f"{again} AND Revision IS MISSING",
     )
 
 
@@ -119,6 +124,15 @@ def statement(table: str, change: Change) -> dict[str, Any]:
         case Origin.FOREIGN:
             text = texts.adopt_first if before.score is None else texts.adopt
     return _statement(text, [_number(folded.points), revision, marks, updated_ms, user, project, *expected])
+
+
+def restatement(table: str, key: UserKey, state: ScoreState) -> dict[str, Any]:
+    """Return the statement that gives an item its next `Revision`, and changes nothing else."""
+    texts = _texts(table)
+    parameters = [{"N": str(state.revision + 1)}, {"S": key.user_id}, {"S": key.project_id}]
+    if state.origin is Origin.FOREIGN:
+        return _statement(texts.restate_foreign, parameters)
+    return _statement(texts.restate, [*parameters, {"N": str(state.revision)}])
 
 
 def _number(value: Decimal) -> dict[str, str]:

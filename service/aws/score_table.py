@@ -11,7 +11,7 @@ import structlog
 from service.aws.calls import MAX_ROUNDS, batch_get, pause
 from service.aws.clients import AwsClient
 from service.aws.errors import AwsSetupError, translated
-from service.aws.score_item import ATTRIBUTES, key_item, key_of, state_of, statement
+from service.aws.score_item import ATTRIBUTES, key_item, key_of, restatement, state_of, statement
 from service.observability.metrics import Metrics
 from service.pipelines.ports import COMMITTED, MAX_COMMITS, Change, Conflict, Outcome, Throttled
 from service.scoring.change import ScoreChange, change_of
@@ -67,17 +67,26 @@ class ScoreTable:
             ValueError: More than `MAX_COMMITS` changes, or two of one user: DynamoDB refuses such a call whole.
             AwsSetupError: The table does not exist, or writing it is not allowed.
         """
-        if len(changes) > MAX_COMMITS:
-            raise ValueError(f"{len(changes)} changes in one commit; at most {MAX_COMMITS}")
         if len({change.key for change in changes}) < len(changes):
             raise ValueError("two changes of one user in one commit")
-        if not changes:
+        return await self._execute([statement(self._table, change) for change in changes])
+
+    async def restate(self, states: Mapping[UserKey, ScoreState]) -> Sequence[Outcome]:
+        """Give items their next `Revision`; see `ScoreStore.restate`.
+
+        Raises:
+            ValueError: More than `MAX_COMMITS`.
+            AwsSetupError: The table does not exist, or writing it is not allowed.
+        """
+        return await self._execute([restatement(self._table, key, state) for key, state in states.items()])
+
+    async def _execute(self, statements: Sequence[Mapping[str, Any]]) -> Sequence[Outcome]:
+        if len(statements) > MAX_COMMITS:
+            raise ValueError(f"{len(statements)} changes in one commit; at most {MAX_COMMITS}")
+        if not statements:
             return []
         with translated(self._what):
-            answer = await self._client.batch_execute_statement(
-                Statements=[statement(self._table, change) for change in changes],
-                ReturnConsumedCapacity="TOTAL",
-            )
+            answer = await self._client.batch_execute_statement(Statements=statements, ReturnConsumedCapacity="TOTAL")
         self._metrics.write_units.inc(sum(each.get("CapacityUnits", 0) for each in answer.get("ConsumedCapacity", ())))
         return [
             self._outcome(response["Error"]) if "Error" in response else COMMITTED for response in answer["Responses"]

@@ -110,7 +110,7 @@ def explain(error: BaseException) -> click.ClickException:
         case ModuleNotFoundError() if (error.name or "").split(".")[0] in ("ministack", "service"):
             return Failure(
                 f"this command needs {error.name}, which is not installed",
-                remedy='install the extra: pip install "engagement-scoring[local]"',
+                remedy="install the extra in a clone of the repository: pip install '.[local]'",
             )
     return Failure(
         f"{type(error).__name__}: {error}", "this is a fault of the program", "SCORING_LOG_LEVEL=debug shows where"

@@ -50,8 +50,8 @@ class Emulator(LoopbackServer):
         """
         if find_spec("ministack") is None:
             raise EmulatorMissingError(
-                "the embedded AWS is not installed: run `pip install 'engagement-scoring[local]'` "
-                "(in a clone of the repository `make demo` does)"
+                "the embedded AWS is not installed: in a clone of the repository run `pip install '.[local]'` "
+                "(`make demo` does)"
             )
         self._scratch = tempfile.TemporaryDirectory(prefix="scoring-aws-", ignore_cleanup_errors=True)
         super().start()

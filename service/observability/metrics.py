@@ -87,8 +87,7 @@ class Metrics:
         self.batch_records = self._histogram("batch_records", "Records per batch.", COUNT_BUCKETS, "pipeline")
         self.stage_seconds = self._histogram(
             "stage_seconds",
-            "Time a batch spends in a stage: fetch, decode, identify, load, commit, dead_letter, learn, "
-            "checkpoint, publish.",
+            "Time a batch spends in a stage: fetch, decode, identify, commit, dead_letter, learn, checkpoint, publish.",
             CALL_BUCKETS,
             "pipeline",
             "stage",
@@ -162,6 +161,10 @@ class Metrics:
         )
         self.scores_restated = self._counter(
             "scores_restated", "Scores written again, the same but for Revision, as a sink may hold an older one."
+        )
+        self.scores_in_doubt = self._gauge(
+            "scores_in_doubt",
+            "Scores that a sink may hold an older value of, for all this worker knows; not yet mended.",
         )
         self.sink_seconds = self._histogram("sink_seconds", "Duration of a sink call.", CALL_BUCKETS, "sink")
         self.sink_errors = self._counter(
@@ -240,6 +243,12 @@ class Metrics:
             return "all"
         self._shards.add(key)
         return shard_id
+
+    def no_longer_leading(self, pipeline: str) -> None:
+        """Remove what only a leader knows: another knows better by now."""
+        self.leading.labels(pipeline).set(0)
+        for metric in (self.leases, self.members):
+            metric.remove_by_labels({"pipeline": pipeline})
 
     def forget_shard(self, pipeline: str, shard_id: str) -> None:
         """Remove the series of a shard that is no longer this worker's: a stale lag is a lie."""

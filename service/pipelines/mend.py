@@ -18,12 +18,14 @@ import structlog
 
 from service.observability.metrics import Metrics
 from service.pipelines.outbox import Ticket
-from service.pipelines.ports import MAX_COMMITS, Change, ScoreStore, Throttled
+from service.pipelines.ports import COMMITTED, MAX_COMMITS, ScoreStore, Throttled
 from service.pipelines.retry import retried
 from service.pipelines.sender import MIN_WAIT_S, Sender
 from service.scoring.change import ScoreChange
 from service.scoring.event import Rejected
-from service.scoring.fold import ScoreState, UserKey, restated
+from service.scoring.fold import ScoreState, UserKey
+from service.shards.backoff import Backoff
+from service.shards.errors import TransientError
 from service.shards.ports import Clock
 
 CHUNK = 100
@@ -32,8 +34,8 @@ CHUNK = 100
 MAX_WATCHED = 100_000
 """Users of seized shards of which a worker keeps track; with more, what such shards bring waits."""
 
-THROTTLED_WAIT_S = 1.0
-"""Wait before what the table throttled is tried again."""
+BACKOFF_FIRST_S, BACKOFF_LAST_S = 0.5, 20.0
+"""Range of the ceiling of a wait after the table throttled: scoring needs it more."""
 
 log = structlog.get_logger(__name__)
 
@@ -64,7 +66,9 @@ class Mender:
         self._metrics = metrics
         self._rng = rng
         self._reconcile_per_s = reconcile_per_s
-        self._doubts: dict[float, dict[UserKey, None]] = {}  # by the second from which on they may be mended
+        # When each may be mended; ordered by when it was last doubted, which is as good within one call's longest time.
+        self._doubts: dict[UserKey, float] = {}
+        self._in_hand = 0
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._idle = asyncio.Event()
@@ -80,18 +84,24 @@ class Mender:
 
     @property
     def in_doubt(self) -> int:
-        """Users waiting to be mended."""
-        return sum(len(keys) for keys in self._doubts.values())
+        """Users who wait to be mended, or are being mended."""
+        return len(self._doubts) + self._in_hand
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody is in doubt, and nothing is being published that no lease keeps in order."""
+        return not self._doubts and not self._at_work
 
     def doubt(self, keys: Iterable[UserKey], due: float) -> None:
         """Have the scores of `keys` told anew, from `due` (monotonic seconds) on: older ones may land until then."""
-        self._doubts.setdefault(due, {}).update(dict.fromkeys(keys))
-        self._idle.clear()
+        for key in keys:
+            self._doubts[key] = max(due, self._doubts.pop(key, due))
+        self._noted()
         self._wake.set()
 
     async def watch(self, keys: Sequence[UserKey], until: float) -> None:
         """`doubt` what a seized shard brought while calls of its last owner may land; waits while that is too much."""
-        while self.in_doubt > MAX_WATCHED:
+        while len(self._doubts) > MAX_WATCHED:
             self._room.clear()
             await self._room.wait()
         self.doubt(keys, until)
@@ -101,7 +111,7 @@ class Mender:
         self._reconcile_wanted.set()
 
     async def settled(self) -> None:
-        """Return when nobody is in doubt, and nothing is being published that no lease keeps in order."""
+        """Return once `idle`; by the time the caller runs, it may be so no longer."""
         await self._idle.wait()
 
     def leave(self) -> None:
@@ -125,19 +135,27 @@ class Mender:
         """
         count = 0
         chunk: list[ScoreChange] = []
-        async for change in scan:
-            if change.is_removal:
-                continue
-            chunk.append(change)
-            if len(chunk) == CHUNK:
+        try:
+            async for change in scan:
+                if self._leaving:
+                    log.warning("reconcile.cut_short", published=count, remedy="scoring reconcile")
+                    break
+                if change.is_removal:
+                    continue
+                chunk.append(change)
+                if len(chunk) == CHUNK:
+                    count += await self._reconcile_chunk(chunk)
+                    chunk = []
+            else:
                 count += await self._reconcile_chunk(chunk)
-                chunk = []
-        count += await self._reconcile_chunk(chunk)
+        except TransientError:
+            await self.settled()
+            raise
         await self.settled()
         return count
 
     async def _reconcile_chunk(self, changes: list[ScoreChange]) -> int:
-        if not changes or self._leaving:
+        if not changes:
             return 0
         started = self._clock.monotonic()
         with self._working():
@@ -164,16 +182,19 @@ class Mender:
 
         The score is compared too: an increment by somebody else leaves `Revision` as it is.
         """
-        stored = await retried(lambda: self._scores.load([change.key for change in changes]), self._clock, self._rng)
+        stored = await self._load([change.key for change in changes])
         differing = [
             change.key
             for change in changes
-            if isinstance(now := stored.get(change.key), ScoreState)
-            and now.score is not None
+            if (now := stored.get(change.key)) is not None
             and (now.revision, now.score) != (change.revision, change.score)
         ]
-        if differing:
-            self.doubt(differing, self._clock.monotonic())
+        self.doubt(differing, self._clock.monotonic())
+
+    async def _load(self, keys: Sequence[UserKey]) -> dict[UserKey, ScoreState]:
+        """Return what is stored, as far as there is a score to tell."""
+        states = await retried(lambda: self._scores.load(keys), self._clock, self._rng)
+        return {key: s for key, s in states.items() if isinstance(s, ScoreState) and s.score is not None}
 
     async def _run_reconciliation(self) -> None:
         while True:
@@ -182,32 +203,32 @@ class Mender:
             await retried(lambda: self.reconcile(self._scores.scan()), self._clock, self._rng)
 
     async def _run_mending(self) -> None:
+        backoff = Backoff(self._rng, first=BACKOFF_FIRST_S, last=BACKOFF_LAST_S)
         while True:
             self._wake.clear()
-            keys = self._take_due()
-            if keys:
-                with self._working():
-                    throttled = await self._restate(keys)
-                    if throttled:
-                        self.doubt(throttled, self._clock.monotonic() + THROTTLED_WAIT_S)
-                self._room.set()
-            else:
+            now = self._clock.monotonic()
+            due = list(islice((key for key, at in self._next() if at <= now), MAX_COMMITS))
+            if not due:
                 await self._wait()
+                continue
+            with self._working():
+                self._in_hand = len(due)
+                for key in due:
+                    del self._doubts[key]
+                throttled = await self._restate(due)
+                self._in_hand = 0
+                self.doubt(throttled, now)
+            self._room.set()
+            if throttled:
+                await self._clock.sleep(backoff.failed())
+            else:
+                backoff.succeeded()
 
-    def _take_due(self) -> list[UserKey]:
-        due = min(self._doubts, default=float("inf"))
-        if due > self._clock.monotonic():
-            return []
-        group = self._doubts[due]
-        keys = list(islice(group, MAX_COMMITS))
-        for key in keys:
-            del group[key]
-        if not group:
-            del self._doubts[due]
-        return keys
+    def _next(self) -> Iterator[tuple[UserKey, float]]:
+        return islice(self._doubts.items(), MAX_COMMITS)
 
     async def _wait(self) -> None:
-        due = min(self._doubts, default=None)
+        due = min((at for _, at in self._next()), default=None)
         try:
             async with asyncio.timeout(None if due is None else max(due - self._clock.monotonic(), MIN_WAIT_S)):
                 await self._wake.wait()
@@ -219,29 +240,29 @@ class Mender:
 
         Where somebody else writes first, that is as good: their change is told from now on.
         """
-        stored = await retried(lambda: self._scores.load(keys), self._clock, self._rng)
-        changes = [
-            Change(key, restated(state))
-            for key, state in stored.items()
-            if isinstance(state, ScoreState) and state.score is not None
-        ]
-        if not changes:
+        states = await self._load(keys)
+        if not states:
             return []
-        outcomes = await retried(lambda: self._scores.commit(changes), self._clock, self._rng)
+        outcomes = await retried(lambda: self._scores.restate(states), self._clock, self._rng)
         refused = [outcome for outcome in outcomes if isinstance(outcome, Rejected)]
         if refused:
             log.error("mend.refused", scores=len(refused), why=refused[0].detail, remedy="scoring reconcile")
-        throttled = [c.key for c, outcome in zip(changes, outcomes, strict=True) if isinstance(outcome, Throttled)]
-        self._metrics.scores_restated.inc(len(changes) - len(refused) - len(throttled))
-        return throttled
+        self._metrics.scores_restated.inc(sum(outcome == COMMITTED for outcome in outcomes))
+        return [key for key, outcome in zip(states, outcomes, strict=True) if isinstance(outcome, Throttled)]
 
     @contextmanager
     def _working(self) -> Iterator[None]:
         self._at_work += 1
-        self._idle.clear()
+        self._noted()
         try:
             yield
         finally:
             self._at_work -= 1
-            if not self._at_work and not self._doubts:
-                self._idle.set()
+            self._noted()
+
+    def _noted(self) -> None:
+        self._metrics.scores_in_doubt.set(self.in_doubt)
+        if self.idle:
+            self._idle.set()
+        else:
+            self._idle.clear()

@@ -63,6 +63,13 @@ class ScoreStore(Protocol):
         """Write up to `MAX_COMMITS` changes of different users, each by itself; return one outcome for each."""
         ...
 
+    async def restate(self, states: Mapping[UserKey, ScoreState]) -> Sequence[Outcome]:
+        """Give up to `MAX_COMMITS` items, stored as `states`, their next `Revision` and change nothing else.
+
+        So the table's stream tells them anew. Returns one outcome for each.
+        """
+        ...
+
     def scan(self) -> AsyncIterator[ScoreChange]:
         """Return every score in the table, in no order, for a reconciliation."""
         ...

@@ -58,7 +58,7 @@ class Publisher:
 
     Args:
         sinks: Who is told, each every score.
-        scores: The score table: read where a sink may have been told an older score last.
+        scores: The score table: written again where a sink may have been told an older score last.
         letters: For what a sink refuses for good.
         still_held: Whether the lease of a shard id is ours and its deadline has not passed.
         clock: Time.
@@ -84,7 +84,6 @@ class Publisher:
         self._clock = clock
         self._metrics = metrics
         self._rng = rng
-        self._scores = scores
         self._tickets: dict[Ticket, asyncio.Event] = {}  # in the order they came; set when settled
         self._mender = Mender(scores, clock, metrics, rng, reconcile_per_s=options.reconcile_per_s)
         self._senders = {
@@ -174,6 +173,11 @@ class Publisher:
         """Users of whom a sink may hold an older score, for all this worker knows, and who are not mended yet."""
         return self._mender.in_doubt
 
+    @property
+    def in_flight(self) -> int:
+        """Changes on their way to a sink."""
+        return sum(sender.outbox.in_flight for sender in self._senders.values())
+
     async def drained(self) -> None:
         """Return when no score is in doubt and no call in flight, ours or a dead worker's, while `run` is running.
 
@@ -184,7 +188,8 @@ class Publisher:
         self._mender.leave()
         while True:
             await self._mender.settled()
-            if not any(sender.outbox.in_flight for sender in self._senders.values()):
+            # Both at once: a call that ends may leave doubts.
+            if self._mender.idle and not self.in_flight:
                 return
             await self._clock.sleep(LEASE_CHECK_S)
 

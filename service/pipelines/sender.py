@@ -40,7 +40,7 @@ class SenderOptions(msgspec.Struct, frozen=True):
         eager: With so many in flight only full batches go out: what waits for a rate limit anyway can still coalesce.
         capacity: Most users in hand per sink; offers beyond it wait.
         remembered: Users per sink whose last published revision is kept.
-        call_timeout_s: Longest time after it began that a call may still take effect, whatever became of its caller.
+        call_timeout_s: Longest time that a sink's request may still take effect, after its answer or without one.
     """
 
     linger_s: float = 0.25
@@ -168,7 +168,6 @@ class Sender:
 
     async def _send(self, batch: list[Pending]) -> None:
         changes = [pending.change for pending in batch]
-        started = self._clock.monotonic()
         outcomes = await self._call(changes)
         doubtful = self._doubtful(batch, outcomes)
         rejected = [
@@ -192,24 +191,22 @@ class Sender:
                 self._metrics.sink_updates.labels(self._sink.name, label).inc(count)
         self._changed()
         if doubtful:
-            # Of a call that is over the effect is there; a request whose answer never came may still be under way.
-            unknown = any(isinstance(outcome, TransientError) for outcome in outcomes)
-            self._doubt(doubtful, started + self._options.call_timeout_s if unknown else self._clock.monotonic())
+            # Whatever the answer: Pinpoint gives it before it is done.
+            self._doubt(doubtful, self._clock.monotonic() + self._options.call_timeout_s)
 
     def _doubtful(self, batch: list[Pending], outcomes: Sequence[SinkOutcome | TransientError]) -> list[UserKey]:
-        """Return of whom another worker may have told the sink something newer, or something it does not know of."""
+        """Return of whom the sink may come to hold an older score than it was told last.
+
+        Another worker may have told a newer one, where a lease was lost; and what failed may be carried out yet, after
+        whatever is told next.
+        """
         held = functools.cache(self._held)
         tickets = {ticket for pending in batch for ticket in pending.tickets}
-        if not any(
-            ticket.lost or ticket.let_go or (ticket.shard_id and not held(ticket.shard_id)) for ticket in tickets
-        ):
-            return []
+        lost = any(ticket.lost or (ticket.shard_id and not held(ticket.shard_id)) for ticket in tickets)
         return [
             pending.change.key
             for pending, outcome in zip(batch, outcomes, strict=True)
-            # What failed may have been written all the same, and is not tried again once its shard is handed over.
-            if pending.doubtful(held)
-            or (isinstance(outcome, TransientError) and any(ticket.let_go for ticket in pending.tickets))
+            if (isinstance(outcome, TransientError) and not outcome.undone) or (lost and pending.doubtful(held))
         ]
 
     async def _call(self, changes: Sequence[ScoreChange]) -> Sequence[SinkOutcome | TransientError]:

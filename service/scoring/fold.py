@@ -95,11 +95,6 @@ class Folded(msgspec.Struct, frozen=True):
     counted: int
 
 
-def restated(state: ScoreState) -> Folded:
-    """Return the write that leaves a score as it is and moves only its revision: the table's stream tells it again."""
-    return Folded(state, msgspec.structs.replace(state, origin=Origin.OURS, revision=state.revision + 1), Decimal(0), 0)
-
-
 def sequence_bytes(sequence: str) -> bytes:
     """Return a decimal sequence number in the form that `Applied` keeps.
 

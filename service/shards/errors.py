@@ -8,11 +8,14 @@ class TransientError(Exception):
 
     Attributes:
         throttled: The other side asked for less; callers that adapt their rate listen to this.
+        undone: Whether it is certain that nothing was changed, and nothing will be; else a request may still be under
+            way, or have been carried out.
     """
 
-    def __init__(self, message: str, *, throttled: bool = False) -> None:
+    def __init__(self, message: str, *, throttled: bool = False, undone: bool = False) -> None:
         super().__init__(message)
         self.throttled = throttled
+        self.undone = undone or throttled
 
 
 class LeaseLostError(Exception):

@@ -159,9 +159,13 @@ class Leader:
             if await ports.membership.lead(row, msgspec.structs.replace(row, leader="", counter=row.counter + 1)):
                 break
             row = await ports.membership.leadership()
+        self.deposed()
+
+    def deposed(self) -> None:
+        """Take note that another leads, or will."""
         if self._row is not None:
             self._row = None
-            ports.metrics.leading.labels(ports.pipeline).set(0)
+            self._ports.metrics.no_longer_leading(self._ports.pipeline)
 
     @property
     def row(self) -> Leadership:

@@ -32,6 +32,8 @@ class Lease(msgspec.Struct, frozen=True):
         owner_switches: Take-overs since the last checkpoint (`ownerSwitchesSinceCheckpoint`).
         ended_ms: When SHARD_END was written, epoch milliseconds; 0 before.
         checkpoint_ms: When the checkpoint was last moved, epoch milliseconds; 0 before.
+        unsettled: Whether requests of an owner before, which seemed dead, may still land: whoever takes the lease is in
+            the place of the one who seized it.
     """
 
     shard_id: str
@@ -43,6 +45,7 @@ class Lease(msgspec.Struct, frozen=True):
     owner_switches: int = 0
     ended_ms: int = 0
     checkpoint_ms: int = 0
+    unsettled: bool = False
 
     @property
     def finished(self) -> bool:
@@ -52,7 +55,11 @@ class Lease(msgspec.Struct, frozen=True):
     def taken_by(self, worker: str) -> Lease:
         """Return the lease in the hands of `worker`."""
         return msgspec.structs.replace(
-            self, owner=worker, counter=self.counter + 1, owner_switches=self.owner_switches + 1
+            self,
+            owner=worker,
+            counter=self.counter + 1,
+            owner_switches=self.owner_switches + 1,
+            unsettled=False,
         )
 
     def checkpointed(self, position: Position, now_ms: int) -> Lease:
@@ -74,9 +81,9 @@ class Lease(msgspec.Struct, frozen=True):
             checkpoint_ms=now_ms,
         )
 
-    def released(self) -> Lease:
+    def released(self, *, unsettled: bool = False) -> Lease:
         """Return the lease free for anyone."""
-        return msgspec.structs.replace(self, owner="", counter=self.counter + 1)
+        return msgspec.structs.replace(self, owner="", counter=self.counter + 1, unsettled=unsettled)
 
 
 class Assigned(msgspec.Struct, frozen=True):

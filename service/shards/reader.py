@@ -52,7 +52,8 @@ class Held(msgspec.Struct, frozen=True):
         lease: As it was taken.
         worker: Who holds it.
         deadline: Returns the monotonic second until which this worker may work; grows with every heartbeat.
-        seized_at: Monotonic second of a seizure by force; minus infinity when it was free.
+        seized_at: Monotonic second of a seizure by force, or of taking it from somebody who had just seized it; minus
+            infinity when it was free.
     """
 
     lease: Lease

@@ -156,6 +156,7 @@ class Session:
             if rest is not None:
                 raise rest from None
             log.warning("worker.taken_for_dead", worker=self.worker)
+            self.leader.deposed()
             return False
         finally:
             self._owned()
@@ -291,7 +292,7 @@ class Session:
         self._waits.pop(shard_id, None)
         self._event("seized" if row.owner else "taken")
         log.info("lease.taken", shard=shard_id, worker=self.worker, seized_from=row.owner, checkpoint=row.checkpoint)
-        seized_at = clock.monotonic() if row.owner else float("-inf")
+        seized_at = clock.monotonic() if row.owner or row.unsettled else float("-inf")
         tail = self._open_tail(Held(lease=new, worker=self.worker, deadline=self.deadline, seized_at=seized_at))
         self.tails[shard_id] = tail
         if self._leaving or shard_id not in self._wanted:

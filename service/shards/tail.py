@@ -63,6 +63,7 @@ class Tail(Generic[P, T]):
         self._held = held
         self._reading = reading
         self._lease = held.lease
+        self._unsettled_until = held.seized_at + reading.settings.call_timeout
         self._buffer: Buffer[P] = Buffer(reading.settings, reading.clock)
         self._reader: Reader[P, T] = Reader(held, reading, self._buffer)
         self._read_task: asyncio.Task[None] | None = None
@@ -143,7 +144,7 @@ class Tail(Generic[P, T]):
             self._reading.metrics.forget_shard(self._reading.pipeline, self._lease.shard_id)
 
     async def _prepare(self) -> None:
-        settings, consumer = self._reading.settings, self._reading.consumer
+        consumer = self._reading.consumer
         sizes = self._reading.metrics.batch_records.labels(self._reading.pipeline)
         while True:
             await self._slots.acquire()
@@ -159,7 +160,7 @@ class Tail(Generic[P, T]):
                 shard_id=self._lease.shard_id,
                 records=records,
                 deadline=self._held.deadline(),
-                unsettled_until=self._held.seized_at + settings.call_timeout,
+                unsettled_until=self._unsettled_until,
                 replayed=self._reader.may_be_replayed(records[0]),
             )
             prepared = await self._insist("prepare", partial(consumer.prepare, batch))
@@ -226,10 +227,11 @@ class Tail(Generic[P, T]):
             await self._write(self._lease.ended(tuple(child.shard_id for child in self._reader.children), now_ms))
             self._checkpointed()
             return True
+        unsettled = self._reading.clock.monotonic() < self._unsettled_until
         if self._durable == self._lease.checkpoint:
-            await self._write(self._lease.released())
+            await self._write(self._lease.released(unsettled=unsettled))
         else:
-            await self._write(self._lease.checkpointed(self._durable, now_ms).released())
+            await self._write(self._lease.checkpointed(self._durable, now_ms).released(unsettled=unsettled))
             self._checkpointed()
         return False
 

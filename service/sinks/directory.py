@@ -74,7 +74,7 @@ class Targets:
             anew: Those of them whose endpoint is asked for however fresh the answer in hand is.
 
         Raises:
-            TransientError: The directory cannot be read.
+            TransientError: The directory cannot be read. Here as in the answer it is `undone`: no score is written yet.
         """
         now_ms, options = self._clock.wall_ms(), self._options
         oldest = now_ms - options.max_age_s * 1000, now_ms - options.absent_max_age_s * 1000
@@ -82,7 +82,10 @@ class Targets:
         def fresh(entry: DirectoryEntry) -> bool:
             return entry.checked_ms > oldest[not entry.endpoint_id]
 
-        known = await self._directory.get(keys, fresh)
+        try:
+            known = await self._directory.get(keys, fresh)
+        except TransientError as error:
+            raise _unwritten(error) from error
         ask = [key for key in keys if (entry := known.get(key)) is None or key in anew or not fresh(entry)]
         return {**known, **await self._ask_all({key: known.get(key) for key in ask})} if ask else known
 
@@ -94,7 +97,7 @@ class Targets:
                 try:
                     return await self._ask(key, entry.endpoint_id if entry else "", users)
                 except TransientError as error:
-                    return error
+                    return _unwritten(error)
 
         async with asyncio.TaskGroup() as group:
             tasks = {key: group.create_task(ask(key, entry)) for key, entry in kept.items()}
@@ -141,3 +144,7 @@ class Targets:
         except TransientError:
             # Both only spare calls: whoever needs to know asks again.
             return
+
+
+def _unwritten(error: TransientError) -> TransientError:
+    return TransientError(str(error), throttled=error.throttled, undone=True)

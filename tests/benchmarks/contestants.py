@@ -57,8 +57,8 @@ CONTENDERS = (
 )
 
 ABSENT = {
-    "amazon_kclpy 3.2.0": "not run: its MultiLangDaemon is a Java program whose jars come from Maven Central, "
-    "which cannot be reached from where this was measured",
+    "amazon_kclpy 3.2.0": "not run: its MultiLangDaemon is a Java program whose jars "
+    "could not be had where this was measured",
 }
 
 

@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.sizing [BENCH_JSON]
 
-Reads the figures of a benchmark (`build/bench.json` unless named); every input is printed with the result.
+Reads the figures of a benchmark (`build/bench.json` unless named, or else that of `results/`); every input is printed
+with the result.
 """
 
 from __future__ import annotations

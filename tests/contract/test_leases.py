@@ -65,7 +65,7 @@ def test_a_life_of_a_lease(table: Table, run: Run):
     run(table.create(FREE))
     taken = FREE.taken_by("ann.1")
     moved = taken.checkpointed(CHECKPOINT, 5)
-    released = moved.released()
+    released = moved.released(unsettled=True)
     again = released.taken_by("bob.1")
     ended = again.ended(("shardId-1", "shardId-2"), 6)
     steps = [FREE, taken, moved, released, again, ended]

@@ -16,7 +16,7 @@ from service.observability.metrics import Metrics
 from service.pipelines.ports import MAX_COMMITS, Change, Committed, Conflict, ScoreStore
 from service.scoring.change import ScoreChange
 from service.scoring.event import Reason, Rejected
-from service.scoring.fold import ABSENT, Folded, Origin, Scorable, ScoreState, UserKey, fold, restated, sequence_bytes
+from service.scoring.fold import ABSENT, Folded, Origin, Scorable, ScoreState, UserKey, fold, sequence_bytes
 from tests.fakes.embedded import MakeTable, Run
 from tests.fakes.scores import MemoryScores
 
@@ -175,10 +175,30 @@ def test_an_update_of_a_removed_item_conflicts_with_absence(world: World, run: R
 def test_a_score_told_again_keeps_its_points_marks_and_time(world: World, run: Run):
     commit(world, run, Change(ANN, folded(ABSENT)))
     before = stored(world, run)
-    again = Change(ANN, restated(before))
-    assert commit(world, run, again) == [Committed()]
+    assert run(world.store.restate({ANN: before})) == [Committed()]
     assert stored(world, run) == msgspec.structs.replace(before, revision=before.revision + 1)
-    assert commit(world, run, again) == [Conflict(stored(world, run))]
+    assert run(world.store.restate({ANN: before})) == [Conflict(stored(world, run))]
+
+
+def test_a_score_of_the_replaced_system_told_again_gets_a_revision_and_nothing_else(world: World, run: Run):
+    world.put_foreign(ANN, Decimal(7))
+    found = stored(world, run)
+    assert run(world.store.restate({ANN: found})) == [Committed()]
+    assert stored(world, run) == msgspec.structs.replace(found, origin=Origin.OURS, revision=1)
+    if isinstance(world, DynamoWorld):
+        assert world.raw(ANN).keys() == {"UserId", "PinpointProjectId", "Name", "Score", "Revision"}
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+def test_what_is_gone_is_not_told_again(world: World, run: Run, foreign: bool):  # noqa: FBT001 - a parameter
+    if foreign:
+        world.put_foreign(ANN, Decimal(7))
+    else:
+        commit(world, run, Change(ANN, folded(ABSENT)))
+    found = stored(world, run)
+    world.remove(ANN)
+    assert run(world.store.restate({ANN: found})) == [Conflict(ABSENT)]
+    assert stored(world, run) == ABSENT
 
 
 @pytest.mark.parametrize("score", [Decimal("41.5"), Decimal(-7), None])

@@ -78,6 +78,24 @@ class MemoryScores:
         self._keep(change.key, after, (current.score or Decimal(0)) + change.folded.points)
         return Committed()
 
+    async def restate(self, states: Mapping[UserKey, ScoreState]) -> Sequence[Outcome]:
+        if len(states) > MAX_COMMITS:
+            raise ValueError(f"{len(states)} changes in one commit; at most {MAX_COMMITS}")
+        if self.faults:
+            raise self.faults.popleft()
+        return [self._restate(key, state) for key, state in states.items()]
+
+    def _restate(self, key: UserKey, state: ScoreState) -> Outcome:
+        current = self.items.get(key, ABSENT)
+        if isinstance(current, Rejected):
+            return current
+        if current.origin is not state.origin or current.revision != state.revision:
+            return Conflict(current)
+        self._keep(
+            key, msgspec.structs.replace(current, origin=Origin.OURS, revision=current.revision + 1), current.score
+        )
+        return Committed()
+
     def _keep(self, key: UserKey, after: ScoreState, score: Decimal | None) -> None:
         self.written += 1
         self.items[key] = msgspec.structs.replace(after, score=score)

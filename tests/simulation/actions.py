@@ -46,8 +46,10 @@ async def crash(world: World) -> None:
 
 
 def _may_crash(world: World, resumed_at: float) -> bool:
-    # Not promised (deploy/decisions/0003): a worker that wakes up late, writes an old score to a sink, and dies.
-    return now() >= world.no_crash_until and now() > resumed_at + 3 * CALL_TIMEOUT
+    # Not promised (deploy/decisions/0003): a worker that wakes up late, or whose call loses its connection, so that an
+    # old score may be written to a sink, and that dies before it is mended.
+    settled = max(world.no_crash_until, world.ether.sinks_settled_at)
+    return now() >= settled and now() > resumed_at + 3 * CALL_TIMEOUT
 
 
 async def crash_all(world: World) -> None:
@@ -294,8 +296,26 @@ async def last_words(world: World) -> None:
             worker.wire.adrift_share, worker.wire.adrift_from = 1.0, 0.7
             world.crash(worker)
             world.put(user)
+            if world.rng.random() < 0.5 and not world.trimmed:
+                await _pass_on(world, worker.name)
             await asyncio.sleep(world.rng.choice([0.1, 2.0]))
             world.start_worker()
+
+
+async def _pass_on(world: World, dead: str) -> None:
+    """Whoever seizes a shard from the dead is told to leave at once."""
+    world.start_worker()
+    asked = world.witness.seizures[dead] = asyncio.get_running_loop().create_future()
+    try:
+        async with asyncio.timeout(12.0):
+            name = await asked
+    except TimeoutError:
+        return
+    finally:
+        world.witness.seizures.pop(dead, None)
+    seizer = next((worker for worker in world.workers if worker.name == name and not worker.wire.paused), None)
+    if seizer is not None and len(world.workers) > 1 and not world.trimmed:
+        world.leave(seizer)
 
 
 async def definition_change(world: World) -> None:

@@ -16,7 +16,7 @@ from service.pipelines.ports import Committed
 from service.scoring import fold as folding
 from service.scoring.fold import Folded, Scorable, ScoreState, UserKey
 from service.shards import reign
-from service.shards.errors import LetGoError
+from service.shards.errors import LetGoError, TransientError
 from service.shards.lease import Lease
 from service.shards.retirement import Retirement
 from service.shards.tail import Tail
@@ -122,7 +122,7 @@ def unordered_publishing() -> AbstractContextManager[Any]:
 
 @contextmanager
 def no_mending() -> Iterator[None]:
-    """Nobody looks again after a lease was lost or seized."""
+    """No score is told anew after a lease was lost or seized."""
     nothing = mock.patch.object(mend.Mender, "doubt", return_value=None)
     with nothing, mock.patch.object(mend.Mender, "watch", return_value=None):
         yield
@@ -186,7 +186,7 @@ def no_doubt() -> AbstractContextManager[Any]:
 
 
 def no_watch() -> AbstractContextManager[Any]:
-    """A successor does not publish again what a dead worker's last calls may overwrite."""
+    """A successor does not have told anew what a dead worker's last calls may overwrite."""
     return mock.patch.object(mend.Mender, "watch", return_value=None)
 
 
@@ -198,6 +198,23 @@ def mended_too_soon() -> AbstractContextManager[Any]:
         self.doubt(keys, 0.0)
 
     return mock.patch.object(mend.Mender, "watch", watch)
+
+
+def lost_calls_forgotten() -> AbstractContextManager[Any]:
+    """A call whose connection was lost counts as one that never was."""
+    original = sender.Sender._doubtful
+
+    def doubtful(self: sender.Sender, batch: Any, outcomes: Any) -> Any:  # noqa: ANN401 - a patch
+        undone = TransientError("never was", undone=True)
+        return original(self, batch, [undone if isinstance(each, TransientError) else each for each in outcomes])
+
+    return mock.patch.object(sender.Sender, "_doubtful", doubtful)
+
+
+def seizure_forgotten() -> AbstractContextManager[Any]:
+    """Whoever gives a seized shard back does not say that it was seized a moment before."""
+    original = Lease.released
+    return mock.patch.object(Lease, "released", lambda self, **_: original(self))
 
 
 def marks_dropped_too_soon() -> AbstractContextManager[Any]:
@@ -249,6 +266,8 @@ MUTANTS: dict[str, Mutant] = {
     "no mending by the late worker": no_doubt,
     "no mending by the successor": no_watch,
     "mended too soon": mended_too_soon,
+    "lost calls forgotten": lost_calls_forgotten,
+    "seizure forgotten": seizure_forgotten,
     "marks dropped too soon": marks_dropped_too_soon,
     "scores overwritten": scores_overwritten,
     "one sink for all": one_sink_for_all,

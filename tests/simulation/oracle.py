@@ -37,6 +37,7 @@ class Witness:
         finished: Shards that were read to their end, as (pipeline, shard id), and since which second.
         foreign: Increments made by somebody else, by user.
         trimmed: For each shard of the score stream that lost unread records: the last sequence number lost.
+        seizures: Workers of whom somebody wants to know who seizes a score stream's shard from them, each with that.
     """
 
     def __init__(self, events: StreamId, sinks: Sequence[str]) -> None:
@@ -50,6 +51,7 @@ class Witness:
         self.operator_wrote: set[tuple[str, str, int]] = set()
         self.foreign: Counter[str] = Counter()
         self.trimmed: dict[str, int] = {}
+        self.seizures: dict[str, asyncio.Future[str]] = {}
         self._marks: dict[tuple[str, str], int] = {}
         self._changes: dict[str, list[tuple[int, UserKey, int]]] = defaultdict(list)
         self._newest_told: dict[tuple[str, UserKey], int] = {}
@@ -97,6 +99,10 @@ class Witness:
             back = here is not None and there is not None and there < here
             if after.counter <= before.counter or back or (before.finished and not after.finished):
                 self.problem("fencing", f"{pipeline} {shard_id}: {before} -> {after}")
+        if before is not None and pipeline == "publish" and after.owner not in ("", before.owner):
+            asked = self.seizures.pop(before.owner.split(".")[0], None)
+            if asked is not None and not asked.done():
+                asked.set_result(after.owner.split(".")[0])
         if after.finished:
             self._check_passed(pipeline, shard_id, None)
             self.finished.setdefault((pipeline, shard_id), asyncio.get_running_loop().time())

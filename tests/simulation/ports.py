@@ -215,6 +215,18 @@ class ScorePort:
         assert len(outcomes) == len(changes)
         return outcomes
 
+    async def restate(self, states: Mapping[UserKey, ScoreState]) -> Sequence[Outcome]:
+        assert 0 < len(states) <= MAX_COMMITS
+        rate = self._wire.ether.rates.statement
+
+        def write() -> list[Outcome]:
+            return [
+                Throttled() if self._wire.chance(rate, "throttled statement") else self._table._restate(key, state)
+                for key, state in states.items()
+            ]
+
+        return await self._wire.call("scores", write)
+
     async def scan(self) -> AsyncIterator[ScoreChange]:
         items = await self._wire.call("scores", lambda: list(self._table.items.items()))
         for key, state in items:

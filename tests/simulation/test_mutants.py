@@ -24,6 +24,8 @@ SHOWN_BY = {
     "no mending by the late worker": {"unpublished"},
     "no mending by the successor": {"unpublished"},
     "mended too soon": {"unpublished"},
+    "lost calls forgotten": {"unpublished"},
+    "seizure forgotten": {"unpublished"},
     "marks dropped too soon": {"over"},
     "scores overwritten": {"under"},
     "one sink for all": {"checkpoint"},

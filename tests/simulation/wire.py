@@ -61,6 +61,7 @@ class Ether:
         healed: Nothing fails any more.
         sink_s, letters_s: What a call of a sink, or of the dead letters, takes, seconds.
         adrift: Calls whose caller is gone and that will still take effect.
+        sinks_settled_at: When every user of a sink call whose connection was lost has been told of anew.
         awaited: Users, each with what is set once a sink is being told of them.
         digest: Of everything that took effect, in order.
     """
@@ -71,6 +72,7 @@ class Ether:
         self.down: Counter[str] = Counter()
         self.healed = False
         self.adrift = 0
+        self.sinks_settled_at = 0.0
         self.awaited: dict[str, asyncio.Event] = {}
         self.late_sink = late_sink
         self.sink_s = sink_s
@@ -142,9 +144,11 @@ class Wire:
             ether.faults[fault] += 1
             if fault == "reset":
                 self._set_adrift(kind, operation, self._longest_drift(kind))
+                if kind in SINKS:
+                    ether.sinks_settled_at = asyncio.get_running_loop().time() + 2 * CALL_TIMEOUT
             if fault in _WITHOUT_ANSWER:
                 await self.sleep(delay)
-                raise TransientError(f"injected: {fault}", throttled=fault == "throttle")
+                raise TransientError(f"injected: {fault}", throttled=fault == "throttle", undone=fault == "error")
             if fault == "slow call":
                 delay = rng.uniform(0.1, CALL_TIMEOUT)
         result = await self._send(kind, operation, delay)
@@ -212,8 +216,7 @@ class Wire:
             if dice < rate:
                 return name
             dice -= rate
-        # What a sink does with two requests of one worker, in flight at once by a reset, is its own affair.
-        return "reset" if dice < rates.reset and kind not in SINKS else None
+        return "reset" if dice < rates.reset else None
 
     def chance(self, rate: float, fault: str) -> bool:
         """Return whether a fault inside a call happens, and count it."""

@@ -25,7 +25,7 @@ from service.shards.coordinator import Coordinator
 from service.shards.errors import TransientError
 from service.shards.position import TRIM_HORIZON
 from service.shards.retirement import Retirement
-from service.shards.settings import ShardSettings
+from service.shards.settings import HOURS_48_MS, ShardSettings
 from tests.fakes.aio import VirtualClock
 from tests.fakes.leases import FakeLeases
 from tests.simulation.ports import (
@@ -87,7 +87,12 @@ def tuning(rng: random.Random) -> Tuning:
             in_flight=rng.choice([1, 2, 3]),
         ),
         publish=replace(
-            common, batch_max_age=0.1, batch_max_records=rng.choice([2, 10, 1000]), in_flight=rng.choice([2, 8])
+            common,
+            batch_max_age=0.1,
+            batch_max_records=rng.choice([2, 10, 1000]),
+            in_flight=rng.choice([2, 8]),
+            # As in production: longer than anybody could read the shard's changes once more, over newer ones.
+            keep_ended_ms=HOURS_48_MS,
         ),
         linger_s=rng.choice([0.0, 0.25]),
         concurrency=rng.choice([1, 4]),

@@ -1,11 +1,10 @@
 from collections.abc import Sequence
 from decimal import Decimal
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.scoring.fold import ABSENT, Origin, Scorable, ScoreState, fold, restated, sequence_bytes
+from service.scoring.fold import ABSENT, Origin, Scorable, ScoreState, fold, sequence_bytes
 
 points = st.decimals(min_value=-(10**6), max_value=10**6, places=3, allow_nan=False, allow_infinity=False)
 
@@ -36,14 +35,6 @@ def test_a_foreign_item_is_adopted_with_its_score():
     assert (folded.after.score, folded.after.revision, folded.after.origin) == (Decimal(10), 1, Origin.OURS)
     no_score = ScoreState(Origin.FOREIGN, None, 0, {}, 0)
     assert apply(no_score, "s-0", [Scorable(sequence_bytes("1"), Decimal(3), 1)]).score == Decimal(3)
-
-
-@pytest.mark.parametrize("origin", [Origin.OURS, Origin.FOREIGN])
-def test_a_score_told_again_changes_in_nothing_but_its_revision(origin: Origin):
-    state = ScoreState(origin, Decimal("1.5"), 3, {"t": b"m"}, 9)
-    again = restated(state)
-    assert (again.before, again.points, again.counted) == (state, 0, 0)
-    assert again.after == ScoreState(Origin.OURS, Decimal("1.5"), 4, {"t": b"m"}, 9)
 
 
 def test_marks_of_retired_shards_are_dropped_and_others_kept():

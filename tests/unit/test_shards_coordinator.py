@@ -233,6 +233,10 @@ def test_a_worker_paused_beyond_its_lease_writes_nothing_after_and_comes_back(vi
             assert all(done.batch.deadline < woken or done.batch.deadline > woken + LEASE - 1 for done in late)
             await world.until(lambda: settled(world), within=20)
             assert zombie.coordinator.worker != zombie.name
+            # What only a leader knows is shown by the leader alone.
+            members = zombie.metrics.registry.get_sample_value("scoring_members", {"pipeline": "ingest"})
+            assert zombie.value("scoring_leading", pipeline="ingest") == zombie.coordinator.leading
+            assert (members is not None) == zombie.coordinator.leading
             await world.until(lambda: len(set(world.data())) == number, within=10)
 
     run(story())

@@ -260,6 +260,31 @@ def test_batches_of_a_seized_shard_say_until_when_calls_of_its_last_owner_may_la
     run(story())
 
 
+@pytest.mark.parametrize("later", [1.0, ShardSettings().call_timeout])
+def test_who_takes_over_a_shard_seized_a_moment_before_is_told_so(later: float):
+    async def story() -> None:
+        async with World(FakeStream(1)) as world:
+            dead = world.start("a")
+            await world.until(lambda: dead.shards == (FIRST,))
+            seizer = world.start("b")
+            await asyncio.sleep(2)
+            dead.kill()
+            await world.until(lambda: seizer.shards == (FIRST,), within=20)
+            successor = world.start("c")
+            await asyncio.sleep(later)
+            seizer.coordinator.stop()
+            await world.until(lambda: successor.shards == (FIRST,), within=5)
+            taken_at = asyncio.get_running_loop().time()
+            world.stream.put(FIRST, "x")
+            await world.until(lambda: world.data() == ["x"], within=5)
+            until = world.committed[-1].batch.unsettled_until
+            known = taken_at + ShardSettings().call_timeout if later == 1.0 else float("-inf")
+            assert until == pytest.approx(known, abs=0.5)
+            assert not world.table.leases[FIRST].unsettled
+
+    run(story())
+
+
 @pytest.mark.parametrize("in_flight", [1, 2, 5])
 def test_batches_of_a_shard_commit_one_after_another(in_flight: int):
     async def story() -> None:
