@@ -293,10 +293,11 @@ async def last_words(world: World) -> None:
     for worker in list(world.workers):
         telling = any(key.user_id == user for sink in worker.sinks for key in sink.flying)
         if telling and (world.options.harsh or _may_crash(world, worker.resumed_at)):
-            worker.wire.adrift_share, worker.wire.adrift_from = 1.0, 0.7
+            passed_on = world.rng.random() < 0.7 and not world.trimmed
+            worker.wire.adrift_share, worker.wire.adrift_from = 1.0, 0.95 if passed_on else 0.7
             world.crash(worker)
             world.put(user)
-            if world.rng.random() < 0.5 and not world.trimmed:
+            if passed_on:
                 await _pass_on(world, worker.name)
             await asyncio.sleep(world.rng.choice([0.1, 2.0]))
             world.start_worker()
