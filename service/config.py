@@ -187,8 +187,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     lease_duration_s: Annotated[float, About("How long a silent worker keeps its shards.", ge=1, le=300)] = 10.0
     drain_timeout_s: Annotated[
-        float, About("Longest time to finish after SIGTERM; keep it below ECS's `stopTimeout`.", ge=1, le=115)
-    ] = 30.0
+        float, About("Longest time to finish after SIGTERM; at least 40, below ECS's `stopTimeout`.", ge=1, le=115)
+    ] = 45.0
 
     http_host: Annotated[str, About("Address of `/metrics`, `/healthz` and `/readyz`.")] = "127.0.0.1"
     http_port: Annotated[int, About("Their port; 0 takes any free one.", ge=0, le=65_535)] = 9464

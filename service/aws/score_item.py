@@ -99,7 +99,8 @@ def _texts(table: str) -> _Texts:
         adopt=f"{added} AND Revision IS MISSING",
         adopt_first=f"{first} AND Revision IS MISSING AND Score IS MISSING",
         restate=f"{again} AND Revision = ?",
-        restate_foreign=f"{again} AND Revision IS MISSING",
+        # Only what has a score is told again; and an item that is gone has neither.
+        restate_foreign=f"{again} AND Revision IS MISSING AND Score IS NOT MISSING",
     )
 
 

@@ -68,8 +68,8 @@ def reconcile(ctx: click.Context, per_s: float, project: str, *, dry_run: bool, 
 
     For after a loss: a worker does so by itself when the table's stream has lost changes. Scores are absolute, and
     read again after they were published: those that changed meanwhile are written anew, the same but for Revision, for
-    the workers to publish. So this may run beside workers, and more than once. It shares the sinks'
-    quotas with them: --per-s says how much of it. Exits with 1 where a sink refused scores; they are dead letters then.
+    the workers to publish. So this may run beside workers, and more than once; let it come to its end. It shares the
+    sinks' quotas with them: --per-s says how much of it. Exits with 1 where a sink refused scores: dead letters then.
     """
     settings = settings_for(Purpose.TABLES)
     logs.configure("console", "warning")

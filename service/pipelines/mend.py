@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 
 import structlog
@@ -34,8 +34,17 @@ CHUNK = 100
 MAX_WATCHED = 100_000
 """Users of seized shards of which a worker keeps track; with more, what such shards bring waits."""
 
+PAUSE_S = 0.1
+"""Pause after each `MAX_COMMITS` users: sinks take no more than some 200 users a second anyway."""
+
 BACKOFF_FIRST_S, BACKOFF_LAST_S = 0.5, 20.0
-"""Range of the ceiling of a wait after the table throttled: scoring needs it more."""
+"""Range of the ceiling of a wait after the table throttled all of them: scoring needs it more."""
+
+LEAVING_LAST_S = 1.0
+"""Longest such wait of a worker that leaves."""
+
+SETTLE_S = 60.0
+"""Longest wait for who is in doubt, once a reconciliation has failed."""
 
 log = structlog.get_logger(__name__)
 
@@ -75,7 +84,8 @@ class Mender:
         self._idle.set()
         self._at_work = 0
         self._reconcile_wanted = asyncio.Event()
-        self._leaving = False
+        self._left = asyncio.Event()
+        self._reconciling = False
         self._published: Ticket | None = None
 
     def connect(self, senders: Mapping[str, Sender]) -> None:
@@ -115,8 +125,13 @@ class Mender:
         await self._idle.wait()
 
     def leave(self) -> None:
-        """End a reconciliation: what is in flight is waited for."""
-        self._leaving = True
+        """End a reconciliation, which nobody else knows is owed: what is in flight is waited for."""
+        self._left.set()
+        if self._reconciling or self._reconcile_wanted.is_set():
+            log.error("reconcile.cut_short", remedy="scoring reconcile")
+        self._let_go()
+
+    def _let_go(self) -> None:
         if self._published is not None:
             for sender in self._senders.values():
                 sender.let_go(self._published)
@@ -137,8 +152,7 @@ class Mender:
         chunk: list[ScoreChange] = []
         try:
             async for change in scan:
-                if self._leaving:
-                    log.warning("reconcile.cut_short", published=count, remedy="scoring reconcile")
+                if self._left.is_set():
                     break
                 if change.is_removal:
                     continue
@@ -146,16 +160,17 @@ class Mender:
                 if len(chunk) == CHUNK:
                     count += await self._reconcile_chunk(chunk)
                     chunk = []
-            else:
-                count += await self._reconcile_chunk(chunk)
+            count += await self._reconcile_chunk(chunk)
         except TransientError:
-            await self.settled()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SETTLE_S):
+                    await self.settled()
             raise
         await self.settled()
         return count
 
     async def _reconcile_chunk(self, changes: list[ScoreChange]) -> int:
-        if not changes:
+        if not changes or self._left.is_set():
             return 0
         started = self._clock.monotonic()
         with self._working():
@@ -172,8 +187,8 @@ class Mender:
         for sender in self._senders.values():
             await sender.offer(changes, ticket)
         ticket.offered()
-        if self._leaving:
-            self.leave()
+        if self._left.is_set():
+            self._let_go()
         await settled.wait()
         self._published = None
 
@@ -200,7 +215,9 @@ class Mender:
         while True:
             await self._reconcile_wanted.wait()
             self._reconcile_wanted.clear()
+            self._reconciling = True
             await retried(lambda: self.reconcile(self._scores.scan()), self._clock, self._rng)
+            self._reconciling = False
 
     async def _run_mending(self) -> None:
         backoff = Backoff(self._rng, first=BACKOFF_FIRST_S, last=BACKOFF_LAST_S)
@@ -219,10 +236,20 @@ class Mender:
                 self._in_hand = 0
                 self.doubt(throttled, now)
             self._room.set()
-            if throttled:
-                await self._clock.sleep(backoff.failed())
+            if len(throttled) == len(due):
+                await self._rest(backoff.failed())
             else:
                 backoff.succeeded()
+                await self._rest(PAUSE_S)
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait; a worker that is told to leave waits no longer than it must."""
+        if self._left.is_set():
+            await self._clock.sleep(min(seconds, LEAVING_LAST_S))
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._left.wait()
 
     def _next(self) -> Iterator[tuple[UserKey, float]]:
         return islice(self._doubts.items(), MAX_COMMITS)

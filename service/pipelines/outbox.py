@@ -10,6 +10,8 @@ The rules:
    is forgotten, because the next life counts its revisions from 1 again.
 5. A change that nobody waits for any more, because the leases of all who did are lost or being handed over, is
    dropped; once it is in flight it is not tried again.
+6. Whatever leaves after an attempt whose outcome is not known leaves a doubt: that attempt's request may come after
+   what is told next. As long as it is here, its shard's next owner would read it again, and there is none.
 """
 
 from __future__ import annotations
@@ -88,6 +90,7 @@ class Pending(msgspec.Struct, eq=False):
         attempts: Failed attempts so far.
         not_before: Monotonic seconds before which it is not tried again.
         removed: Whether the score was removed while this was in flight: its outcome means nothing any more.
+        unsure_until: Monotonic second until which a request of a failed attempt may still be carried out.
     """
 
     change: ScoreChange
@@ -95,6 +98,7 @@ class Pending(msgspec.Struct, eq=False):
     attempts: int = 0
     not_before: float = 0.0
     removed: bool = False
+    unsure_until: float = float("-inf")
 
     def close(self) -> None:
         """Tell every ticket."""
@@ -151,6 +155,7 @@ class Outbox:
         self._flying: dict[UserKey, Pending] = {}
         self._told: RecentCache[UserKey, int] = RecentCache(remembered)
         self._next_due = float("inf")
+        self._unsure: dict[UserKey, float] = {}
 
     def __len__(self) -> int:
         return len(self._ready) + len(self._behind) + len(self._delayed) + len(self._flying)
@@ -208,6 +213,7 @@ class Outbox:
         while self._ready and len(taken) < limit:
             key, pending = self._ready.popitem(last=False)
             if pending.abandoned(held):
+                self._leave(pending)
                 continue
             self._flying[key] = pending
             taken.append(pending)
@@ -221,6 +227,7 @@ class Outbox:
                 pending.shed()
                 if not pending.tickets:
                     del waiting[key]
+                    self._leave(pending)
 
     def acknowledge(self, told: Pending) -> None:
         """The sink has it, or never will: done with."""
@@ -229,6 +236,7 @@ class Outbox:
         if not told.removed:
             self._told.put(key, told.change.revision)
         told.close()
+        self._leave(told)
         self._release(key)
 
     def fail(self, failed: Pending, not_before: float) -> None:
@@ -238,6 +246,7 @@ class Outbox:
         behind = self._behind.pop(key, None)
         if failed.removed:
             failed.close()
+            self._leave(failed)
             if behind is not None:
                 self._ready[key] = behind
             return
@@ -246,11 +255,21 @@ class Outbox:
             failed.tickets += behind.tickets
             failed.change = behind.change
         if not failed.tickets:
+            self._leave(failed)
             return
         failed.attempts += 1
         failed.not_before = not_before
         self._delayed[key] = failed
         self._next_due = min(self._next_due, not_before)
+
+    def unsure(self, now: float) -> dict[UserKey, float]:
+        """Return, once, who left with a request that may be carried out after `now`, and until when it may."""
+        unsure, self._unsure = self._unsure, {}
+        return {key: until for key, until in unsure.items() if until > now}
+
+    def _leave(self, pending: Pending) -> None:
+        if pending.unsure_until > float("-inf"):
+            self._unsure[pending.change.key] = pending.unsure_until
 
     def _removed(self, key: UserKey) -> Offered:
         self._told.drop(key)
@@ -258,6 +277,7 @@ class Outbox:
             pending = waiting.pop(key, None)
             if pending is not None:
                 pending.close()
+                self._leave(pending)
         flying = self._flying.get(key)
         if flying is not None:
             flying.removed = True

@@ -114,6 +114,7 @@ class Sender:
     def let_go(self, ticket: Ticket) -> None:
         """Drop what only `ticket` waits for and is not in flight: there is room for others."""
         self.outbox.let_go(ticket)
+        self._doubt_who_left()
         self._changed()
 
     async def run(self) -> None:
@@ -146,6 +147,7 @@ class Sender:
             if self._paused_until > self._clock.monotonic():
                 continue
             batch = self.outbox.take(self._sink.max_batch, self._clock.monotonic(), functools.cache(self._held))
+            self._doubt_who_left()
             self._changed()
             if batch:
                 return batch
@@ -169,7 +171,11 @@ class Sender:
     async def _send(self, batch: list[Pending]) -> None:
         changes = [pending.change for pending in batch]
         outcomes = await self._call(changes)
-        doubtful = self._doubtful(batch, outcomes)
+        over_at = self._clock.monotonic() + self._options.call_timeout_s
+        for pending, outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, TransientError) and not outcome.undone:
+                pending.unsure_until = over_at
+        doubtful = self._doubtful(batch)
         rejected = [
             _letter(self._sink.name, pending, outcome, self._clock.wall_ms())
             for pending, outcome in zip(batch, outcomes, strict=True)
@@ -192,22 +198,20 @@ class Sender:
         self._changed()
         if doubtful:
             # Whatever the answer: Pinpoint gives it before it is done.
-            self._doubt(doubtful, self._clock.monotonic() + self._options.call_timeout_s)
+            self._doubt(doubtful, over_at)
+        self._doubt_who_left()
 
-    def _doubtful(self, batch: list[Pending], outcomes: Sequence[SinkOutcome | TransientError]) -> list[UserKey]:
-        """Return of whom the sink may come to hold an older score than it was told last.
-
-        Another worker may have told a newer one, where a lease was lost; and what failed may be carried out yet, after
-        whatever is told next.
-        """
+    def _doubtful(self, batch: list[Pending]) -> list[UserKey]:
+        """Return of whom another worker may have told the sink a newer score, as a lease was lost meanwhile."""
         held = functools.cache(self._held)
         tickets = {ticket for pending in batch for ticket in pending.tickets}
-        lost = any(ticket.lost or (ticket.shard_id and not held(ticket.shard_id)) for ticket in tickets)
-        return [
-            pending.change.key
-            for pending, outcome in zip(batch, outcomes, strict=True)
-            if (isinstance(outcome, TransientError) and not outcome.undone) or (lost and pending.doubtful(held))
-        ]
+        if not any(ticket.lost or (ticket.shard_id and not held(ticket.shard_id)) for ticket in tickets):
+            return []
+        return [pending.change.key for pending in batch if pending.doubtful(held)]
+
+    def _doubt_who_left(self) -> None:
+        for key, until in self.outbox.unsure(self._clock.monotonic()).items():
+            self._doubt([key], until)
 
     async def _call(self, changes: Sequence[ScoreChange]) -> Sequence[SinkOutcome | TransientError]:
         started = self._clock.monotonic()

@@ -129,7 +129,8 @@ class PinpointSink:
                 outcomes.update(await self._send(project_id, part, [self._item(each, targets) for each in part]))
         errors = [outcome for outcome in outcomes.values() if isinstance(outcome, TransientError)]
         if len(errors) == len(changes):
-            raise next((error for error in errors if error.throttled), errors[0])
+            # It speaks for all of them: where one request may have been carried out, so may be said of each.
+            raise next((error for error in errors if not error.undone), errors[0])
         for change in changes:
             if isinstance(outcomes[change.key], Published) and change.score is not None:
                 self._written.put(change.key, change.score)

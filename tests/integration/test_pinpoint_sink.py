@@ -247,6 +247,27 @@ def test_failures_that_pass_are_raised_when_nothing_went_out(
     asyncio.run(main())
 
 
+def test_where_nothing_went_out_for_several_reasons_the_one_that_may_be_carried_out_speaks_for_all(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    async def main() -> None:
+        async with pinpoint(monkeypatch) as world:
+            world.add("u", "e")
+            world.add("v", "f")
+            await world.sink.publish([change("u", "1")])
+            world.fake.faults.add(Fault(operation="GetUserEndpoints", status=429))
+            world.fake.faults.add(Fault(operation="UpdateEndpointsBatch", status=500))
+            with pytest.raises(TransientError) as raised:
+                await world.sink.publish([change("v", "1"), change("u", "2", 2)])
+            assert not raised.value.undone
+            world.fake.faults.add(Fault(operation="GetUserEndpoints", status=500))
+            with pytest.raises(TransientError) as raised:
+                await world.sink.publish([change("v", "1")])
+            assert raised.value.undone  # a look-up changes nothing
+
+    asyncio.run(main())
+
+
 def test_a_user_that_cannot_be_looked_up_now_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch):
     async def main() -> None:
         async with pinpoint(monkeypatch) as world:
@@ -272,7 +293,7 @@ def test_a_storm_of_refusals_and_lost_answers_ends_with_every_score_right(monkey
             sender = Sender(
                 world.sink,
                 _NoLetters(),
-                lambda _: None,
+                lambda _keys, _due: None,
                 lambda _: True,
                 SystemClock(),
                 world.metrics,

@@ -16,7 +16,7 @@ from service.pipelines.ports import Committed
 from service.scoring import fold as folding
 from service.scoring.fold import Folded, Scorable, ScoreState, UserKey
 from service.shards import reign
-from service.shards.errors import LetGoError, TransientError
+from service.shards.errors import LetGoError
 from service.shards.lease import Lease
 from service.shards.retirement import Retirement
 from service.shards.tail import Tail
@@ -205,13 +205,7 @@ def mended_too_soon() -> AbstractContextManager[Any]:
 
 def lost_calls_forgotten() -> AbstractContextManager[Any]:
     """A call whose connection was lost counts as one that never was."""
-    original = sender.Sender._doubtful
-
-    def doubtful(self: sender.Sender, batch: Any, outcomes: Any) -> Any:  # noqa: ANN401 - a patch
-        undone = TransientError("never was", undone=True)
-        return original(self, batch, [undone if isinstance(each, TransientError) else each for each in outcomes])
-
-    return mock.patch.object(sender.Sender, "_doubtful", doubtful)
+    return mock.patch.object(outbox.Outbox, "unsure", return_value={})
 
 
 def seizure_forgotten() -> AbstractContextManager[Any]:

@@ -145,7 +145,7 @@ class Wire:
             if fault == "reset":
                 self._set_adrift(kind, operation, self._longest_drift(kind))
                 if kind in SINKS:
-                    ether.sinks_settled_at = asyncio.get_running_loop().time() + 2 * CALL_TIMEOUT
+                    ether.sinks_settled_at = asyncio.get_running_loop().time() + 3 * CALL_TIMEOUT
             if fault in _WITHOUT_ANSWER:
                 await self.sleep(delay)
                 raise TransientError(f"injected: {fault}", throttled=fault == "throttle", undone=fault == "error")

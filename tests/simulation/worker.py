@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 DRAIN_TIMEOUT_S = 30.0
-"""The default of `SCORING_DRAIN_TIMEOUT_S`."""
+"""How long a worker that was told to stop stays for what is in doubt, once its leases are given back: in `service/app`
+what is left of its drain timeout. That too short a one leaves doubts is no news."""
 
 
 class Tuning(msgspec.Struct, frozen=True):
