@@ -11,7 +11,8 @@ One item per row; the keys of one stream and pipeline share the prefix `<pipelin
 Leases carry the attribute names of the Kinesis Client Library (`leaseOwner`, `leaseCounter`, `checkpoint`,
 `parentShardId`, `childShardIds`, `ownerSwitchesSinceCheckpoint`;
 https://docs.aws.amazon.com/streams/latest/dev/kcl-dynamoDB.html), so its users recognise them, and ours beside
-them. There is no time to live: a row that vanished would be read again from the start.
+them (`unsettled`, present where true: see `Lease`). There is no time to live: a row that vanished would be read again
+from the start.
 """
 
 from __future__ import annotations
