@@ -34,7 +34,8 @@ from service.shards.position import LATEST, TRIM_HORIZON, Position, at_timestamp
 
 HARMLESS = {
     INGEST: "going back is harmless: what is in a score already is not counted again",
-    PUBLISH: "going back is harmless: scores are absolute, and an older one never replaces a newer one",
+    PUBLISH: "going back is harmless: scores are absolute, and the newest comes last; "
+    "what the stream no longer holds takes `scoring reconcile`",
 }
 RECOUNTED = "going back behind what was taken over from kinesis-python counts again what it had counted"
 FORWARD = "going forward leaves out what is skipped, for good"
