@@ -201,7 +201,7 @@ def test_a_port_that_is_taken_is_an_error_that_says_so(aws: Emulator):
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(emulator_module, "find_spec", lambda _: None)
-    with pytest.raises(EmulatorMissingError, match=r"engagement-scoring\[local\]"), Emulator():
+    with pytest.raises(EmulatorMissingError, match=r"pip install .\.\[local\]"), Emulator():
         pass
 
 

@@ -115,9 +115,18 @@ def unfenced_checkpoint() -> AbstractContextManager[Any]:
     return mock.patch.object(FakeLeases, "replace", replace)
 
 
-def unordered_publishing() -> AbstractContextManager[Any]:
-    """Whatever is read last is taken for the newest."""
-    return mock.patch.object(outbox, "supersedes", return_value=True)
+@contextmanager
+def unordered_publishing() -> Iterator[None]:
+    """Whatever is read last is taken for the newest, of what waits and of what was told before."""
+    original = outbox.Outbox.offer
+
+    def offer(self: outbox.Outbox, change: Any, ticket: outbox.Ticket) -> outbox.Offered:  # noqa: ANN401 - a patch
+        self._told.drop(change.key)
+        return original(self, change, ticket)
+
+    unequal = mock.patch.object(outbox, "supersedes", return_value=True)
+    with unequal, mock.patch.object(outbox.Outbox, "offer", offer):
+        yield
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+import structlog
 
 from service.pipelines import mend
 from service.pipelines.ports import COMMITTED, Conflict, Throttled
@@ -198,7 +199,7 @@ def test_a_table_that_throttles_some_is_no_reason_to_wait():
     run(main())
 
 
-def test_a_worker_that_leaves_owes_a_reconciliation_and_says_so(capsys: pytest.CaptureFixture[str]):
+def test_a_worker_that_leaves_while_it_owes_a_reconciliation_says_so():
     async def main() -> None:
         scores = Scores(**{f"u{n}": 1 for n in range(300)})
         world = World(scores=scores)
@@ -208,8 +209,9 @@ def test_a_worker_that_leaves_owes_a_reconciliation_and_says_so(capsys: pytest.C
             await asyncio.sleep(1.5)
             await publisher.drained()
 
-    run(main())
-    assert "reconcile.cut_short" in capsys.readouterr().out
+    with structlog.testing.capture_logs() as lines:
+        run(main())
+    assert "reconcile.cut_short" in [line["event"] for line in lines]
 
 
 def test_somebody_elses_write_is_as_good_and_what_the_table_throttles_is_tried_again():
