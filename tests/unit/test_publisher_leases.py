@@ -199,7 +199,10 @@ def test_a_table_that_throttles_some_is_no_reason_to_wait():
     run(main())
 
 
-def test_a_worker_that_leaves_while_it_owes_a_reconciliation_says_so():
+def test_a_worker_that_leaves_while_it_owes_a_reconciliation_says_so(monkeypatch: pytest.MonkeyPatch):
+    # A logger keeps what it was bound to when first used, in whichever test that was.
+    monkeypatch.setattr(mend, "log", structlog.get_logger())
+
     async def main() -> None:
         scores = Scores(**{f"u{n}": 1 for n in range(300)})
         world = World(scores=scores)
