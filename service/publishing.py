@@ -22,7 +22,7 @@ from service.sinks.log import LogSink
 from service.sinks.pinpoint import PinpointOptions, PinpointSink
 
 CALL_TIMEOUT_S = 15.0
-"""Longest time of a sink call, retries included: a dead worker's last one may take effect for that long."""
+"""Longest time of a sink's request: a dead worker's last one may take effect for that long."""
 
 
 def make_publisher(

@@ -11,7 +11,7 @@ The rules:
 5. A change that nobody waits for any more, because the leases of all who did are lost or being handed over, is
    dropped; once it is in flight it is not tried again.
 6. Whatever leaves after an attempt whose outcome is not known leaves a doubt: that attempt's request may come after
-   what is told next. As long as it is here, its shard's next owner would read it again, and there is none.
+   what is told next. There is none while it is here: its shard's next owner would read it again, and tell it anew.
 """
 
 from __future__ import annotations

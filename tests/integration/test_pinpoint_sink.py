@@ -247,15 +247,22 @@ def test_failures_that_pass_are_raised_when_nothing_went_out(
     asyncio.run(main())
 
 
+@asynccontextmanager
+async def one_look_up_refused(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    """The endpoint of `u` is known; that of `v` must be looked up, which is refused once."""
+    async with pinpoint(monkeypatch) as world:
+        world.add("u", "e")
+        world.add("v", "f")
+        await world.sink.publish([change("u", "1")])
+        world.fake.faults.add(Fault(operation="GetUserEndpoints", status=429))
+        yield world
+
+
 def test_where_nothing_went_out_for_several_reasons_the_one_that_may_be_carried_out_speaks_for_all(
     monkeypatch: pytest.MonkeyPatch,
 ):
     async def main() -> None:
-        async with pinpoint(monkeypatch) as world:
-            world.add("u", "e")
-            world.add("v", "f")
-            await world.sink.publish([change("u", "1")])
-            world.fake.faults.add(Fault(operation="GetUserEndpoints", status=429))
+        async with one_look_up_refused(monkeypatch) as world:
             world.fake.faults.add(Fault(operation="UpdateEndpointsBatch", status=500))
             with pytest.raises(TransientError) as raised:
                 await world.sink.publish([change("v", "1"), change("u", "2", 2)])
@@ -270,11 +277,7 @@ def test_where_nothing_went_out_for_several_reasons_the_one_that_may_be_carried_
 
 def test_a_user_that_cannot_be_looked_up_now_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch):
     async def main() -> None:
-        async with pinpoint(monkeypatch) as world:
-            world.add("u", "e")
-            world.add("v", "f")
-            await world.sink.publish([change("u", "1")])
-            world.fake.faults.add(Fault(operation="GetUserEndpoints", status=429))
+        async with one_look_up_refused(monkeypatch) as world:
             outcomes = await world.sink.publish([change("u", "2", 2), change("v", "1")])
             assert outcomes[0] == Published()
             assert isinstance(outcomes[1], TransientError)

@@ -119,7 +119,7 @@ def test_a_call_without_an_answer_leaves_doubts_even_where_all_goes_well_after_i
     run(main())
 
 
-def test_an_outage_however_long_has_a_score_told_anew_once_at_its_end():
+def test_an_outage_however_long_has_a_score_told_anew_once_at_most_and_only_at_its_end():
     async def main() -> None:
         sink = MemorySink()
         sink.decide, fine = (lambda _: TransientError("down")), sink.decide
