@@ -2,19 +2,21 @@
 
 The results are those of aiobotocore with `epoch_seconds` as its timestamp parser: dictionaries with the members that
 botocore's service models name (`tests/contract/test_codec.py` compares both, and the declarations below with the
-models). Where less is wanted, `Operation.narrow` makes aiobotocore's the same. Whatever these declarations do not cover
+models). Records of streams, of which there are many, are structs of what is wanted of them, made in half the time of
+dictionaries of everything; `Operation.narrow` makes aiobotocore's the same. Whatever these declarations do not cover
 (a null, a number where a string belongs, Base64 that is none) raises, and aiobotocore's own parser has the last word.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 import msgspec
 from botocore.utils import parse_timestamp
 
 Params = Mapping[str, Any]
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 def epoch_seconds(value: float | str) -> float:
@@ -54,53 +56,48 @@ class _ChildShard(TypedDict, total=False):
     HashKeyRange: _HashKeyRange
 
 
-class _KinesisRecord(TypedDict, total=False):
-    SequenceNumber: str
-    ApproximateArrivalTimestamp: float
-    Data: bytes
-    PartitionKey: str
-    EncryptionType: str
+class KinesisRecord(msgspec.Struct, gc=False, rename="pascal"):
+    """https://docs.aws.amazon.com/kinesis/latest/APIReference/API_Record.html, what is wanted of it."""
+
+    sequence_number: str = ""
+    approximate_arrival_timestamp: float = 0.0
+    data: bytes = b""
+    partition_key: str = ""
 
 
 class KinesisPage(TypedDict, total=False):
     """https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html."""
 
-    Records: list[_KinesisRecord]
+    Records: list[KinesisRecord]
     NextShardIterator: str
     MillisBehindLatest: int
     ChildShards: list[_ChildShard]
 
 
-class _StreamChange(TypedDict, total=False):
-    """Images stay text: who reads them wants a few of their attributes, and nobody wants the old one."""
+class StreamChange(msgspec.Struct, gc=False, rename="pascal"):
+    """https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_streams_StreamRecord.html.
 
-    ApproximateCreationDateTime: float
-    Keys: msgspec.Raw
-    NewImage: msgspec.Raw
-    SequenceNumber: str
-    SizeBytes: int
-    StreamViewType: str
+    Images stay text: who reads them wants a few of their attributes, and nobody wants the old one.
+    """
 
-
-class _UserIdentity(TypedDict, total=False):
-    PrincipalId: str
-    Type: str
+    approximate_creation_date_time: float = 0.0
+    keys: msgspec.Raw = msgspec.Raw()
+    new_image: msgspec.Raw = msgspec.Raw()
+    sequence_number: str = ""
+    size_bytes: int = 0
 
 
-class _StreamRecord(TypedDict, total=False):
-    eventID: str
-    eventName: str
-    eventVersion: str
-    eventSource: str
-    awsRegion: str
-    dynamodb: _StreamChange
-    userIdentity: _UserIdentity
+class StreamRecord(msgspec.Struct, gc=False, rename="camel"):
+    """https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_streams_Record.html, what is wanted of it."""
+
+    event_name: str = ""
+    dynamodb: StreamChange = msgspec.field(default_factory=StreamChange)
 
 
 class StreamPage(TypedDict, total=False):
     """https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_streams_GetRecords.html."""
 
-    Records: list[_StreamRecord]
+    Records: list[StreamRecord]
     NextShardIterator: str
 
 
@@ -229,17 +226,40 @@ def _decoder(answer: Any) -> Callable[[bytes | bytearray], dict[str, Any]]:  # n
     return decode  # noqa: RET504 # named for mypy, which knows it as the TypedDict
 
 
-def _images_as_text(page: dict[str, Any]) -> dict[str, Any]:
-    for record in page.get("Records", ()):
-        change = record.get("dynamodb", {})
-        change.pop("OldImage", None)
-        for image in {"Keys", "NewImage"} & change.keys():
-            change[image] = msgspec.Raw(_encode(change[image]))
+def _struct(kind: type[S], members: Mapping[str, Any]) -> S:
+    """Return those of the members that `kind` has."""
+    names = zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True)
+    return kind(**{field: members[name] for field, name in names if name in members})
+
+
+def _kinesis_structs(page: dict[str, Any]) -> dict[str, Any]:
+    if "Records" in page:
+        page["Records"] = [_struct(KinesisRecord, record) for record in page["Records"]]
     return page
 
 
+def _stream_structs(page: dict[str, Any]) -> dict[str, Any]:
+    if "Records" in page:
+        page["Records"] = [_stream_struct(record) for record in page["Records"]]
+    return page
+
+
+def _stream_struct(record: dict[str, Any]) -> StreamRecord:
+    change = record.get("dynamodb", {})
+    texts = {name: msgspec.Raw(_encode(change[name])) for name in {"Keys", "NewImage"} & change.keys()}
+    return _struct(StreamRecord, {**record, "dynamodb": _struct(StreamChange, {**change, **texts})})
+
+
 OPERATIONS = (
-    Operation("kinesis", "GetRecords", "get_records", lambda p: p.get("StreamARN"), _encode, _decoder(KinesisPage)),
+    Operation(
+        "kinesis",
+        "GetRecords",
+        "get_records",
+        lambda p: p.get("StreamARN"),
+        _encode,
+        _decoder(KinesisPage),
+        narrow=_kinesis_structs,
+    ),
     Operation(
         "dynamodbstreams",
         "GetRecords",
@@ -247,7 +267,7 @@ OPERATIONS = (
         lambda _: None,
         _encode,
         _decoder(StreamPage),
-        narrow=_images_as_text,
+        narrow=_stream_structs,
     ),
     Operation(
         "dynamodb",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from service.aws.clients import AwsClient
+from service.aws.codec import StreamRecord
 from service.aws.errors import AwsSetupError, translated
 from service.aws.kinesis import stream_tag
 from service.scoring.change import StreamImage
@@ -120,14 +121,14 @@ def _shard(listed: dict[str, Any]) -> Shard:
     return Shard(listed["ShardId"], (parent,) if parent else (), closed)
 
 
-def _record(record: dict[str, Any]) -> Record[StreamImage]:
-    change = record["dynamodb"]
+def _record(record: StreamRecord) -> Record[StreamImage]:
+    change = record.dynamodb
     return Record(
-        sequence=change["SequenceNumber"],
-        data=StreamImage(change["Keys"], None if record["eventName"] == "REMOVE" else change["NewImage"]),
-        arrival_ms=round(change["ApproximateCreationDateTime"] * 1000),
-        partition_key="",
-        size=change.get("SizeBytes", 0),
+        change.sequence_number,
+        StreamImage(change.keys, None if record.event_name == "REMOVE" else change.new_image),
+        round(change.approximate_creation_date_time * 1000),
+        "",
+        change.size_bytes,
     )
 
 

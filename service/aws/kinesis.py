@@ -16,6 +16,7 @@ import msgspec
 
 from service.aws.calls import MAX_ROUNDS, pause
 from service.aws.clients import AwsClient
+from service.aws.codec import KinesisRecord
 from service.aws.errors import AwsSetupError, translated
 from service.shards.errors import TransientError
 from service.shards.ports import Page, Record, Shard, StreamId
@@ -131,14 +132,14 @@ def _shard(listed: dict[str, Any]) -> Shard:
     return Shard(listed["ShardId"], tuple(parent for parent in parents if parent), closed)
 
 
-def _record(record: dict[str, Any]) -> Record[bytes]:
-    data, partition_key = record["Data"], record["PartitionKey"]
+def _record(record: KinesisRecord) -> Record[bytes]:
+    data, partition_key = record.data, record.partition_key
     return Record(
-        sequence=record["SequenceNumber"],
-        data=data,
-        arrival_ms=round(record["ApproximateArrivalTimestamp"] * 1000),
-        partition_key=partition_key,
-        size=len(data) + len(partition_key),
+        record.sequence_number,
+        data,
+        round(record.approximate_arrival_timestamp * 1000),
+        partition_key,
+        len(data) + len(partition_key),
     )
 
 

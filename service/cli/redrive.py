@@ -194,8 +194,8 @@ async def read_back(kinesis: AwsClient, stream: str, letter: DeadLetter) -> byte
             for _ in range(_RECORD_PAGES):
                 page: dict[str, Any] = await kinesis.get_records(ShardIterator=iterator, Limit=1)
                 for record in page["Records"]:
-                    data: bytes = record["Data"]
-                    return data if record["SequenceNumber"] == letter.sequence else None
+                    data: bytes = record.data
+                    return data if record.sequence_number == letter.sequence else None
                 iterator = page.get("NextShardIterator")
                 if not iterator:
                     return None

@@ -215,11 +215,13 @@ def _comparable(value: Any) -> Any:
     """Text of JSON compares by what it says."""
     match value:
         case msgspec.Raw():
-            return "text", json.loads(bytes(value))
+            return "text", json.loads(bytes(value) or b"null")
         case dict():
             return {name: _comparable(member) for name, member in value.items()}
         case list():
             return [_comparable(member) for member in value]
+        case msgspec.Struct():
+            return _comparable(msgspec.structs.asdict(value))
         case _:
             return value
 
@@ -431,10 +433,14 @@ def _covers(declared: Any, shape: Any, seen: set[str]) -> None:
     if shape.type_name == "structure" and shape.name not in seen:
         seen.add(shape.name)
         hints = get_type_hints(declared)
-        assert set(shape.members) - {"OldImage"} <= set(hints), shape.name
-        for name, member in shape.members.items():
-            if hints.get(name, msgspec.Raw) is not msgspec.Raw:
-                _covers(hints[name], member, seen)
+        if issubclass(declared, msgspec.Struct):  # what is wanted of it
+            hints = {field.encode_name: field.type for field in msgspec.structs.fields(declared)}
+            assert set(hints) <= set(shape.members), shape.name
+        else:
+            assert set(shape.members) <= set(hints), shape.name
+        for name in set(shape.members) & set(hints):
+            if hints[name] is not msgspec.Raw:
+                _covers(hints[name], shape.members[name], seen)
     elif shape.type_name == "list":
         _covers(get_args(declared)[0], shape.member, seen)
     elif shape.type_name == "map":

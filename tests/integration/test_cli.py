@@ -59,7 +59,7 @@ def records(aws_clients: Aws, run: Run, stream: str) -> list[bytes]:
                 StreamName=stream, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
             )
             page = await aws_clients.kinesis.get_records(ShardIterator=iterator["ShardIterator"])
-            found += [record["Data"] for record in page["Records"]]
+            found += [record.data for record in page["Records"]]
         return found
 
     found: list[bytes] = run(read())

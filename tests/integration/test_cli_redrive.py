@@ -64,9 +64,8 @@ def on_stream(aws_clients: Aws, run: Run, stream: str) -> list[bytes]:
         iterator = await kinesis.get_shard_iterator(
             StreamName=stream, ShardId="shardId-000000000000", ShardIteratorType="TRIM_HORIZON"
         )
-        return [
-            each["Data"] for each in (await kinesis.get_records(ShardIterator=iterator["ShardIterator"]))["Records"]
-        ]
+        page = await kinesis.get_records(ShardIterator=iterator["ShardIterator"])
+        return [record.data for record in page["Records"]]
 
     found: list[bytes] = run(read())
     return found
