@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from service.aws.clients import AwsClient
 from service.aws.errors import translated
+from service.aws.gather import Gatherer
 from service.shards.errors import TransientError
 
 MAX_GETS = 100
@@ -31,6 +32,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 Item = Mapping[str, Mapping[str, Any]]
 """An item in DynamoDB's JSON."""
+
+Key = tuple[str, str]
+"""The values of an item's hash and range key."""
 
 _rng = random.SystemRandom()
 
@@ -69,46 +73,58 @@ async def each(work: Callable[[T], Awaitable[R]], parts: Sequence[T]) -> list[R]
     return [results[index] for index in range(len(parts))]
 
 
-async def batch_get(
-    client: AwsClient, table: str, keys: Sequence[Item], attributes: Sequence[str]
-) -> list[dict[str, dict[str, Any]]]:
-    """Return the items of `keys` that exist, read consistently, in no order.
+class ItemReader:
+    """Reads items of one table by their keys; small requests of different callers go out together.
 
     Args:
         client: DynamoDB.
         table: Its name.
-        keys: Different keys, any number.
-        attributes: What to return of an item, the keys included.
-
-    Raises:
-        TransientError: Also when keys stay unprocessed for `MAX_ROUNDS`.
+        key_names: Its hash and range key, both strings.
+        attributes: What to return of an item, the key included.
     """
-    names = {f"#{index}": name for index, name in enumerate(attributes)}
 
-    async def get(chunk: Sequence[Item]) -> list[dict[str, dict[str, Any]]]:
-        items: list[dict[str, dict[str, Any]]] = []
-        pending: Sequence[Item] = chunk
+    def __init__(self, client: AwsClient, table: str, key_names: tuple[str, str], attributes: Sequence[str]) -> None:
+        self._client = client
+        self._table = table
+        self._key_names = key_names
+        names = {f"#{index}": name for index, name in enumerate(attributes)}
+        self._wanted = {
+            "ConsistentRead": True,
+            "ProjectionExpression": ", ".join(names),
+            "ExpressionAttributeNames": names,
+        }
+        self._small: Gatherer[Key, None, dict[Key, Item]] = Gatherer(self._get, MAX_GETS)
+
+    async def get(self, keys: Collection[Key]) -> Mapping[Key, Item]:
+        """Return the items of `keys` (different ones, any number) that exist, read consistently.
+
+        Raises:
+            TransientError: Also when keys stay unprocessed for `MAX_ROUNDS`.
+        """
+        if not keys:
+            return {}
+        if len(keys) < MAX_GETS:
+            found = await self._small.ask(dict.fromkeys(keys))
+            return {key: found[key] for key in keys if key in found}
+        items: dict[Key, Item] = {}
+        for some in await each(self._get, list(chunks(list(keys), MAX_GETS))):
+            items.update(some)
+        return items
+
+    async def _get(self, keys: Iterable[Key]) -> dict[Key, Item]:
+        table, (hash_name, range_name) = self._table, self._key_names
+        items: dict[Key, Item] = {}
+        pending: Sequence[Item] = [{hash_name: {"S": one}, range_name: {"S": other}} for one, other in keys]
         for attempt in range(1, MAX_ROUNDS + 1):
             with translated(f"table {table}"):
-                answer = await client.batch_get_item(
-                    RequestItems={
-                        table: {
-                            "Keys": pending,
-                            "ConsistentRead": True,
-                            "ProjectionExpression": ", ".join(names),
-                            "ExpressionAttributeNames": names,
-                        }
-                    }
-                )
-            items += answer["Responses"].get(table, [])
+                answer = await self._client.batch_get_item(RequestItems={table: {"Keys": pending, **self._wanted}})
+            for item in answer["Responses"].get(table, ()):
+                items[item[hash_name]["S"], item[range_name]["S"]] = item
             pending = answer.get("UnprocessedKeys", {}).get(table, {}).get("Keys", [])
             if not pending:
                 return items
             await pause(attempt)
         raise TransientError(f"table {table}: {len(pending)} keys stay unprocessed", throttled=True)
-
-    found = await each(get, list(chunks(keys, MAX_GETS)))
-    return [item for items in found for item in items]
 
 
 async def batch_put(client: AwsClient, table: str, items: Sequence[Item]) -> None:

@@ -25,17 +25,8 @@ from service.scoring.change import number_of, whole_of
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import SEQUENCE_BYTES, Origin, ScoreState, UserKey
 
-ATTRIBUTES = ("UserId", "PinpointProjectId", "Score", "Revision", "Applied", "UpdatedAt")
-
-
-def key_item(key: UserKey) -> dict[str, dict[str, str]]:
-    """Return the item's key."""
-    return {"UserId": {"S": key.user_id}, "PinpointProjectId": {"S": key.project_id}}
-
-
-def key_of(item: Item) -> UserKey:
-    """Return whose score an item of the table is."""
-    return UserKey(item["UserId"]["S"], item["PinpointProjectId"]["S"])
+KEY_NAMES = ("UserId", "PinpointProjectId")
+ATTRIBUTES = (*KEY_NAMES, "Score", "Revision", "Applied", "UpdatedAt")
 
 
 def state_of(item: Item) -> ScoreState | Rejected:

@@ -8,10 +8,11 @@ from typing import Any
 import msgspec
 import structlog
 
-from service.aws.calls import MAX_ROUNDS, batch_get, pause
+from service.aws.calls import MAX_ROUNDS, ItemReader, pause
 from service.aws.clients import AwsClient
 from service.aws.errors import AwsSetupError, translated
-from service.aws.score_item import ATTRIBUTES, key_item, key_of, restatement, state_of, statement
+from service.aws.gather import Gatherer
+from service.aws.score_item import ATTRIBUTES, KEY_NAMES, restatement, state_of, statement
 from service.observability.metrics import Metrics
 from service.pipelines.ports import COMMITTED, MAX_COMMITS, Change, Conflict, Outcome, Throttled
 from service.scoring.change import ScoreChange, change_of
@@ -50,14 +51,17 @@ class ScoreTable:
         self._table = table
         self._what = f"table {table}"
         self._metrics = metrics
+        self._reader = ItemReader(client, table, KEY_NAMES, ATTRIBUTES)
+        self._writer: Gatherer[UserKey, Mapping[str, Any], Mapping[UserKey, Outcome]] = Gatherer(
+            self._execute, MAX_COMMITS
+        )
 
     async def load(self, keys: Sequence[UserKey]) -> Mapping[UserKey, ScoreState | Rejected]:
         """Return what is stored for each of `keys`; see `ScoreStore.load`."""
         states: dict[UserKey, ScoreState | Rejected] = dict.fromkeys(keys, ABSENT)
-        if states:
-            wanted = [key_item(key) for key in states]
-            for item in await batch_get(self._client, self._table, wanted, ATTRIBUTES):
-                states[key_of(item)] = state_of(item)
+        wanted = {(key.user_id, key.project_id): key for key in states}
+        for names, item in (await self._reader.get(wanted)).items():
+            states[wanted[names]] = state_of(item)
         return states
 
     async def commit(self, changes: Sequence[Change]) -> Sequence[Outcome]:
@@ -67,9 +71,10 @@ class ScoreTable:
             ValueError: More than `MAX_COMMITS` changes, or two of one user: DynamoDB refuses such a call whole.
             AwsSetupError: The table does not exist, or writing it is not allowed.
         """
-        if len({change.key for change in changes}) < len(changes):
+        statements = {change.key: statement(self._table, change) for change in changes}
+        if len(statements) < len(changes):
             raise ValueError("two changes of one user in one commit")
-        return await self._execute([statement(self._table, change) for change in changes])
+        return await self._write(statements)
 
     async def restate(self, states: Mapping[UserKey, ScoreState]) -> Sequence[Outcome]:
         """Give items their next `Revision`; see `ScoreStore.restate`.
@@ -78,19 +83,26 @@ class ScoreTable:
             ValueError: More than `MAX_COMMITS`.
             AwsSetupError: The table does not exist, or writing it is not allowed.
         """
-        return await self._execute([restatement(self._table, key, state) for key, state in states.items()])
+        return await self._write({key: restatement(self._table, key, state) for key, state in states.items()})
 
-    async def _execute(self, statements: Sequence[Mapping[str, Any]]) -> Sequence[Outcome]:
+    async def _write(self, statements: Mapping[UserKey, Mapping[str, Any]]) -> Sequence[Outcome]:
         if len(statements) > MAX_COMMITS:
             raise ValueError(f"{len(statements)} changes in one commit; at most {MAX_COMMITS}")
         if not statements:
             return []
+        outcomes = await self._writer.ask(statements)
+        return [outcomes[key] for key in statements]
+
+    async def _execute(self, statements: Mapping[UserKey, Mapping[str, Any]]) -> Mapping[UserKey, Outcome]:
         with translated(self._what):
-            answer = await self._client.batch_execute_statement(Statements=statements, ReturnConsumedCapacity="TOTAL")
+            answer = await self._client.batch_execute_statement(
+                Statements=list(statements.values()), ReturnConsumedCapacity="TOTAL"
+            )
         self._metrics.write_units.inc(sum(each.get("CapacityUnits", 0) for each in answer.get("ConsumedCapacity", ())))
-        return [
-            self._outcome(response["Error"]) if "Error" in response else COMMITTED for response in answer["Responses"]
-        ]
+        return {
+            key: self._outcome(response["Error"]) if "Error" in response else COMMITTED
+            for key, response in zip(statements, answer["Responses"], strict=True)
+        }
 
     def _outcome(self, error: Mapping[str, Any]) -> Outcome:
         code, message = error.get("Code", ""), error.get("Message", "")

@@ -9,7 +9,6 @@ import pytest
 from service.aws.clients import Clients
 from service.aws.dynamodb_streams import DynamoDbStreamSource
 from service.aws.errors import AwsSetupError
-from service.aws.score_item import key_item
 from service.aws.score_table import ScoreTable
 from service.observability.metrics import Metrics
 from service.pipelines.ports import Change
@@ -18,6 +17,7 @@ from service.scoring.fold import ABSENT, Scorable, ScoreState, UserKey, fold, se
 from service.shards.ports import Page
 from service.shards.position import TRIM_HORIZON
 from tests.fakes.embedded import MakeTable, Run
+from tests.fakes.images import key_item
 
 ANN = UserKey("ann", "p1")
 

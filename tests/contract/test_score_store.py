@@ -10,7 +10,6 @@ import pytest
 
 from service.aws.clients import AwsClient, Clients
 from service.aws.errors import AwsSetupError
-from service.aws.score_item import key_item
 from service.aws.score_table import ScoreTable
 from service.observability.metrics import Metrics
 from service.pipelines.ports import MAX_COMMITS, Change, Committed, Conflict, ScoreStore
@@ -18,6 +17,7 @@ from service.scoring.change import ScoreChange
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import ABSENT, Folded, Origin, Scorable, ScoreState, UserKey, fold, sequence_bytes
 from tests.fakes.embedded import MakeTable, Run
+from tests.fakes.images import key_item
 from tests.fakes.scores import MemoryScores
 
 ANN = UserKey("ann", "p1")

@@ -20,7 +20,6 @@ import pytest
 from service.aws.clients import AwsClient, AwsSettings, Clients, clients
 from service.aws.dynamodb_streams import DynamoDbStreamSource
 from service.aws.kinesis import KinesisSource, KinesisWriter, Put
-from service.aws.score_item import key_item
 from service.local.emulator import REGION
 from service.scoring.fold import UserKey
 from service.shards.errors import IteratorExpiredError, RecordsTrimmedError, ShardGoneError
@@ -29,6 +28,7 @@ from service.shards.position import LATEST, SHARD_END, TRIM_HORIZON, at_timestam
 from tests.chaos.kinesis import KinesisLocal, NodeMissingError, install
 from tests.fakes.aio import EPOCH_MS, VirtualLoop
 from tests.fakes.embedded import FreshName, MakeTable, Run
+from tests.fakes.images import key_item
 from tests.fakes.source import FakeSource, FakeStream
 
 PARTITION_KEY = "ann"

@@ -1,4 +1,4 @@
-"""Stream images of the score table."""
+"""Items of the score table, and its stream's images of them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,14 @@ import msgspec
 
 from service.scoring.change import ScoreChange, StreamImage, change_of
 from service.scoring.event import Rejected
+from service.scoring.fold import UserKey
 
 Item = Mapping[str, Mapping[str, object]]
+
+
+def key_item(key: UserKey) -> dict[str, dict[str, str]]:
+    """Return the key attributes of a user's item."""
+    return {"UserId": {"S": key.user_id}, "PinpointProjectId": {"S": key.project_id}}
 
 
 def stream_image(keys: Item, new: Item | None) -> StreamImage:

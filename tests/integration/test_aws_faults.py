@@ -12,6 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 
@@ -342,6 +343,32 @@ def test_capacity_is_counted_from_the_answer(server: Server, connect: Connect, r
     server.answer({"Responses": [{"TableName": "s"}], "ConsumedCapacity": [{"TableName": "s", "CapacityUnits": 2.5}]})
     assert run(ScoreTable(connect().dynamodb, "s", metrics).commit([change()])) == [Committed()]
     assert metrics.registry.get_sample_value("scoring_write_units_total") == 2.5
+
+
+def test_shards_that_have_little_share_their_calls(server: Server, connect: Connect, run: Run):
+    scores, ids = ScoreTable(connect().dynamodb, "scores", Metrics()), IdentityTable(connect().dynamodb, "ids")
+    bob = UserKey("bob", "p1")
+    key = {"UserId": {"S": "bob"}, "PinpointProjectId": {"S": "p1"}}
+
+    async def both() -> list[Any]:
+        server.answer({"Responses": {"scores": [{**key, "Score": {"N": "2"}, "Revision": {"N": "7"}}]}})
+        loaded = await asyncio.gather(scores.load([ANN]), scores.load([bob]))
+        server.answer({"Responses": [{}, {"Error": {"Code": "DuplicateItem", "Message": "m"}}]})
+        written = await asyncio.gather(
+            scores.commit([change()]), scores.commit([msgspec.structs.replace(change(), key=bob)])
+        )
+        server.answer({"Responses": {"ids": []}})
+        found = await asyncio.gather(ids.find([EndpointKey("1", "p")]), ids.find([EndpointKey("2", "p")]))
+        return [*loaded, *written, *found]
+
+    ann, bobs, *rest = run(both())
+    assert ann == {ANN: ABSENT}
+    assert (set(bobs), bobs[bob].revision) == ({bob}, 7)
+    assert rest == [[Committed()], [Conflict(None)], {}, {}]
+    assert [
+        len(asked["RequestItems"][table]["Keys"]) for asked in server.asked for table in asked.get("RequestItems", ())
+    ] == [2, 2]
+    assert [len(asked["Statements"]) for asked in server.asked if "Statements" in asked] == [2]
 
 
 def test_a_throttled_letter_is_written_again_and_one_that_is_there_is_not(server: Server, connect: Connect, run: Run):

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.aws.score_item import key_of, state_of, statement
+from service.aws.score_item import KEY_NAMES, state_of, statement
 from service.pipelines.ports import Change
 from service.scoring.change import ScoreChange
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import ABSENT, Origin, Scorable, UserKey, fold, sequence_bytes
-from tests.fakes.images import change_in
+from tests.fakes.images import change_in, key_item
 
 KEYS = {"UserId": {"S": "ann"}, "PinpointProjectId": {"S": "p1"}}
 ANN = UserKey("ann", "p1")
@@ -47,7 +47,7 @@ def test_an_inserted_item_reads_as_the_state_and_the_change_it_was_made_of(
     assert folded is not None
     made = statement("scores", Change(key, folded))
     item = inserted(made["Statement"], made["Parameters"])
-    assert key_of(item) == key
+    assert {name: item[name] for name in KEY_NAMES} == key_item(key)
     assert state_of(item) == folded.after
     assert change_in({name: item[name] for name in KEYS}, item) == ScoreChange(key, points, 1, arrival)
 
