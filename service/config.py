@@ -146,7 +146,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int, About("Most writes of 25 scores in flight; throttling lowers it by itself.", ge=1, le=256)
     ] = 16
     score_cache_entries: Annotated[
-        int, About("Users whose score is kept in memory; about 1 KiB each.", ge=1000, le=10_000_000)
+        int,
+        About(
+            "Users whose score is kept in memory, 1 KiB each on average; fewer where they take more.",
+            ge=1000,
+            le=10_000_000,
+        ),
     ] = 25_000
     definitions_refresh_s: Annotated[float, About("How often definitions are read again.", ge=0.1, le=3600)] = 5.0
 
@@ -164,7 +169,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, About("How long an endpoint that has no user is not asked for again.", ge=0, le=86_400)
     ] = 300.0
     identity_cache_entries: Annotated[
-        int, About("Endpoints whose user is kept in memory; about 0.5 KiB each.", ge=1000, le=10_000_000)
+        int,
+        About(
+            "Endpoints whose user is kept in memory, 0.5 KiB each on average; fewer where they take more.",
+            ge=1000,
+            le=10_000_000,
+        ),
     ] = 25_000
 
     publish_linger_ms: Annotated[

@@ -24,12 +24,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from sys import intern
+from sys import getsizeof, intern
 from typing import Any
 
-from service.aws.calls import Item, batch_get, batch_put
+from service.aws.calls import Item, ItemReader, Key, batch_put
 from service.aws.clients import AwsClient
-from service.pipelines.cache import RecentCache
+from service.pipelines.cache import SLOT_BYTES, RecentCache
 from service.pipelines.ports import DirectoryEntry, EndpointKey, Fresh
 from service.scoring.fold import UserKey
 
@@ -39,8 +39,12 @@ DEFAULT_TTL_DAYS = 400
 CACHED = 40_000
 """Users whose entry is kept in memory: enough for those between the look-up of an event's user and the publishing."""
 
-_OF_ENDPOINTS = ("Id", "PinpointProjectId", "UserId", "EndpointStatus", "Channel", "CheckedAt")
-_OF_USERS = ("Id", "PinpointProjectId", "EndpointId", "EndpointStatus", "Channel", "CheckedAt")
+ENTRY_BYTES = 512
+"""What such an entry may take on average."""
+
+_KEY_NAMES = ("Id", "PinpointProjectId")
+_OF_ENDPOINTS = (*_KEY_NAMES, "UserId", "EndpointStatus", "Channel", "CheckedAt")
+_OF_USERS = (*_KEY_NAMES, "EndpointId", "EndpointStatus", "Channel", "CheckedAt")
 _DAY_S = 86_400
 _ENDPOINT = "endpoint#"
 _USER = "user#"
@@ -57,7 +61,7 @@ class IdentityTable:
         table: Its name.
         ttl_days: How long a mapping outlives its last mention; 0: for ever.
         wall_s: Epoch seconds.
-        cached: Users whose entry is kept in memory.
+        cached: Users whose entry is kept in memory, in `ENTRY_BYTES` each on average.
     """
 
     def __init__(
@@ -73,7 +77,9 @@ class IdentityTable:
         self._table = table
         self._ttl_days = ttl_days
         self._wall_s = wall_s
-        self._entries: RecentCache[UserKey, DirectoryEntry] = RecentCache(cached)
+        self._endpoints = ItemReader(client, table, _KEY_NAMES, _OF_ENDPOINTS)
+        self._users = ItemReader(client, table, _KEY_NAMES, _OF_USERS)
+        self._entries: RecentCache[UserKey, DirectoryEntry] = RecentCache(cached, _bytes_of, ENTRY_BYTES)
 
     async def find(self, keys: Sequence[EndpointKey]) -> Mapping[EndpointKey, str]:
         """Return the users known; see `Identities.find`."""
@@ -81,8 +87,8 @@ class IdentityTable:
             (f"{_ENDPOINT}{key.endpoint_id}", key.project_id): key for key in keys if key.endpoint_id and key.project_id
         }
         users: dict[EndpointKey, str] = {}
-        for item in await batch_get(self._client, self._table, [_key(*names) for names in wanted], _OF_ENDPOINTS):
-            key = wanted[item["Id"]["S"], item["PinpointProjectId"]["S"]]
+        for names, item in (await self._endpoints.get(wanted)).items():
+            key = wanted[names]
             users[key] = user_id = item["UserId"]["S"]
             if "CheckedAt" in item:
                 self._met(UserKey(user_id, key.project_id), _entry(key.endpoint_id, item))
@@ -104,15 +110,15 @@ class IdentityTable:
     async def get(self, keys: Sequence[UserKey], fresh: Fresh) -> Mapping[UserKey, DirectoryEntry]:
         """Return the entries known; see `EndpointDirectory.get`."""
         entries: dict[UserKey, DirectoryEntry] = {}
-        wanted: dict[tuple[str, str], UserKey] = {}
+        wanted: dict[Key, UserKey] = {}
         for key in keys:
             entry = self._entries.get(key)
             if entry is not None:
                 entries[key] = entry
             if entry is None or not fresh(entry):
                 wanted[f"{_USER}{key.user_id}", key.project_id] = key
-        for item in await batch_get(self._client, self._table, [_key(*names) for names in wanted], _OF_USERS):
-            key = wanted[item["Id"]["S"], item["PinpointProjectId"]["S"]]
+        for names, item in (await self._users.get(wanted)).items():
+            key = wanted[names]
             entries[key] = _entry(item["EndpointId"]["S"], item)
             self._entries.put(key, entries[key])
         return entries
@@ -152,6 +158,10 @@ def _entry(endpoint_id: str, item: Item) -> DirectoryEntry:
     # Kept for many users: one text of a status and a channel serves all.
     status, channel = intern(item["EndpointStatus"]["S"]), intern(item["Channel"]["S"])
     return DirectoryEntry(endpoint_id, status, channel, int(item["CheckedAt"]["N"]))
+
+
+def _bytes_of(key: UserKey, entry: DirectoryEntry) -> int:
+    return SLOT_BYTES + getsizeof(key.user_id) + getsizeof(entry.endpoint_id)
 
 
 def _key(identity: str, project_id: str) -> dict[str, dict[str, Any]]:

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
+SLOT_BYTES = 256
+"""What an entry takes beside its texts: a key, a small value, the dictionary's share; measured, rounded up."""
+
 
 class RecentCache(Generic[K, V]):
-    """Keeps at most `limit` entries, and each one at least until `limit / 2` others were used after it.
+    """Keeps at most `limit` entries of at most `limit * entry_bytes` bytes, those used last.
+
+    Each is kept at least until `limit / 2` others, or half of the bytes, were used after it.
 
     Two generations: an entry that is put or used is in the young one; when that is half of the limit, it becomes the
     old one, and what was in the old one is forgotten. Unlike a list in the order of use, that costs one plain
     dictionary write, and no memory beside the entries. All operations take constant time.
+
+    Args:
+        limit: Most entries.
+        size_of: Bytes that an entry takes; asked when it becomes young. What is dropped counts on until its generation
+            is full.
+        entry_bytes: What an entry may take on average: where they take more, fewer are kept.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, size_of: Callable[[K, V], int], entry_bytes: int) -> None:
         if limit < 2:  # noqa: PLR2004 # one for each generation
             raise ValueError(f"a cache holds at least 2 entries, not {limit}")
         self._half = limit // 2
+        self._half_bytes = self._half * entry_bytes
+        self._size_of = size_of
         self._young: dict[K, V] = {}
+        self._young_bytes = 0
         self._old: dict[K, V] = {}
 
     def __len__(self) -> int:
@@ -48,7 +62,13 @@ class RecentCache(Generic[K, V]):
         self._old.pop(key, None)
 
     def _add(self, key: K, value: V) -> None:
-        self._young[key] = value
-        if len(self._young) > self._half:
-            self._old, self._young = self._young, {key: value}
-            del self._old[key]
+        young = self._young
+        before = len(young)
+        young[key] = value
+        if len(young) == before:
+            return
+        size = self._size_of(key, value)
+        self._young_bytes += size
+        if before == self._half or self._young_bytes > self._half_bytes:
+            del young[key]
+            self._old, self._young, self._young_bytes = young, {key: value}, size

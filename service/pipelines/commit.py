@@ -17,12 +17,13 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from sys import getsizeof
 
 import msgspec
 import structlog
 
 from service.observability.metrics import Metrics, score_band
-from service.pipelines.cache import RecentCache
+from service.pipelines.cache import SLOT_BYTES, RecentCache
 from service.pipelines.concurrency import AdaptiveLimit
 from service.pipelines.marks import ShardMarks
 from service.pipelines.ports import MAX_COMMITS, Change, Committed, Conflict, Outcome, ScoreStore, Throttled
@@ -37,6 +38,12 @@ _log = structlog.get_logger()
 
 SLICE = 500
 """Users folded before others get their turn."""
+
+STATE_BYTES = 1024
+"""What a user's state in memory may take on average."""
+
+_MARK_BYTES = 96  # 24 bytes as an object, and its place in a dictionary
+_SCORE_BYTES = 500  # the state, its number, and an empty dictionary of marks
 
 BACKOFF_FIRST_S = 0.05
 BACKOFF_LAST_S = 5.0
@@ -65,7 +72,7 @@ class Committer:
     Args:
         store: The score table.
         limit: How many calls may be in flight.
-        cache_entries: Users whose last state is kept in memory.
+        cache_entries: Users whose last state is kept in memory, in `STATE_BYTES` each on average.
         rng: Jitter.
     """
 
@@ -83,7 +90,7 @@ class Committer:
         self._clock = clock
         self._metrics = metrics
         self._limit = limit
-        self._states: RecentCache[UserKey, ScoreState] = RecentCache(cache_entries)
+        self._states: RecentCache[UserKey, ScoreState] = RecentCache(cache_entries, _state_bytes, STATE_BYTES)
         self._rng = rng
         self._busy: set[UserKey] = set()
         self._freed = asyncio.Event()
@@ -303,6 +310,10 @@ class _Round(msgspec.Struct):
     settled: list[UserKey] = msgspec.field(default_factory=list)
     throttled: bool = False
     statistics: _Statistics = msgspec.field(default_factory=_Statistics)
+
+
+def _state_bytes(key: UserKey, state: ScoreState) -> int:
+    return SLOT_BYTES + _SCORE_BYTES + getsizeof(key.user_id) + _MARK_BYTES * len(state.applied)
 
 
 def _chunks(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:

@@ -9,22 +9,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping
+from sys import getsizeof
 
 import msgspec
 
 from service.observability.metrics import Metrics
-from service.pipelines.cache import RecentCache
+from service.pipelines.cache import SLOT_BYTES, RecentCache
 from service.pipelines.ports import EndpointKey, EndpointLookup, Identities
 from service.shards.errors import TransientError
 from service.shards.ports import Clock
+
+IDENTITY_BYTES = 512
+"""What an endpoint in memory may take on average: ids have some 40 characters, and at most 2,000."""
 
 
 class IdentitySettings(msgspec.Struct, frozen=True):
     """Limits of the resolver.
 
     Attributes:
-        cache_entries: Endpoints whose user is kept in memory.
-        unknown_entries: Endpoints remembered as having no user.
+        cache_entries: Endpoints whose user is kept in memory, in `IDENTITY_BYTES` each on average.
+        unknown_entries: Endpoints remembered as having no user, likewise.
         unknown_ttl_s: Seconds until an endpoint without user is asked about again.
         lookups_at_once: Calls of the fallback in flight.
     """
@@ -56,8 +60,10 @@ class IdentityResolver:
         self._clock = clock
         self._metrics = metrics
         self._settings = settings
-        self._known: RecentCache[EndpointKey, str] = RecentCache(settings.cache_entries)
-        self._unknown: RecentCache[EndpointKey, float] = RecentCache(settings.unknown_entries)
+        self._known: RecentCache[EndpointKey, str] = RecentCache(settings.cache_entries, _bytes_of_user, IDENTITY_BYTES)
+        self._unknown: RecentCache[EndpointKey, float] = RecentCache(
+            settings.unknown_entries, lambda key, _: SLOT_BYTES + getsizeof(key.endpoint_id), IDENTITY_BYTES
+        )
         self._asking = asyncio.Semaphore(settings.lookups_at_once)
 
     async def learn(self, users: Mapping[EndpointKey, str]) -> None:
@@ -145,6 +151,10 @@ class IdentityResolver:
         if failure is not None:
             # Callers handle single errors, not groups, and one cause is enough to say.
             raise failure
+
+
+def _bytes_of_user(key: EndpointKey, user_id: str) -> int:
+    return SLOT_BYTES + getsizeof(key.endpoint_id) + getsizeof(user_id)
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -1,4 +1,5 @@
 import asyncio
+from copy import deepcopy
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from service.pipelines.concurrency import AdaptiveLimit
 
 
 def test_the_cache_forgets_what_was_not_used_for_long():
-    cache: RecentCache[str, int] = RecentCache(4)
+    cache: RecentCache[str, int] = RecentCache(4, lambda *_: 1, 1)
     for number, name in enumerate("abcd"):
         cache.put(name, number)
         assert cache.get("a") == 0
@@ -22,7 +23,7 @@ def test_the_cache_forgets_what_was_not_used_for_long():
 
 @given(st.integers(2, 9), st.lists(st.tuples(st.sampled_from(["put", "get", "drop"]), st.integers(0, 12))))
 def test_the_cache_is_bounded_and_keeps_the_half_used_last(limit: int, steps: list[tuple[str, int]]):
-    cache: RecentCache[int, int] = RecentCache(limit)
+    cache: RecentCache[int, int] = RecentCache(limit, lambda *_: 1, 1)
     truth: dict[int, int] = {}  # in the order of use
     for value, (step, key) in enumerate(steps):
         match step:
@@ -44,9 +45,36 @@ def test_the_cache_is_bounded_and_keeps_the_half_used_last(limit: int, steps: li
         assert len(cache) <= limit
 
 
+def test_large_entries_take_the_room_of_many():
+    cache: RecentCache[str, str] = RecentCache(8, lambda _, text: len(text), 10)
+    for name in "abcd":
+        cache.put(name, "0123456789")
+    assert [name for name in "abcd" if cache.get(name)] == list("abcd")
+    cache.put("e", "0" * 25)
+    cache.put("f", "0" * 25)
+    assert [name for name in "abcdef" if cache.get(name)] == ["e", "f"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["put", "get", "drop"]), st.integers(0, 12), st.integers(1, 60))))
+def test_the_cache_is_bounded_in_bytes(steps: list[tuple[str, int, int]]):
+    cache: RecentCache[int, int] = RecentCache(10, lambda _, size: size, 10)
+    sizes: dict[int, int] = {}
+    for step, key, size in steps:
+        match step:
+            case "put":
+                sizes.setdefault(key, size)  # a value never changes its size here
+                cache.put(key, sizes[key])
+            case "get":
+                assert cache.get(key) in {None, sizes.get(key)}
+            case _:
+                cache.drop(key)
+        kept = [size for key, size in sizes.items() if deepcopy(cache).get(key)]
+        assert sum(kept) <= 2 * max([50, *kept])
+
+
 def test_a_cache_of_nothing_is_a_mistake():
     with pytest.raises(ValueError, match="at least 2"):
-        RecentCache(1)
+        RecentCache(1, lambda *_: 1, 1)
 
 
 def test_success_raises_the_limit_by_one_a_round_and_throttling_halves_it_once_a_round():
