@@ -18,7 +18,7 @@ MAX_COMMITS = 25
 (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/ql-reference.multiplestatements.batching.html)."""
 
 
-class Change(msgspec.Struct, frozen=True):
+class Change(msgspec.Struct, frozen=True, gc=False):
     """One user's write: it is made only where the stored state is still `folded.before`."""
 
     key: UserKey
@@ -102,7 +102,7 @@ class EndpointLookup(Protocol):
         ...
 
 
-class DirectoryEntry(msgspec.Struct, frozen=True):
+class DirectoryEntry(msgspec.Struct, frozen=True, gc=False):
     """Where a user's score is written to, as a sink last found it.
 
     Attributes:

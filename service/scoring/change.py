@@ -35,7 +35,7 @@ MAX_WHOLE = 2**63 - 1
 _SURELY_WHOLE_DIGITS = 18  # all of them are below MAX_WHOLE
 
 
-class ScoreChange(msgspec.Struct, frozen=True):
+class ScoreChange(msgspec.Struct, frozen=True, gc=False):
     """The score a user has now; absolute, so publishing it twice does no harm.
 
     Attributes:

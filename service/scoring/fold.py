@@ -42,7 +42,7 @@ class Origin(Enum):
     """An item with `Revision`."""
 
 
-class ScoreState(msgspec.Struct, frozen=True):
+class ScoreState(msgspec.Struct, frozen=True, gc=False):
     """A user's score as stored.
 
     Attributes:
@@ -79,7 +79,7 @@ class Scorable(msgspec.Struct, frozen=True, gc=False):
     event_type: str = ""
 
 
-class Folded(msgspec.Struct, frozen=True):
+class Folded(msgspec.Struct, frozen=True, gc=False):
     """The outcome of a fold that has something to write.
 
     Attributes:
