@@ -35,6 +35,9 @@ ADAPTERS: dict[str, tuple[str, tuple[type, ...]]] = {
 NOT_IN_A_WORKER = {"KinesisWriter", "Setup", "Doctor", "TakenOver"}
 """Classes that only commands use, with the operator's permissions."""
 
+TOOLS = {"ItemReader"}
+"""Classes that the others work with, each on a resource of its own; reached where they are made."""
+
 PREFIXES = {"kinesis": "kinesis", "dynamodb": "dynamodb", "dynamodbstreams": "dynamodb", "pinpoint": "mobiletargeting"}
 """botocore's name of a service -> prefix of its IAM actions."""
 
@@ -118,7 +121,10 @@ def reached(module: Module, class_name: str, starts: set[str]) -> set[str]:
             elif isinstance(item, ast.Name) and item.id in where.functions:
                 todo.append((where, "", item.id))
             elif isinstance(item, ast.Name) and where.imported.get(item.id) in MODULES:
-                todo.append((MODULES[where.imported[item.id]], "", item.id))
+                home = MODULES[where.imported[item.id]]
+                todo.append((home, "", item.id))
+                if item.id in TOOLS:
+                    todo += [(home, item.id, method) for method in home.classes[item.id]]
     return found
 
 
@@ -128,7 +134,7 @@ def unknown_adapters() -> set[str]:
         name
         for module in MODULES.values()
         for name, methods in module.classes.items()
-        if name not in ADAPTERS.keys() | NOT_IN_A_WORKER and reached(module, name, set(methods))
+        if name not in ADAPTERS.keys() | NOT_IN_A_WORKER | TOOLS and reached(module, name, set(methods))
     }
 
 
@@ -139,6 +145,7 @@ def worker_actions() -> dict[str, set[str]]:
         for name in ADAPTERS.keys() & module.classes.keys():
             resource, ports = ADAPTERS[name]
             methods = {method for port in ports for method in vars(port) if not method.startswith("_")} | {
+                "__init__",
                 "open",
                 "find",
             }
