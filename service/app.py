@@ -13,7 +13,7 @@ import random
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 import msgspec
@@ -129,17 +129,25 @@ class Worker:
         log.info("worker.starting", worker=worker, role=self._settings.role, version=service_version())
         async with self.server, clients(AwsSettings(region=self._settings.aws_region), self.metrics) as aws:
             log.info("worker.listening", url=self.server.url)
-            try:
-                await self._wire(aws, worker)
-            except asyncio.CancelledError:
-                if self._stop.is_set():
-                    return True
-                raise
+            if not await self._unless_stopped(self._wire(aws, worker), "wire"):
+                log.info("worker.stopped", worker=worker, drained=True, why="told to stop before it had begun")
+                return True
             self.started.set()
             _collect_rarely()
             await self._work()
         log.info("worker.stopped", worker=worker, drained=self._drained)
         return self._drained
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, None], name: str) -> bool:
+        """Do `work`; return False where `stop` came first, and it was cut off."""
+        async with asyncio.TaskGroup() as group:
+            working = group.create_task(work, name=name)
+            told = group.create_task(self._stop.wait(), name="told to stop")
+            await asyncio.wait((working, told), return_when=asyncio.FIRST_COMPLETED)
+            done = working.done()
+            working.cancel()
+            told.cancel()
+        return done
 
     async def _work(self) -> None:
         coordinators = self._parts.coordinators

@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from service.config_fields import About, Field, Form, expected, fields_of, read
-from service.shards.position import LATEST, TRIM_HORIZON, at_timestamp
+from service.shards.position import LATEST, TRIM_HORIZON, at_timestamp, timestamp_of
 
 PREFIX = "SCORING_"
 MAX_SHOWN = 80
@@ -237,18 +237,25 @@ VARIABLES: Mapping[str, str] = {f"{PREFIX}{name.upper()}": name for name in FIEL
 """Variable to field name, likewise."""
 
 
-def load(environ: Mapping[str, str], purpose: Purpose = Purpose.RUN, *, profile_region: str | None = None) -> Settings:
+def load(
+    environ: Mapping[str, str],
+    purpose: Purpose = Purpose.RUN,
+    *,
+    profile_region: str | None = None,
+    now_ms: int | None = None,
+) -> Settings:
     """Return the settings that `environ` describes.
 
     Args:
         environ: Environment variables.
         purpose: What must be there.
         profile_region: Region of the AWS profile in use, which only AWS's own library can read.
+        now_ms: Epoch milliseconds: no time after it can be read from.
 
     Raises:
         ConfigurationError: With everything that is wrong.
     """
-    problems = _unknown(environ)
+    problems = _unknown(environ) + _endpoints(environ)
     given: dict[str, str] = {
         field: environ[name].strip() for name, field in VARIABLES.items() if environ.get(name, "").strip()
     }
@@ -266,9 +273,27 @@ def load(environ: Mapping[str, str], purpose: Purpose = Purpose.RUN, *, profile_
         if "identity_lookup" not in values:
             settings = msgspec.structs.replace(settings, identity_lookup="pinpoint" in settings.sinks)
         problems += _contradictions(settings)
+        if now_ms is not None and (timestamp_of(settings.start) or 0) > now_ms:
+            problems.append(Problem("SCORING_START", *TO_COME))
     if faulty or problems:
         raise ConfigurationError(problems)
     return settings
+
+
+TO_COME = "is a time to come, from which Kinesis reads nothing", "give one that has passed"
+"""What is wrong with such a time, and what to do
+(https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetShardIterator.html)."""
+
+_URL = re.compile(r"https?://[^\s/]+\S*")
+
+
+def _endpoints(environ: Mapping[str, str]) -> list[Problem]:
+    """Return a problem per AWS endpoint that is no URL."""
+    return [
+        Problem(name, f"= {text!r} is no URL", "set it to http:// or https:// with a host, or unset it")
+        for name, text in sorted(environ.items())
+        if name.startswith("AWS_ENDPOINT_URL") and text and not _URL.fullmatch(text)
+    ]
 
 
 def _unknown(environ: Mapping[str, str]) -> list[Problem]:
@@ -305,7 +330,13 @@ def _missing(given: Mapping[str, str], purpose: Purpose, region: str) -> list[Pr
             remedy += ", or run with the role `publish`, which reads no Kinesis stream"
         problems.append(Problem("SCORING_STREAM", "is not set", remedy))
     if purpose is not Purpose.LOCAL and not region:
-        problems.append(Problem("AWS_REGION", "is not set", "set it, for example to us-east-1, or choose a profile"))
+        problems.append(
+            Problem(
+                "AWS_REGION",
+                "is not set",
+                "set it, for example to us-east-1, or choose a profile that has one (aws configure list-profiles)",
+            )
+        )
     return problems
 
 

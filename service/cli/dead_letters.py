@@ -130,7 +130,7 @@ def redrive(
         note(f"there are more than {MAX_LETTERS:,}: run it again for the rest")
     for each_stage, each_reason, count in by_fault(chosen):
         where = "publish again" if each_stage == "publish" else "put back on the stream"
-        note(f"{'would ' if dry_run else ''}{where}: {count:,} {each_stage} {each_reason}")
+        note(f"{'would' if dry_run else 'to'} {where}: {count:,} {each_stage} {each_reason}")
     if not chosen:
         note("nothing to redrive")
     if dry_run or not chosen:

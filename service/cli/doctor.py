@@ -47,7 +47,11 @@ def doctor(ctx: click.Context, *, as_json: bool) -> None:
     if pinpoint and not settings.project_ids:
         note("Pinpoint permissions were not tried: SCORING_PROJECT_IDS names no project")
     broken = sum(each.verdict is Verdict.BROKEN for each in findings)
-    note(f"{broken} broken of {len(findings)}" if broken else f"all {len(findings)} checks passed or are notes")
+    note(
+        f"{broken} broken of {len(findings)}"
+        if broken
+        else f"all {len(findings)} checks passed, were skipped or are notes"
+    )
     ctx.exit(FAILURE if broken else 0)
 
 

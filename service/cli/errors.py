@@ -104,7 +104,11 @@ def explain(error: BaseException) -> click.ClickException:
         case aws.BotoCoreError():
             return _unreachable(error)
         case TransientError():
-            return Failure("AWS does not answer as it should", str(error), "try again; the state is consistent")
+            return Failure(
+                "AWS does not answer as it should",
+                str(error),
+                "try again; the state is consistent. If it stays so, check the network and AWS_ENDPOINT_URL",
+            )
         case OSError() if error.filename or error.errno in _NO_ROOM:
             return Failure(f"{error.filename or 'the output'} cannot be used", error.strerror or str(error))
         case ModuleNotFoundError() if (error.name or "").split(".")[0] in ("ministack", "service"):

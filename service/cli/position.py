@@ -27,7 +27,7 @@ from service.cli.context import (
 )
 from service.cli.errors import Failure
 from service.cli.streams import INGEST, PUBLISH, View, look
-from service.config import Purpose, Settings, epoch_ms
+from service.config import TO_COME, Purpose, Settings, epoch_ms
 from service.shards.lease import Lease, Member
 from service.shards.ports import Shard
 from service.shards.position import LATEST, TRIM_HORIZON, Position, at_timestamp, timestamp_of
@@ -178,7 +178,7 @@ def reset(
 
 def _target(*, earliest: bool, latest: bool, moment: str | None, pipeline: str) -> Position:
     if earliest + latest + (moment is not None) != 1:
-        raise click.UsageError("where to? Give one of --to-earliest, --to-latest, --to-time")
+        raise click.UsageError("where to? Give one, and only one, of --to-earliest, --to-latest, --to-time")
     if earliest:
         return TRIM_HORIZON
     if moment is None:
@@ -187,9 +187,12 @@ def _target(*, earliest: bool, latest: bool, moment: str | None, pipeline: str) 
     if pipeline == PUBLISH:
         raise click.UsageError("the stream of a table cannot be read from a time: give --to-earliest or --to-latest")
     try:
-        return at_timestamp(epoch_ms(moment))
+        since = epoch_ms(moment)
     except ValueError as error:
         raise click.BadParameter(f"{moment!r} {error}", param_hint="--to-time") from None
+    if since > _now_ms():
+        raise click.BadParameter(f"{moment!r} {': '.join(TO_COME)}", param_hint="--to-time")
+    return at_timestamp(since)
 
 
 async def _reset(

@@ -41,7 +41,8 @@ def run(ctx: click.Context, role: str | None) -> None:
             log.exception("worker.crashed", error=type(leaf(error)).__name__)
             ctx.exit(FAILURE)
         failure = explain(error)
-        log.error("worker.failed", reason=failure.message, cause=getattr(failure, "why", ""))  # noqa: TRY400
+        told = {"cause": getattr(failure, "why", ""), "remedy": getattr(failure, "remedy", "")}
+        log.error("worker.failed", reason=failure.message, **{name: text for name, text in told.items() if text})  # noqa: TRY400
         if sys.stderr.isatty():
             raise failure from error
         ctx.exit(failure.exit_code)

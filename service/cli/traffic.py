@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from types import FrameType
+from urllib.parse import urlsplit
 
 import click
 import msgspec
@@ -81,6 +82,10 @@ def _emulator(service: str) -> str:
     if not url:
         raise Failure(
             "made-up traffic is for emulators only", f"{name} is not set", f"set {name} to the URL of an emulator"
+        )
+    if (urlsplit(url).hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws")):
+        raise Failure(
+            "made-up traffic is for emulators only", f"{name} = {url!r} is AWS", f"set {name} to the URL of an emulator"
         )
     return url
 

@@ -190,21 +190,21 @@ def _row(workload: Workload, played: Played) -> dict[str, Any]:
     report = played.report
     at_end = report["at_done"] or report
     # Of a trickle only part is played: what was written is what counts.
-    events = workload.events
-    if workload.name == TRICKLE:
-        events = max(1, round(10 * played.wall_s))
+    trickle = workload.name == TRICKLE
+    events = max(1, round(workload.rate * played.wall_s)) if trickle else workload.events
     requests = sum(at_end["requests"].values())
     score, sink = report["score_latency_s"] or {}, report["sink_latency_s"] or {}
     wrong, unpublished = report["wrong_scores"], report["wrong_published"]
-    exact = played.done and (workload.name == TRICKLE or (wrong == 0 and not unpublished))
+    exact = played.done and (trickle or (wrong == 0 and not unpublished))
     return {
         "date": time.strftime("%Y-%m-%d"),
         "events": events,
         "cpu_us": played.cpu_s / events * 1e6,
         "per_core": events / played.cpu_s if played.cpu_s > 0 else None,
-        "idle_percent": played.cpu_s / played.wall_s * 100 if workload.name == TRICKLE else None,
-        "requests": requests / workload.events * 1000,
-        "write_units": at_end["write_units"] / workload.events * 1000,
+        "idle_percent": played.cpu_s / played.wall_s * 100 if trickle else None,
+        # A trickle's are dominated by its start, and by time: they say nothing per event.
+        "requests": None if trickle else requests / workload.events * 1000,
+        "write_units": None if trickle else at_end["write_units"] / workload.events * 1000,
         "peak_mib": played.peak_mib,
         "start_s": None if math.isnan(played.start_s) else played.start_s,
         "wall_s": played.wall_s,

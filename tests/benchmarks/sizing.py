@@ -28,7 +28,7 @@ READ_UNITS_PER_LOOKUP = 1.0
 
 
 class Prices(msgspec.Struct, frozen=True):
-    """US dollars, us-east-1, Linux on x86, on demand.
+    """US dollars, us-east-1, Linux on ARM, on demand.
 
     Attributes:
         write_million: DynamoDB, per million write request units (https://aws.amazon.com/dynamodb/pricing/on-demand/).
@@ -46,8 +46,8 @@ class Prices(msgspec.Struct, frozen=True):
     write_million: float = 0.625
     read_million: float = 0.125
     stream_read_million: float = 0.20
-    vcpu_hour: float = 0.04048
-    gib_hour: float = 0.004445
+    vcpu_hour: float = 0.03238
+    gib_hour: float = 0.00356
     kinesis_in_gib: float = 0.08
     kinesis_out_gib: float = 0.04
     kinesis_stream_hour: float = 0.04

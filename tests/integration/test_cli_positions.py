@@ -123,6 +123,7 @@ def test_a_reset_is_refused_while_a_worker_beats(
         (),
         ("--to-earliest", "--to-latest"),
         ("--to-time", "yesterday"),
+        ("--to-time", "2999-01-01T00:00:00Z"),
         ("--to-time", "2026-01-31T12:00:00Z", "--pipeline", "publish"),
     ],
 )

@@ -81,6 +81,17 @@ def wait_for(child: ChildProcess, log_path: Path, event: str) -> None:
     child.wait_until(lambda: logged(log_path, event), timeout_s=BOUND_S, what=f"it logged {event}")
 
 
+def test_a_worker_that_still_waits_for_aws_ends_at_the_first_signal(environment: dict[str, str], tmp_path: Path):
+    log_path = tmp_path / "worker.log"
+    nowhere = {**environment, "AWS_ENDPOINT_URL_KINESIS": "http://127.0.0.1:1"}
+    command = [sys.executable, "-m", "service", "run"]
+    with ChildProcess("a worker", command, environment=nowhere, log_path=log_path) as child:
+        wait_for(child, log_path, "worker.waiting")
+        os.kill(child.pid, signal.SIGTERM)
+        assert child.wait(BOUND_S) == 0
+    assert logged(log_path, "worker.stopped")
+
+
 def test_a_second_signal_ends_it_at_once(environment: dict[str, str], tmp_path: Path):
     log_path = tmp_path / "worker.log"
     with worker(environment, log_path) as child:

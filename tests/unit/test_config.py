@@ -159,6 +159,20 @@ def test_a_wait_longer_than_the_lease_is_refused():
     assert load({**GOOD, "SCORING_LEASE_DURATION_S": "2"}).checkpoint_interval_ms > 2000, "heartbeats hold leases"
 
 
+def test_a_time_to_come_is_no_start():
+    there, to_come = "2026-01-31T12:00:00Z", "2026-01-31T12:00:01Z"
+    now_ms = epoch_ms(there)
+    assert load({**GOOD, "SCORING_START": there}, now_ms=now_ms).start == f"AT_TIMESTAMP#{now_ms}"
+    with pytest.raises(ConfigurationError, match="SCORING_START is a time to come"):
+        load({**GOOD, "SCORING_START": to_come}, now_ms=now_ms)
+
+
+@pytest.mark.parametrize("url", ["foo", "ftp://host", "http://", "localhost:4566"])
+def test_an_endpoint_is_a_url(url: str):
+    assert problems(**GOOD, AWS_ENDPOINT_URL_KINESIS=url)["AWS_ENDPOINT_URL_KINESIS"]
+    load({**GOOD, "AWS_ENDPOINT_URL": "http://localhost:4566", "AWS_ENDPOINT_URL_DYNAMODB": ""})
+
+
 def test_settings_neither_change_nor_read_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     (tmp_path / ".env").write_text("SCORING_STREAM=from-file\nHTTP_PORT=1\n")
     monkeypatch.chdir(tmp_path)

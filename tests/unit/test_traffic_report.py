@@ -61,9 +61,12 @@ def test_the_report_shows_costs_side_by_side_and_whether_the_budget_holds():
     text = _text(RIGHT)
     assert "2,000 + 1,500 + 1,500 + 1,500 + 3,000 = 9,500 requests" in text
     assert "(2.00 on average)" in text
-    assert "PASS  51.5 requests per 1,000 events" in text
+    assert "      51.5 requests per 1,000 events" in text  # too few events to judge
+    assert RIGHT.within_budget is None
+    large = msgspec.structs.replace(RIGHT, events=20_000, bill=Counts({"kinesis.GetRecords": OperationTally(2_400)}))
+    assert "PASS  120.0 requests per 1,000 events" in _text(large)
     assert "kill -9 to the first new commit: 6.1 s" in text
-    dear = msgspec.structs.replace(RIGHT, bill=Counts({"kinesis.GetRecords": OperationTally(requests=241)}))
+    dear = msgspec.structs.replace(large, bill=Counts({"kinesis.GetRecords": OperationTally(2_410)}))
     assert "MISS  120.5 requests per 1,000 events" in _text(dear)
 
 
