@@ -88,8 +88,9 @@ class Bench:
             return None
         row = _row(workload, played)
         self.runs.setdefault((name, contender.name), []).append(row)
+        requests = "" if trickle(workload) else f"{row['requests']:>8.1f} requests/1,000"
         self.console.print(
-            f"{name:8} {contender.name:22} {row['cpu_us']:>9.1f} us/event  {row['requests']:>8.1f} requests/1,000  "
+            f"{name:8} {contender.name:22} {row['cpu_us']:>9.1f} us/event  {requests:24}"
             f"{row['peak_mib']:>6.0f} MiB  {'exact' if row['exact'] else 'NOT EXACT: ' + row['why']}"
         )
         return row
@@ -186,25 +187,30 @@ def _plain(value: float) -> float | None:
     return None if math.isnan(value) else round(value, 4)
 
 
+def trickle(workload: Workload) -> bool:
+    """Return whether it measures what it costs to have little to do."""
+    return workload.name == TRICKLE
+
+
 def _row(workload: Workload, played: Played) -> dict[str, Any]:
     report = played.report
     at_end = report["at_done"] or report
     # Of a trickle only part is played: what was written is what counts.
-    trickle = workload.name == TRICKLE
-    events = max(1, round(workload.rate * played.wall_s)) if trickle else workload.events
+    trickles = trickle(workload)
+    events = max(1, round(workload.rate * played.wall_s)) if trickles else workload.events
     requests = sum(at_end["requests"].values())
     score, sink = report["score_latency_s"] or {}, report["sink_latency_s"] or {}
     wrong, unpublished = report["wrong_scores"], report["wrong_published"]
-    exact = played.done and (trickle or (wrong == 0 and not unpublished))
+    exact = played.done and (trickles or (wrong == 0 and not unpublished))
     return {
         "date": time.strftime("%Y-%m-%d"),
         "events": events,
         "cpu_us": played.cpu_s / events * 1e6,
         "per_core": events / played.cpu_s if played.cpu_s > 0 else None,
-        "idle_percent": played.cpu_s / played.wall_s * 100 if trickle else None,
+        "idle_percent": played.cpu_s / played.wall_s * 100 if trickles else None,
         # A trickle's are dominated by its start, and by time: they say nothing per event.
-        "requests": None if trickle else requests / workload.events * 1000,
-        "write_units": None if trickle else at_end["write_units"] / workload.events * 1000,
+        "requests": None if trickles else requests / workload.events * 1000,
+        "write_units": None if trickles else at_end["write_units"] / workload.events * 1000,
         "peak_mib": played.peak_mib,
         "start_s": None if math.isnan(played.start_s) else played.start_s,
         "wall_s": played.wall_s,
