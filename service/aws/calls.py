@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from service.aws.clients import AwsClient
 from service.aws.errors import translated
 from service.aws.gather import Gatherer
+from service.shards.concurrency import together
 from service.shards.errors import TransientError
 
 MAX_GETS = 100
@@ -23,7 +24,8 @@ MAX_CONCURRENT_CALLS = 4
 """Calls in flight for one request of a caller; callers bound how many requests they make."""
 
 MAX_ROUNDS = 6
-"""Times a call is repeated for what it left undone, before that is the caller's to retry."""
+"""Calls in a row that get nothing further, before that is the caller's to retry. Whoever gives up throws away what was
+read and paid for: while every call gets some of it, giving up would mean to begin anew for ever."""
 
 BACKOFF_BASE_S = 0.05
 BACKOFF_CAP_S = 1.0
@@ -64,12 +66,7 @@ async def each(work: Callable[[T], Awaitable[R]], parts: Sequence[T]) -> list[R]
         for index, part in left:
             results[index] = await work(part)
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(MAX_CONCURRENT_CALLS, len(parts))):
-                group.create_task(lane())
-    except ExceptionGroup as failed:
-        raise next((e for e in failed.exceptions if not isinstance(e, TransientError)), failed.exceptions[0]) from None
+    await together(lane() for _ in range(min(MAX_CONCURRENT_CALLS, len(parts))))
     return [results[index] for index in range(len(parts))]
 
 
@@ -115,7 +112,9 @@ class ItemReader:
         table, (hash_name, range_name) = self._table, self._key_names
         items: dict[Key, Item] = {}
         pending: Sequence[Item] = [{hash_name: {"S": one}, range_name: {"S": other}} for one, other in keys]
-        for attempt in range(1, MAX_ROUNDS + 1):
+        attempt = 0
+        while attempt < MAX_ROUNDS:
+            before = len(pending)
             with translated(f"table {table}"):
                 answer = await self._client.batch_get_item(RequestItems={table: {"Keys": pending, **self._wanted}})
             for item in answer["Responses"].get(table, ()):
@@ -123,6 +122,7 @@ class ItemReader:
             pending = answer.get("UnprocessedKeys", {}).get(table, {}).get("Keys", [])
             if not pending:
                 return items
+            attempt = attempt + 1 if len(pending) == before else 1
             await pause(attempt)
         raise TransientError(f"table {table}: {len(pending)} keys stay unprocessed", throttled=True)
 
@@ -136,12 +136,15 @@ async def batch_put(client: AwsClient, table: str, items: Sequence[Item]) -> Non
 
     async def put(chunk: Sequence[Item]) -> None:
         pending: Sequence[Any] = [{"PutRequest": {"Item": item}} for item in chunk]
-        for attempt in range(1, MAX_ROUNDS + 1):
+        attempt = 0
+        while attempt < MAX_ROUNDS:
+            before = len(pending)
             with translated(f"table {table}"):
                 answer = await client.batch_write_item(RequestItems={table: pending})
             pending = answer.get("UnprocessedItems", {}).get(table, [])
             if not pending:
                 return
+            attempt = attempt + 1 if len(pending) == before else 1
             await pause(attempt)
         raise TransientError(f"table {table}: {len(pending)} items stay unprocessed", throttled=True)
 

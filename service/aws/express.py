@@ -185,11 +185,25 @@ class _Call(msgspec.Struct):
         key: The template to be learned from it.
         credentials: What it will be signed with.
         outcome: What became of its first attempt, made here; None lets aiobotocore make it.
+        seen: Whether its first attempt has been made.
     """
 
     key: Hashable
     credentials: ReadOnlyCredentials | None
     outcome: AioAWSResponse | Exception | None
+    seen: bool = False
+
+
+class _Known(msgspec.Struct, frozen=True):
+    """What was learned of an operation under some credentials; under others it is learned anew.
+
+    Attributes:
+        credentials: These.
+        template: None: there is no short way.
+    """
+
+    credentials: ReadOnlyCredentials
+    template: Template | None
 
 
 _call: contextvars.ContextVar[_Call | None] = contextvars.ContextVar("scoring_aws_call", default=None)
@@ -208,7 +222,7 @@ class Express:
         self._session = session
         self._wire = wire
         self._observe = observe
-        self._templates: dict[Hashable, Template | None] = {}
+        self._templates: dict[Hashable, _Known] = {}
         self._second = 0
         self._date = ""
         self._strained = 0
@@ -226,17 +240,22 @@ class Express:
         async def call(client: Any, **params: Any) -> Any:  # noqa: ANN401 # a generated method of aiobotocore's
             credentials = await self._credentials()
             key = (operation.service, operation.name, operation.route(params))
-            template = self._templates.get(key)
+            known = self._templates.get(key)
             outcome = None
-            if template is not None and template.credentials == credentials:
-                result, outcome = await self._send(operation, template, params)
+            if known is not None and known.credentials == credentials:
+                if known.template is None:
+                    return operation.narrow(await stock(client, **params))
+                try:
+                    result, outcome = await self._send(operation, known.template, params)
+                except UnfitAnswerError:
+                    # What answers here answers so to every call: asking twice each time would double them all.
+                    self._learn(key, _Known(known.credentials, None))
+                    return operation.narrow(await stock(client, **params))
                 if result is not None:
                     if self._strained:
                         await self._relieve(client, operation, result)
                     return result
                 self._strained = RETRY_QUOTA
-            elif key in self._templates and template is None:
-                return operation.narrow(await stock(client, **params))
             # Either learn from aiobotocore's own request, or let it deal with what became of ours.
             token = _call.set(_Call(key, credentials, outcome))
             try:
@@ -249,7 +268,11 @@ class Express:
     async def _send(
         self, operation: Operation, template: Template, params: Params
     ) -> tuple[dict[str, Any] | None, AioAWSResponse | Exception | None]:
-        """Make the first attempt; return the result, or else what aiobotocore must know of it."""
+        """Make the first attempt; return the result, or else what aiobotocore must know of it.
+
+        Raises:
+            UnfitAnswerError: The answer cannot be understood here.
+        """
         started = time.perf_counter()
         try:
             request = template.request(self._now(), operation.encode(params))
@@ -257,8 +280,6 @@ class Express:
             return None, None  # parameters that aiobotocore may know what to do with, or complain about
         try:
             answer = await self._wire.exchange(template.address, request)
-        except UnfitAnswerError:
-            return None, None
         except TimeoutError as error:
             return None, ReadTimeoutError(endpoint_url=template.url, error=error)
         except ConnectionError as error:
@@ -295,15 +316,20 @@ class Express:
         if call is None:
             return None
         if call.outcome is not None:
-            outcome, call.outcome = call.outcome, None
+            outcome, call.outcome, call.seen = call.outcome, None, True
             if isinstance(outcome, Exception):
                 raise outcome
             return outcome
-        if call.credentials is not None:
-            if len(self._templates) >= MAX_TEMPLATES:
-                self._templates.clear()
-            self._templates[call.key] = template_of(request, call.credentials)
+        # A retry may be signed with credentials renewed since: only the first attempt tells.
+        if call.credentials is not None and not call.seen:
+            self._learn(call.key, _Known(call.credentials, template_of(request, call.credentials)))
+        call.seen = True
         return None
+
+    def _learn(self, key: Hashable, known: _Known) -> None:
+        if len(self._templates) >= MAX_TEMPLATES:
+            self._templates.clear()
+        self._templates[key] = known
 
     async def _credentials(self) -> ReadOnlyCredentials | None:
         """Return what to sign with now; who provides them, found once, renews them by itself."""

@@ -13,11 +13,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+from botocore.exceptions import ClientError
 
 from service.aws.calls import MAX_ROUNDS, pause
 from service.aws.clients import AwsClient
 from service.aws.codec import KinesisRecord
-from service.aws.errors import AwsSetupError, translated
+from service.aws.errors import AwsSetupError, code_of, translated
 from service.shards.errors import TransientError
 from service.shards.ports import Page, Record, Shard, StreamId
 from service.shards.position import LATEST, SHARD_END, TRIM_HORIZON, Position, timestamp_of
@@ -101,11 +102,20 @@ class KinesisSource:
         return shards
 
     async def iterator(self, shard_id: str, position: Position) -> str:
-        """Return an iterator that starts right after `position`; see `ShardSource.iterator`."""
-        with translated(self._what, shard=shard_id):
-            answer = await self._client.get_shard_iterator(
-                StreamARN=self._stream.arn, ShardId=shard_id, **_iterator_type(position)
-            )
+        """Return an iterator that starts right after `position`; see `ShardSource.iterator`.
+
+        A time that Kinesis's clock has not reached, as where ours is ahead, is refused as an invalid argument: that
+        passes (https://github.com/harlow/kinesis-consumer/issues/116).
+        """
+        try:
+            with translated(self._what, shard=shard_id):
+                answer = await self._client.get_shard_iterator(
+                    StreamARN=self._stream.arn, ShardId=shard_id, **_iterator_type(position)
+                )
+        except ClientError as error:
+            if timestamp_of(position) is None or code_of(error) != "InvalidArgumentException":
+                raise
+            raise TransientError(f"{self._what}: {error}") from error
         return str(answer["ShardIterator"])
 
     async def fetch(self, iterator: str, limit: int) -> Page[bytes]:

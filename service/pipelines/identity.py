@@ -16,6 +16,7 @@ import msgspec
 from service.observability.metrics import Metrics
 from service.pipelines.cache import SLOT_BYTES, RecentCache
 from service.pipelines.ports import EndpointKey, EndpointLookup, Identities
+from service.shards.concurrency import together
 from service.shards.errors import TransientError
 from service.shards.ports import Clock
 
@@ -130,13 +131,11 @@ class IdentityResolver:
                     raise
                 self._metrics.identity_lookups.labels("found" if answers[key] else "unknown").inc()
 
-        failure: BaseException | None = None
+        failure: TransientError | None = None
         try:
-            async with asyncio.TaskGroup() as calls:
-                for key in due:
-                    calls.create_task(ask(key))
-        except* TransientError as failures:
-            failure = _first(failures)
+            await together(ask(key) for key in due)
+        except TransientError as error:
+            failure = error
         # Answers paid for are kept even where a sibling call failed and the batch will be tried again.
         users = {key: user for key, user in answers.items() if user}
         if users:
@@ -149,14 +148,8 @@ class IdentityResolver:
             else:
                 self._unknown.put(key, self._clock.monotonic() + self._settings.unknown_ttl_s)
         if failure is not None:
-            # Callers handle single errors, not groups, and one cause is enough to say.
             raise failure
 
 
 def _bytes_of_user(key: EndpointKey, user_id: str) -> int:
     return SLOT_BYTES + getsizeof(key.endpoint_id) + getsizeof(user_id)
-
-
-def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = failures.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first

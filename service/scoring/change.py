@@ -8,7 +8,7 @@ from sys import intern
 
 import msgspec
 
-from service.scoring.event import Reason, Rejected
+from service.scoring.event import MAX_ID_BYTES, Reason, Rejected, id_fault
 from service.scoring.fold import UserKey
 
 Json = bytes | msgspec.Raw
@@ -32,6 +32,7 @@ MAX_WHOLE = 2**63 - 1
 """Largest revision or time believed. DynamoDB holds 1E+125, but to count that up takes more than its 38 digits
 (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html), and JSON encoders end at 64 bit."""
 
+_SURELY_SHORT = MAX_ID_BYTES // 4  # whatever its characters
 _SURELY_WHOLE_DIGITS = 18  # all of them are below MAX_WHOLE
 
 
@@ -110,6 +111,8 @@ def change_of(keys: Json, new: Json | None) -> ScoreChange | Rejected | None:
     user_id, project_id = whose.user.s, whose.project.s
     if not isinstance(user_id, str) or not isinstance(project_id, str) or not user_id or not project_id:
         return Rejected(Reason.BAD_SCORE_ITEM, "UserId and PinpointProjectId are not both non-empty strings")
+    if len(user_id) > _SURELY_SHORT and (fault := id_fault("UserId", user_id)) is not None:
+        return Rejected(Reason.BAD_SCORE_ITEM, fault.detail)
     key = UserKey(user_id, intern(project_id))  # kept for many users: one text serves all
     if item is None:
         return ScoreChange(key, None, 0, 0)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from typing import Any, TypeVar
 
 import structlog
 
@@ -15,6 +15,27 @@ from service.shards.ports import Clock
 T = TypeVar("T")
 
 log = structlog.get_logger()
+
+
+async def together(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Do several things at once; the first failure ends the others, and is raised as it is rather than in a group.
+
+    A cancellation always ends it. `gather`, and a `TaskGroup` before CPython 3.13
+    (https://docs.python.org/3/library/asyncio-task.html#task-groups), lose one that comes while a failure is ending the
+    others; a caller that tries again after the failure would never end.
+    """
+    tasks = [asyncio.create_task(work) for work in works]
+    if not tasks:
+        return
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    errors = [error for task in tasks if not task.cancelled() and (error := task.exception())]
+    if errors:
+        raise next((error for error in errors if not isinstance(error, TransientError)), errors[0])
 
 
 async def for_each(items: Sequence[T], call: Callable[[T], Awaitable[None]], limit: int) -> None:

@@ -146,7 +146,7 @@ class Tail(Generic[P, T]):
     async def _prepare(self) -> None:
         consumer = self._reading.consumer
         sizes = self._reading.metrics.batch_records.labels(self._reading.pipeline)
-        while True:
+        while not self._late:
             await self._slots.acquire()
             taken = await self._buffer.take()
             if taken is None:

@@ -331,6 +331,45 @@ def test_a_chunked_answer_is_left_to_aiobotocore():
     assert result["Records"] == []
 
 
+def test_where_answers_are_chunked_calls_are_not_doubled():
+    operation = OPERATIONS[0]
+
+    async def play() -> tuple[int, int]:
+        server, counted = Server(), []
+        async with server.serving() as url, client(operation.service, url, counted) as made:
+            server.script = lambda _: (200, {}, b"{}")
+            await _outcome(made, operation)
+            server.script = lambda _: (200, {"Transfer-Encoding": "chunked"}, b'10\r\n{"Records": [ ]}\r\n0\r\n\r\n')
+            for _ in range(5):
+                await _outcome(made, operation)
+        return len(server.requests), len(counted)
+
+    assert asyncio.run(play()) == (1 + 5 + 1, 0)  # one of them twice: who answers so is not known before
+
+
+def test_credentials_renewed_while_a_call_is_retried_do_not_end_the_short_way():
+    operation = OPERATIONS[1]
+
+    async def play() -> list[str]:
+        server, counted = Server(), []
+        async with server.serving() as url, client("dynamodbstreams", url, counted) as made:
+            credentials = made._request_signer._credentials
+
+            def script(number: int) -> tuple[int, dict[str, str], bytes]:
+                if number == 2:  # it fails, and is retried under other credentials
+                    credentials.access_key = "RENEWED"
+                    return 500, {}, b"{}"
+                return 200, {}, b"{}"
+
+            server.script = script
+            for _ in range(4):
+                await _outcome(made, operation)
+        return counted
+
+    # By aiobotocore: the first call, the failed one, and the next, from which the new credentials' template comes.
+    assert asyncio.run(play()) == ["GetRecords"]
+
+
 def test_other_credentials_need_another_template():
     operation = OPERATIONS[1]
 

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 from aiohttp import web
+from botocore.exceptions import ClientError
 
 from service.aws import calls
 from service.aws.clients import AwsSettings, Clients, clients
@@ -282,6 +283,26 @@ def test_unprocessed_keys_and_items_are_asked_again(server: Server, connect: Con
     server.answer({"UnprocessedItems": {}})
     run(table.learn({first: "a", second: "b"}))
     assert [len(asked["RequestItems"]["ids"]) for asked in server.asked] == [2, 1]
+
+
+def test_as_long_as_every_call_gets_something_nothing_is_thrown_away(server: Server, connect: Connect, run: Run):
+    table, count = IdentityTable(connect().dynamodb, "ids"), calls.MAX_ROUNDS + 2
+    rows = [{"Id": {"S": f"endpoint#{number}"}, "PinpointProjectId": {"S": "p"}} for number in range(count)]
+    for number, row in enumerate(rows):
+        left = {"ids": {"Keys": rows[number + 1 :]}} if number + 1 < count else {}
+        server.answer({"Responses": {"ids": [{**row, "UserId": {"S": "ann"}}]}, "UnprocessedKeys": left})
+    keys = [EndpointKey(str(number), "p") for number in range(count)]
+    assert run(table.find(keys)) == dict.fromkeys(keys, "ann")
+
+
+def test_a_time_that_kinesis_has_not_reached_is_asked_for_again(server: Server, connect: Connect, run: Run):
+    source = KinesisSource(connect().kinesis, STREAM, 0)
+    server.fail("InvalidArgumentException")
+    with pytest.raises(TransientError, match="InvalidArgumentException"):
+        run(source.iterator("shard", "AT_TIMESTAMP#1790000000000"))
+    server.fail("InvalidArgumentException")
+    with pytest.raises(ClientError):
+        run(source.iterator("shard", "17"))
 
 
 def test_keys_that_stay_unprocessed_are_a_throttle(server: Server, connect: Connect, run: Run):

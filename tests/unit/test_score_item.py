@@ -52,6 +52,15 @@ def test_an_inserted_item_reads_as_the_state_and_the_change_it_was_made_of(
     assert change_in({name: item[name] for name in KEYS}, item) == ScoreChange(key, points, 1, arrival)
 
 
+@pytest.mark.parametrize(
+    ("user_id", "fits"), [("u" * 2000, True), ("u" * 2001, False), ("ü" * 1000, True), ("ü" * 1001, False)]
+)
+def test_a_user_whose_id_fits_no_other_key_is_set_aside(user_id: str, fits: bool):  # noqa: FBT001
+    keys = {**KEYS, "UserId": {"S": user_id}}
+    change = change_in(keys, {**GOOD, **keys})
+    assert isinstance(change, ScoreChange if fits else Rejected)
+
+
 def test_every_update_has_a_parameter_for_each_question_mark():
     states = [
         state_of({**KEYS, **attributes}) for attributes in (GOOD, {"Score": {"N": "1"}}, {}, {"Revision": {"N": "4"}})
