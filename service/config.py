@@ -122,7 +122,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         TRIM_HORIZON
     )
     project_ids: Annotated[
-        tuple[str, ...], About("Projects whose events count. Empty: every project that has definitions.", _PROJECTS)
+        tuple[str, ...],
+        About(
+            "Projects whose events count, and whose scores are published. Empty: all that have definitions.", _PROJECTS
+        ),
     ] = ()
     scores_table: Annotated[str, About("Table of scores.", _TABLE)] = "userEngagementScore"
     definitions_table: Annotated[str, About("Table of points per event type.", _TABLE)] = "engagementScoreDefinition"

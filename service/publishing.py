@@ -48,7 +48,10 @@ def make_publisher(
         rng: For jitter.
         reconcile_per_s: Users a reconciliation publishes per second; None leaves it at the default.
     """
-    options = PublishOptions(SenderOptions(linger_s=settings.publish_linger_ms / 1000, call_timeout_s=CALL_TIMEOUT_S))
+    options = PublishOptions(
+        SenderOptions(linger_s=settings.publish_linger_ms / 1000, call_timeout_s=CALL_TIMEOUT_S),
+        project_ids=settings.project_ids,
+    )
     if reconcile_per_s is not None:
         options = msgspec.structs.replace(options, reconcile_per_s=reconcile_per_s)
     return Publisher(

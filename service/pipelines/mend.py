@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 
@@ -58,6 +58,7 @@ class Mender:
         metrics: The catalogue.
         rng: For jitter.
         reconcile_per_s: Users a reconciliation publishes per second.
+        project_ids: Projects whose scores it publishes; empty for all.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Mender:
         rng: random.Random,
         *,
         reconcile_per_s: float,
+        project_ids: Collection[str] = (),
     ) -> None:
         self._senders: Mapping[str, Sender] = {}
         self._scores = scores
@@ -75,6 +77,7 @@ class Mender:
         self._metrics = metrics
         self._rng = rng
         self._reconcile_per_s = reconcile_per_s
+        self._project_ids = project_ids
         # When each may be mended; ordered by when it was last doubted, which is as good within one call's longest time.
         self._doubts: dict[UserKey, float] = {}
         self._in_hand = 0
@@ -154,7 +157,8 @@ class Mender:
             async for change in scan:
                 if self._left.is_set():
                     break
-                if change.is_removal:
+                foreign = self._project_ids and change.key.project_id not in self._project_ids
+                if change.is_removal or foreign:
                     continue
                 chunk.append(change)
                 if len(chunk) == CHUNK:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 
 import msgspec
 
@@ -33,10 +33,12 @@ class PublishOptions(msgspec.Struct, frozen=True):
     Attributes:
         sender: Those of each sink.
         reconcile_per_s: Users a reconciliation publishes per second.
+        project_ids: Projects whose scores are published; empty for all.
     """
 
     sender: SenderOptions = SenderOptions()
     reconcile_per_s: float = 100.0
+    project_ids: Collection[str] = ()
 
 
 class Prepared(msgspec.Struct, frozen=True, eq=False):
@@ -85,7 +87,10 @@ class Publisher:
         self._metrics = metrics
         self._rng = rng
         self._tickets: dict[Ticket, asyncio.Event] = {}  # in the order they came; set when settled
-        self._mender = Mender(scores, clock, metrics, rng, reconcile_per_s=options.reconcile_per_s)
+        self._project_ids = frozenset(options.project_ids)
+        self._mender = Mender(
+            scores, clock, metrics, rng, reconcile_per_s=options.reconcile_per_s, project_ids=self._project_ids
+        )
         self._senders = {
             sink.name: Sender(sink, letters, self._mender.doubt, still_held, clock, metrics, rng, options.sender)
             for sink in sinks
@@ -210,7 +215,8 @@ class Publisher:
                 case Rejected() as why:
                     letters.append(_letter(batch, record, why, self._clock.wall_ms()))
                 case ScoreChange() as change:
-                    changes.append(change)
+                    if not self._project_ids or change.key.project_id in self._project_ids:
+                        changes.append(change)
         return changes, letters
 
 

@@ -164,6 +164,19 @@ def test_a_reconciliation_publishes_every_score_at_its_rate_and_never_an_older_o
     run(main())
 
 
+@pytest.mark.parametrize(("wanted", "published"), [((), {"a"}), (("p", "r"), {"a"}), (("q",), set())])
+def test_scores_of_projects_that_are_not_ours_are_left_alone(wanted: tuple[str, ...], published: set[str]):
+    async def main() -> None:
+        scores = Scores(a=4)
+        world = World(scores=scores, options=PublishOptions(project_ids=wanted))
+        async with world.running() as publisher:
+            await publish(publisher, image("a", 3))
+            assert await publisher.reconcile(scores.scan()) == len(published)
+        assert {each.user_id for each in world.sinks[0].values} == published
+
+    run(main())
+
+
 def test_a_requested_reconciliation_runs_by_itself():
     async def main() -> None:
         world = World(scores=Scores(a=4))
