@@ -56,7 +56,7 @@ class AwsSettings(msgspec.Struct, frozen=True):
 
     Attributes:
         region: AWS region; empty leaves it to botocore (`AWS_DEFAULT_REGION`, or the profile).
-        pool_size: Connections per service; calls beyond that wait.
+        pool_size: Calls of one operation under way; those beyond that wait.
         connect_timeout_s: Seconds for a connection.
         read_timeout_s: Seconds without a byte; far more than any call here takes.
         attempts: Requests per call, the first included (`standard` retry mode).

@@ -279,7 +279,8 @@ class Express:
         except (TypeError, ValueError):
             return None, None  # parameters that aiobotocore may know what to do with, or complain about
         try:
-            answer = await self._wire.exchange(template.address, request)
+            # A lane of its own: look-ups that hang must not keep heartbeats waiting.
+            answer = await self._wire.exchange(template.address, request, (operation.service, operation.name))
         except TimeoutError as error:
             return None, ReadTimeoutError(endpoint_url=template.url, error=error)
         except ConnectionError as error:

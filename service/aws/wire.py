@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import msgspec
 
@@ -138,7 +138,7 @@ class Wire:
     """Kept connections to any number of addresses.
 
     Args:
-        limit: Most connections in use; calls beyond that wait.
+        limit: Most calls of a lane under way; those beyond that wait.
         connect_timeout_s: Longest time for a connection.
         answer_timeout_s: Longest time from sending a request to the end of its answer, give or take `SWEEP_S`.
         tls: Makes the TLS context when one is needed; may block, and is called in a thread.
@@ -154,7 +154,8 @@ class Wire:
         tls: Callable[[], ssl.SSLContext],
         options: SocketOptions = (),
     ) -> None:
-        self._slots = asyncio.Semaphore(limit)
+        self._limit = limit
+        self._slots: dict[Hashable, asyncio.Semaphore] = {}
         self._connect_timeout_s = connect_timeout_s
         self._answer_timeout_s = answer_timeout_s
         self._make_tls = tls
@@ -165,8 +166,13 @@ class Wire:
         self._busy: set[_Connection] = set()
         self._sweeping = False
 
-    async def exchange(self, address: Address, request: bytes) -> Answer:
+    async def exchange(self, address: Address, request: bytes, lane: Hashable = None) -> Answer:
         """Send a request, head and body; return the answer.
+
+        Args:
+            address: Where it goes.
+            request: All of it.
+            lane: Calls of other lanes are not waited for; there are as many as there are operations.
 
         Raises:
             UnfitAnswerError: The answer cannot be understood here.
@@ -174,7 +180,10 @@ class Wire:
             TimeoutError: No answer in time.
         """
         loop = asyncio.get_running_loop()
-        await self._slots.acquire()
+        slots = self._slots.get(lane)
+        if slots is None:
+            slots = self._slots[lane] = asyncio.Semaphore(self._limit)
+        await slots.acquire()
         try:
             connection = self._kept(address, loop.time()) or await self._connect(address, loop)
             connection.due = loop.time() + self._answer_timeout_s
@@ -191,7 +200,7 @@ class Wire:
             self._keep(address, connection, answer, loop.time())
             return answer
         finally:
-            self._slots.release()
+            slots.release()
 
     async def close(self) -> None:
         """Close every kept connection; those in use close with their calls."""

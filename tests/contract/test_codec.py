@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from service.aws import codec
 from service.aws.codec import OPERATIONS, Operation, epoch_seconds
 from service.aws.express import Express
-from service.aws.wire import Wire
+from service.aws.wire import Address, Wire
 
 ITEM = {"UserId": {"S": "u"}, "Score": {"N": "1"}, "Applied": {"M": {"t-0": {"B": "AAEC"}}}, "Odd": {"NULL": True}}
 REQUESTS: dict[tuple[str, str], dict[str, Any]] = {
@@ -493,3 +493,36 @@ def test_timestamps_of_all_protocols_become_epoch_seconds():
     assert epoch_seconds(moment.timestamp()) == epoch_seconds(moment.isoformat()) == moment.timestamp()
     assert isinstance(epoch_seconds(1), float)
     assert msgspec.json.decode(b"1.5") == epoch_seconds(1.5)
+
+
+def test_calls_that_hang_keep_no_other_operation_waiting():
+    async def play() -> bytes:
+        server = Server()
+        asked, over = asyncio.Event(), asyncio.Event()
+
+        async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            asked.set()
+            await reader.read()
+            writer.close()
+            over.set()
+
+        wire = Wire(limit=1, connect_timeout_s=2, answer_timeout_s=20, tls=_no_tls)
+        silent = await asyncio.start_server(hang, "127.0.0.1", 0)
+        request = b"POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n"
+        async with silent, server.serving() as url:
+            server.script = lambda _: (200, {}, b"heard")
+            hanging = asyncio.create_task(
+                wire.exchange(Address("127.0.0.1", silent.sockets[0].getsockname()[1], tls=False), request, "look-ups")
+            )
+            await asked.wait()
+            answer = await wire.exchange(
+                Address("127.0.0.1", int(url.rpartition(":")[2]), tls=False), request, "heartbeats"
+            )
+            hanging.cancel()
+            await asyncio.wait([hanging])
+            await wire.close()
+            await over.wait()
+        return bytes(answer.body)
+
+    assert asyncio.run(play()) == b"heard"
