@@ -52,18 +52,30 @@ Groups = Mapping[UserKey, Sequence[Scorable]]
 """A batch's events by user, each user's in the shard's order."""
 
 
+class Refusal(msgspec.Struct, frozen=True):
+    """A user whose item the table refuses, or that is no score.
+
+    Attributes:
+        why: The fault.
+        events: What is in no score: all of the batch's, or those after what an earlier reader of the shard committed.
+    """
+
+    why: Rejected
+    events: Sequence[Scorable]
+
+
 class Tally(msgspec.Struct):
     """What became of a batch's events.
 
     Attributes:
         scored: Events added to a score by this commit.
         replayed: Events that were in their score already.
-        refused: Users whose item the table refuses, or that is no score; none of their events was added.
+        refused: Users of whom nothing was added.
     """
 
     scored: int = 0
     replayed: int = 0
-    refused: dict[UserKey, Rejected] = msgspec.field(default_factory=dict)
+    refused: dict[UserKey, Refusal] = msgspec.field(default_factory=dict)
 
 
 class Committer:
@@ -160,7 +172,7 @@ class Committer:
         tally = round_.tally
         for key, state in states.items():
             if isinstance(state, Rejected):
-                tally.refused[key] = state
+                tally.refused[key] = Refusal(state, round_.groups[key])
                 round_.settled.append(key)
                 continue
             retired = marks.droppable(state.applied) if marks is not None and state.applied else ()
@@ -236,7 +248,7 @@ class Committer:
                 return "throttled"
             case Rejected():
                 self._states.drop(key)
-                tally.refused[key] = outcome
+                tally.refused[key] = Refusal(outcome, round_.groups[key][-folded.counted :])
                 round_.settled.append(key)
                 return "refused"
 

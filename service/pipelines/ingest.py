@@ -14,7 +14,7 @@ from decimal import Decimal
 import msgspec
 
 from service.observability.metrics import Metrics
-from service.pipelines.commit import Committer, Tally
+from service.pipelines.commit import Committer, Refusal, Tally
 from service.pipelines.definition_book import CurrentDefinitions
 from service.pipelines.identity import IdentityResolver
 from service.pipelines.letters import record_letter_id, sortable
@@ -138,8 +138,8 @@ class Ingest:
                 tally = await self._write(prepared)
             # Only now: a call that failed half-way is repeated, and must commit the rest.
             prepared.tally = tally
-            for key, why in prepared.tally.refused.items():
-                self._refuse(prepared, key, why)
+            for refusal in prepared.tally.refused.values():
+                self._refuse(prepared, refusal)
             started = self._took("commit", started)
         if prepared.tally.refused:
             await self._dead_letters.put(prepared.letters)
@@ -265,12 +265,12 @@ class Ingest:
             else:
                 prepared.counts["anonymous"] += 1
 
-    def _refuse(self, prepared: Prepared, key: UserKey, why: Rejected) -> None:
+    def _refuse(self, prepared: Prepared, refusal: Refusal) -> None:
         """Set the records of a user aside whose item the table refuses."""
-        sequences = {event.sequence for event in prepared.groups[key]}
+        sequences = {event.sequence for event in refusal.events}
         for record in prepared.batch.records:
             if sequence_bytes(record.sequence) in sequences:
-                prepared.letters.append(self._letter(prepared.batch, record, "commit", why))
+                prepared.letters.append(self._letter(prepared.batch, record, "commit", refusal.why))
 
     def _letter(self, batch: Batch[bytes], record: Record[bytes], stage: str, why: Rejected) -> DeadLetter:
         return DeadLetter(

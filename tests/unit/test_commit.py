@@ -127,7 +127,9 @@ def test_items_that_are_no_scores_are_refused_and_the_others_written():
     store = MemoryScores()
     store.spoil(user("bad"))
     [tally] = commit(store, {user("bad"): [event(1)], user("good"): [event(2)]})
-    assert tally.refused == {user("bad"): Rejected(Reason.BAD_SCORE_ITEM, "Score is not a number")}
+    assert {key: refusal.why for key, refusal in tally.refused.items()} == {
+        user("bad"): Rejected(Reason.BAD_SCORE_ITEM, "Score is not a number")
+    }
     assert (tally.scored, score(store, "good")) == (1, 1)
 
 

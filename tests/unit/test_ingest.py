@@ -14,7 +14,7 @@ from service.pipelines.identity import IdentityResolver, IdentitySettings
 from service.pipelines.ingest import Ingest, Prepared
 from service.pipelines.ports import Change, EndpointKey, Outcome
 from service.scoring.definitions import Definition, Malformed
-from service.scoring.event import Reason
+from service.scoring.event import Reason, Rejected
 from service.scoring.fold import ScoreState, UserKey
 from service.scoring.formats import pinpoint
 from service.shards.errors import LetGoError, TransientError
@@ -287,3 +287,19 @@ def test_a_batch_let_go_of_sets_aside_what_it_must_and_stops_writing_and_the_nex
         assert len(world.letters.letters) == 1
 
     run(main())
+
+
+def test_of_a_user_who_is_refused_only_what_is_in_no_score_is_set_aside(monkeypatch: pytest.MonkeyPatch):
+    world = World()
+    before = [body("open", "e", "u"), body("open", "e", "u")]
+    world.play(batch(*before))
+    score = world.score("u")
+
+    async def refuse(changes: Sequence[Change]) -> list[Rejected]:
+        return [Rejected(Reason.SCORE_REFUSED, "too large") for _ in changes]
+
+    # Its worker died before its checkpoint; who reads the batch again finds one event more, and the item full.
+    monkeypatch.setattr(world.scores, "commit", refuse)
+    world.play(batch(*before, body("open", "e", "u")))
+    assert world.score("u") == score
+    assert [letter.sequence for letter in world.letters.letters.values()] == ["3"]
