@@ -29,15 +29,24 @@ class IdentitySettings(msgspec.Struct, frozen=True):
 
     Attributes:
         cache_entries: Endpoints whose user is kept in memory, in `IDENTITY_BYTES` each on average.
+        max_age_s: Seconds that they are believed: another worker may have read since that an endpoint changed hands.
         unknown_entries: Endpoints remembered as having no user, likewise.
         unknown_ttl_s: Seconds until an endpoint without user is asked about again.
         lookups_at_once: Calls of the fallback in flight.
     """
 
     cache_entries: int = 50_000
+    max_age_s: float = 600.0
     unknown_entries: int = 10_000
     unknown_ttl_s: float = 300.0
     lookups_at_once: int = 8
+
+
+class _Read(msgspec.Struct, frozen=True, gc=False):
+    """Whose an endpoint was, at a monotonic second."""
+
+    user_id: str
+    at: float
 
 
 class IdentityResolver:
@@ -61,21 +70,29 @@ class IdentityResolver:
         self._clock = clock
         self._metrics = metrics
         self._settings = settings
-        self._known: RecentCache[EndpointKey, str] = RecentCache(settings.cache_entries, _bytes_of_user, IDENTITY_BYTES)
+        self._known: RecentCache[EndpointKey, _Read] = RecentCache(
+            settings.cache_entries, _bytes_of_user, IDENTITY_BYTES
+        )
         self._unknown: RecentCache[EndpointKey, float] = RecentCache(
             settings.unknown_entries, lambda key, _: SLOT_BYTES + getsizeof(key.endpoint_id), IDENTITY_BYTES
         )
         self._asking = asyncio.Semaphore(settings.lookups_at_once)
 
+    def _keep(self, users: Mapping[EndpointKey, str]) -> None:
+        now = self._clock.monotonic()
+        for key, user_id in users.items():
+            self._known.put(key, _Read(user_id, now))
+
     async def learn(self, users: Mapping[EndpointKey, str]) -> None:
         """Keep, durably, which user each endpoint belongs to; costs nothing for what is known already."""
-        news = {key: user for key, user in users.items() if self._known.get(key) != user}
+        news = {
+            key: user for key, user in users.items() if (known := self._known.get(key)) is None or known.user_id != user
+        }
         if not news:
             return
         await self._table.learn(news)
         self._metrics.identities_learned.inc(len(news))
-        for key, user in news.items():
-            self._known.put(key, user)
+        self._keep(news)
 
     async def resolve(self, keys: Collection[EndpointKey], askable: Collection[EndpointKey]) -> dict[EndpointKey, str]:
         """Return the user of each endpoint; endpoints of nobody are absent.
@@ -89,12 +106,13 @@ class IdentityResolver:
         """
         found: dict[EndpointKey, str] = {}
         missing: list[EndpointKey] = []
+        oldest = self._clock.monotonic() - self._settings.max_age_s
         for key in keys:
-            user = self._known.get(key)
-            if user is None:
+            known = self._known.get(key)
+            if known is None or known.at < oldest:
                 missing.append(key)
             else:
-                found[key] = user
+                found[key] = known.user_id
         self._metrics.identities.labels("cache").inc(len(found))
         if missing:
             await self._from_table(missing, askable, found)
@@ -104,9 +122,8 @@ class IdentityResolver:
         self, keys: list[EndpointKey], askable: Collection[EndpointKey], found: dict[EndpointKey, str]
     ) -> None:
         learned = await self._table.find(keys)
-        for key, user in learned.items():
-            self._known.put(key, user)
-            found[key] = user
+        self._keep(learned)
+        found.update(learned)
         self._metrics.identities.labels("table").inc(len(learned))
         strangers = [key for key in keys if key not in learned]
         before = len(found)
@@ -141,15 +158,14 @@ class IdentityResolver:
         if users:
             await self._table.learn(users)
             self._metrics.identities_learned.inc(len(users))
+        self._keep(users)
+        found.update(users)
         for key, user in answers.items():
-            if user:
-                self._known.put(key, user)
-                found[key] = user
-            else:
+            if not user:
                 self._unknown.put(key, self._clock.monotonic() + self._settings.unknown_ttl_s)
         if failure is not None:
             raise failure
 
 
-def _bytes_of_user(key: EndpointKey, user_id: str) -> int:
-    return SLOT_BYTES + getsizeof(key.endpoint_id) + getsizeof(user_id)
+def _bytes_of_user(key: EndpointKey, read: _Read) -> int:
+    return SLOT_BYTES + getsizeof(key.endpoint_id) + getsizeof(read.user_id)
