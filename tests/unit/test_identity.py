@@ -65,6 +65,18 @@ def test_what_was_learned_is_durable_and_answers_from_memory():
     assert found_by(play(scenario), "cache") == 2
 
 
+def test_what_another_worker_learned_since_is_believed_after_a_while():
+    async def scenario(resolver: IdentityResolver, table: MemoryIdentities, clock: ManualClock) -> None:
+        await resolver.learn({key("e"): "alice"})
+        await table.learn({key("e"): "bob"})  # by another worker
+        clock.now = 600.0
+        assert await resolver.resolve([key("e")], []) == {key("e"): "alice"}
+        clock.now = 600.5
+        assert await resolver.resolve([key("e")], []) == {key("e"): "bob"}
+
+    play(scenario)
+
+
 def test_the_table_is_asked_once_and_the_fallback_only_about_the_rest_and_both_are_remembered():
     lookup = MemoryLookup({key("b"): "ub"})
 
