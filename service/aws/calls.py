@@ -111,20 +111,18 @@ class ItemReader:
     async def _get(self, keys: Iterable[Key]) -> dict[Key, Item]:
         table, (hash_name, range_name) = self._table, self._key_names
         items: dict[Key, Item] = {}
-        pending: Sequence[Item] = [{hash_name: {"S": one}, range_name: {"S": other}} for one, other in keys]
-        attempt = 0
-        while attempt < MAX_ROUNDS:
-            before = len(pending)
+
+        async def get(pending: Sequence[Item]) -> Sequence[Item]:
             with translated(f"table {table}"):
                 answer = await self._client.batch_get_item(RequestItems={table: {"Keys": pending, **self._wanted}})
             for item in answer["Responses"].get(table, ()):
                 items[item[hash_name]["S"], item[range_name]["S"]] = item
-            pending = answer.get("UnprocessedKeys", {}).get(table, {}).get("Keys", [])
-            if not pending:
-                return items
-            attempt = attempt + 1 if len(pending) == before else 1
-            await pause(attempt)
-        raise TransientError(f"table {table}: {len(pending)} keys stay unprocessed", throttled=True)
+            left: Sequence[Item] = answer.get("UnprocessedKeys", {}).get(table, {}).get("Keys", [])
+            return left
+
+        wanted: Sequence[Item] = [{hash_name: {"S": one}, range_name: {"S": other}} for one, other in keys]
+        await _until_nothing_is_left(table, "keys", get, wanted)
+        return items
 
 
 async def batch_put(client: AwsClient, table: str, items: Sequence[Item]) -> None:
@@ -135,17 +133,28 @@ async def batch_put(client: AwsClient, table: str, items: Sequence[Item]) -> Non
     """
 
     async def put(chunk: Sequence[Item]) -> None:
-        pending: Sequence[Any] = [{"PutRequest": {"Item": item}} for item in chunk]
-        attempt = 0
-        while attempt < MAX_ROUNDS:
-            before = len(pending)
-            with translated(f"table {table}"):
-                answer = await client.batch_write_item(RequestItems={table: pending})
-            pending = answer.get("UnprocessedItems", {}).get(table, [])
-            if not pending:
-                return
-            attempt = attempt + 1 if len(pending) == before else 1
-            await pause(attempt)
-        raise TransientError(f"table {table}: {len(pending)} items stay unprocessed", throttled=True)
+        puts = [{"PutRequest": {"Item": item}} for item in chunk]
+        await _until_nothing_is_left(table, "items", write, puts)
+
+    async def write(pending: Sequence[Any]) -> Sequence[Any]:
+        with translated(f"table {table}"):
+            answer = await client.batch_write_item(RequestItems={table: pending})
+        left: Sequence[Any] = answer.get("UnprocessedItems", {}).get(table, [])
+        return left
 
     await each(put, list(chunks(items, MAX_PUTS)))
+
+
+async def _until_nothing_is_left(
+    table: str, what: str, call: Callable[[Sequence[T]], Awaitable[Sequence[T]]], parts: Sequence[T]
+) -> None:
+    """Repeat `call`, which returns what it left undone, for that, until `MAX_ROUNDS` in a row have done nothing."""
+    pending, attempt = parts, 0
+    while attempt < MAX_ROUNDS:
+        left = await call(pending)
+        if not left:
+            return
+        attempt = attempt + 1 if len(left) == len(pending) else 1
+        pending = left
+        await pause(attempt)
+    raise TransientError(f"table {table}: {len(pending)} {what} stay unprocessed", throttled=True)

@@ -232,16 +232,13 @@ def _struct(kind: type[S], members: Mapping[str, Any]) -> S:
     return kind(**{field: members[name] for field, name in names if name in members})
 
 
-def _kinesis_structs(page: dict[str, Any]) -> dict[str, Any]:
-    if "Records" in page:
-        page["Records"] = [_struct(KinesisRecord, record) for record in page["Records"]]
-    return page
+def _records(made: Callable[[dict[str, Any]], msgspec.Struct]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    def narrow(page: dict[str, Any]) -> dict[str, Any]:
+        if "Records" in page:
+            page["Records"] = [made(record) for record in page["Records"]]
+        return page
 
-
-def _stream_structs(page: dict[str, Any]) -> dict[str, Any]:
-    if "Records" in page:
-        page["Records"] = [_stream_struct(record) for record in page["Records"]]
-    return page
+    return narrow
 
 
 def _stream_struct(record: dict[str, Any]) -> StreamRecord:
@@ -258,7 +255,7 @@ OPERATIONS = (
         lambda p: p.get("StreamARN"),
         _encode,
         _decoder(KinesisPage),
-        narrow=_kinesis_structs,
+        narrow=_records(lambda record: _struct(KinesisRecord, record)),
     ),
     Operation(
         "dynamodbstreams",
@@ -267,7 +264,7 @@ OPERATIONS = (
         lambda _: None,
         _encode,
         _decoder(StreamPage),
-        narrow=_stream_structs,
+        narrow=_records(_stream_struct),
     ),
     Operation(
         "dynamodb",

@@ -183,15 +183,13 @@ class _Call(msgspec.Struct):
 
     Attributes:
         key: The template to be learned from it.
-        credentials: What it will be signed with.
+        credentials: What its first attempt will be signed with; None once that is made.
         outcome: What became of its first attempt, made here; None lets aiobotocore make it.
-        seen: Whether its first attempt has been made.
     """
 
     key: Hashable
     credentials: ReadOnlyCredentials | None
     outcome: AioAWSResponse | Exception | None
-    seen: bool = False
 
 
 class _Known(msgspec.Struct, frozen=True):
@@ -316,16 +314,14 @@ class Express:
         call = _call.get()
         if call is None:
             return None
-        if call.outcome is not None:
-            outcome, call.outcome, call.seen = call.outcome, None, True
-            if isinstance(outcome, Exception):
-                raise outcome
-            return outcome
         # A retry may be signed with credentials renewed since: only the first attempt tells.
-        if call.credentials is not None and not call.seen:
-            self._learn(call.key, _Known(call.credentials, template_of(request, call.credentials)))
-        call.seen = True
-        return None
+        outcome, credentials = call.outcome, call.credentials
+        call.outcome = call.credentials = None
+        if isinstance(outcome, Exception):
+            raise outcome
+        if outcome is None and credentials is not None:
+            self._learn(call.key, _Known(credentials, template_of(request, credentials)))
+        return outcome
 
     def _learn(self, key: Hashable, known: _Known) -> None:
         if len(self._templates) >= MAX_TEMPLATES:

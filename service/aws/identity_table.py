@@ -29,7 +29,7 @@ from typing import Any
 
 from service.aws.calls import Item, ItemReader, Key, batch_put
 from service.aws.clients import AwsClient
-from service.pipelines.cache import SLOT_BYTES, RecentCache
+from service.pipelines.cache import RecentCache
 from service.pipelines.ports import DirectoryEntry, EndpointKey, Fresh
 from service.scoring.fold import UserKey
 
@@ -38,9 +38,6 @@ DEFAULT_TTL_DAYS = 400
 
 CACHED = 40_000
 """Users whose entry is kept in memory: enough for those between the look-up of an event's user and the publishing."""
-
-ENTRY_BYTES = 512
-"""What such an entry may take on average."""
 
 _KEY_NAMES = ("Id", "PinpointProjectId")
 _OF_ENDPOINTS = (*_KEY_NAMES, "UserId", "EndpointStatus", "Channel", "CheckedAt")
@@ -61,7 +58,7 @@ class IdentityTable:
         table: Its name.
         ttl_days: How long a mapping outlives its last mention; 0: for ever.
         wall_s: Epoch seconds.
-        cached: Users whose entry is kept in memory, in `ENTRY_BYTES` each on average.
+        cached: Users whose entry is kept in memory, in `cache.ENTRY_BYTES` each on average.
     """
 
     def __init__(
@@ -79,7 +76,7 @@ class IdentityTable:
         self._wall_s = wall_s
         self._endpoints = ItemReader(client, table, _KEY_NAMES, _OF_ENDPOINTS)
         self._users = ItemReader(client, table, _KEY_NAMES, _OF_USERS)
-        self._entries: RecentCache[UserKey, DirectoryEntry] = RecentCache(cached, _bytes_of, ENTRY_BYTES)
+        self._entries: RecentCache[UserKey, DirectoryEntry] = RecentCache(cached, _bytes_of)
 
     async def find(self, keys: Sequence[EndpointKey]) -> Mapping[EndpointKey, str]:
         """Return the users known; see `Identities.find`."""
@@ -161,7 +158,7 @@ def _entry(endpoint_id: str, item: Item) -> DirectoryEntry:
 
 
 def _bytes_of(key: UserKey, entry: DirectoryEntry) -> int:
-    return SLOT_BYTES + getsizeof(key.user_id) + getsizeof(entry.endpoint_id)
+    return getsizeof(key.user_id) + getsizeof(entry.endpoint_id)
 
 
 def _key(identity: str, project_id: str) -> dict[str, dict[str, Any]]:

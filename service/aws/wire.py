@@ -166,7 +166,7 @@ class Wire:
         self._busy: set[_Connection] = set()
         self._sweeping = False
 
-    async def exchange(self, address: Address, request: bytes, lane: Hashable = None) -> Answer:
+    async def exchange(self, address: Address, request: bytes, lane: Hashable) -> Answer:
         """Send a request, head and body; return the answer.
 
         Args:

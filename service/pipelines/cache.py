@@ -11,6 +11,9 @@ V = TypeVar("V")
 SLOT_BYTES = 256
 """What an entry takes beside its texts: a key, a small value, the dictionary's share; measured, rounded up."""
 
+ENTRY_BYTES = 512
+"""What an entry may take on average: ids have some 40 characters, and at most 2,000."""
+
 
 class RecentCache(Generic[K, V]):
     """Keeps at most `limit` entries of at most `limit * entry_bytes` bytes, those used last.
@@ -23,12 +26,12 @@ class RecentCache(Generic[K, V]):
 
     Args:
         limit: Most entries.
-        size_of: Bytes that an entry takes; asked when it becomes young. What is dropped counts on until its generation
-            is full.
+        size_of: Bytes that an entry takes beside `SLOT_BYTES`; asked when it becomes young. What is dropped counts on
+            until its generation is full.
         entry_bytes: What an entry may take on average: where they take more, fewer are kept.
     """
 
-    def __init__(self, limit: int, size_of: Callable[[K, V], int], entry_bytes: int) -> None:
+    def __init__(self, limit: int, size_of: Callable[[K, V], int], entry_bytes: int = ENTRY_BYTES) -> None:
         if limit < 2:  # noqa: PLR2004 # one for each generation
             raise ValueError(f"a cache holds at least 2 entries, not {limit}")
         self._half = limit // 2
@@ -67,7 +70,7 @@ class RecentCache(Generic[K, V]):
         young[key] = value
         if len(young) == before:
             return
-        size = self._size_of(key, value)
+        size = SLOT_BYTES + self._size_of(key, value)
         self._young_bytes += size
         if before == self._half or self._young_bytes > self._half_bytes:
             del young[key]

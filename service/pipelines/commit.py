@@ -23,7 +23,7 @@ import msgspec
 import structlog
 
 from service.observability.metrics import Metrics, score_band
-from service.pipelines.cache import SLOT_BYTES, RecentCache
+from service.pipelines.cache import RecentCache
 from service.pipelines.concurrency import AdaptiveLimit
 from service.pipelines.marks import ShardMarks
 from service.pipelines.ports import MAX_COMMITS, Change, Committed, Conflict, Outcome, ScoreStore, Throttled
@@ -325,7 +325,7 @@ class _Round(msgspec.Struct):
 
 
 def _state_bytes(key: UserKey, state: ScoreState) -> int:
-    return SLOT_BYTES + _SCORE_BYTES + getsizeof(key.user_id) + _MARK_BYTES * len(state.applied)
+    return _SCORE_BYTES + getsizeof(key.user_id) + _MARK_BYTES * len(state.applied)
 
 
 def _chunks(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:

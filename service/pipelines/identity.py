@@ -14,21 +14,18 @@ from sys import getsizeof
 import msgspec
 
 from service.observability.metrics import Metrics
-from service.pipelines.cache import SLOT_BYTES, RecentCache
+from service.pipelines.cache import RecentCache
 from service.pipelines.ports import EndpointKey, EndpointLookup, Identities
 from service.shards.concurrency import together
 from service.shards.errors import TransientError
 from service.shards.ports import Clock
-
-IDENTITY_BYTES = 512
-"""What an endpoint in memory may take on average: ids have some 40 characters, and at most 2,000."""
 
 
 class IdentitySettings(msgspec.Struct, frozen=True):
     """Limits of the resolver.
 
     Attributes:
-        cache_entries: Endpoints whose user is kept in memory, in `IDENTITY_BYTES` each on average.
+        cache_entries: Endpoints whose user is kept in memory, in `cache.ENTRY_BYTES` each on average.
         max_age_s: Seconds that they are believed: another worker may have read since that an endpoint changed hands.
         unknown_entries: Endpoints remembered as having no user, likewise.
         unknown_ttl_s: Seconds until an endpoint without user is asked about again.
@@ -70,11 +67,9 @@ class IdentityResolver:
         self._clock = clock
         self._metrics = metrics
         self._settings = settings
-        self._known: RecentCache[EndpointKey, _Read] = RecentCache(
-            settings.cache_entries, _bytes_of_user, IDENTITY_BYTES
-        )
+        self._known: RecentCache[EndpointKey, _Read] = RecentCache(settings.cache_entries, _bytes_of_user)
         self._unknown: RecentCache[EndpointKey, float] = RecentCache(
-            settings.unknown_entries, lambda key, _: SLOT_BYTES + getsizeof(key.endpoint_id), IDENTITY_BYTES
+            settings.unknown_entries, lambda key, _: getsizeof(key.endpoint_id)
         )
         self._asking = asyncio.Semaphore(settings.lookups_at_once)
 
@@ -168,4 +163,4 @@ class IdentityResolver:
 
 
 def _bytes_of_user(key: EndpointKey, read: _Read) -> int:
-    return SLOT_BYTES + getsizeof(key.endpoint_id) + getsizeof(read.user_id)
+    return getsizeof(key.endpoint_id) + getsizeof(read.user_id)

@@ -23,12 +23,9 @@ from sys import getsizeof
 
 import msgspec
 
-from service.pipelines.cache import SLOT_BYTES, RecentCache
+from service.pipelines.cache import RecentCache
 from service.scoring.change import ScoreChange, supersedes
 from service.scoring.fold import UserKey
-
-TOLD_BYTES = 512
-"""What a user's last told revision may take in memory on average."""
 
 Held = Callable[[str], bool]
 """Whether the lease of a shard is still ours; asked with `Ticket.shard_id`."""
@@ -146,7 +143,7 @@ class Outbox:
 
     Args:
         capacity: Most users in hand, in flight ones included; `has_room` says when it is reached.
-        remembered: Users whose last told revision is kept, in `TOLD_BYTES` each on average.
+        remembered: Users whose last told revision is kept, in `cache.ENTRY_BYTES` each on average.
     """
 
     def __init__(self, capacity: int, remembered: int) -> None:
@@ -157,9 +154,7 @@ class Outbox:
         self._behind: dict[UserKey, Pending] = {}  # a change of the same user is in flight
         self._delayed: dict[UserKey, Pending] = {}
         self._flying: dict[UserKey, Pending] = {}
-        self._told: RecentCache[UserKey, int] = RecentCache(
-            remembered, lambda key, _: SLOT_BYTES + getsizeof(key.user_id), TOLD_BYTES
-        )
+        self._told: RecentCache[UserKey, int] = RecentCache(remembered, lambda key, _: getsizeof(key.user_id))
         self._next_due = float("inf")
         self._unsure: dict[UserKey, float] = {}
 

@@ -24,7 +24,7 @@ from botocore.exceptions import ClientError
 from service.aws.clients import AwsClient
 from service.aws.errors import code_of, translated
 from service.observability.metrics import Metrics
-from service.pipelines.cache import SLOT_BYTES, RecentCache
+from service.pipelines.cache import RecentCache
 from service.pipelines.ports import (
     DirectoryEntry,
     EndpointDirectory,
@@ -53,8 +53,6 @@ Outcome = SinkOutcome | TransientError
 _PUBLISHED = Published()
 _WRITTEN = 20_000
 """Users whose last score written here is kept, to tell whether the next one falls."""
-_WRITTEN_BYTES = 512
-"""What each of them may take in memory on average."""
 
 
 class PinpointOptions(msgspec.Struct, frozen=True):
@@ -106,9 +104,7 @@ class PinpointSink:
         self._updates = RateLimit(self.name, "update_endpoints_batch", options.updates_per_s, metrics)
         lookups = RateLimit(self.name, "get_user_endpoints", options.lookups_per_s, metrics)
         self._targets = Targets(client, directory, lookups, clock, options.directory, identities)
-        self._written: RecentCache[UserKey, Decimal] = RecentCache(
-            _WRITTEN, lambda key, _: SLOT_BYTES + getsizeof(key.user_id), _WRITTEN_BYTES
-        )
+        self._written: RecentCache[UserKey, Decimal] = RecentCache(_WRITTEN, lambda key, _: getsizeof(key.user_id))
 
     async def publish(self, changes: Sequence[ScoreChange]) -> Sequence[Outcome]:
         """Write the scores; one outcome for each.

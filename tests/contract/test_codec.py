@@ -314,37 +314,25 @@ def test_a_checksum_that_does_not_fit_is_aiobotocores_business():
     assert short == 0
 
 
-def test_a_chunked_answer_is_left_to_aiobotocore():
+@pytest.mark.parametrize("calls", [1, 5])
+def test_chunked_answers_are_left_to_aiobotocore_and_calls_not_doubled(calls: int):
     operation = OPERATIONS[0]
 
-    async def play() -> tuple[Any, int]:
+    async def play() -> tuple[Any, int, int]:
         server, counted = Server(), []
         async with server.serving() as url, client(operation.service, url, counted) as made:
             server.script = lambda _: (200, {}, b"{}")
             await _outcome(made, operation)
             headers = {"Transfer-Encoding": "chunked"}
             server.script = lambda _: (200, headers, b'10\r\n{"Records": [ ]}\r\n0\r\n\r\n')
-            return await _outcome(made, operation), len(counted)
+            for _ in range(calls):
+                result = await _outcome(made, operation)
+        return result, len(server.requests), len(counted)
 
-    result, short = asyncio.run(play())
+    result, requests, short = asyncio.run(play())
     assert short == 0
     assert result["Records"] == []
-
-
-def test_where_answers_are_chunked_calls_are_not_doubled():
-    operation = OPERATIONS[0]
-
-    async def play() -> tuple[int, int]:
-        server, counted = Server(), []
-        async with server.serving() as url, client(operation.service, url, counted) as made:
-            server.script = lambda _: (200, {}, b"{}")
-            await _outcome(made, operation)
-            server.script = lambda _: (200, {"Transfer-Encoding": "chunked"}, b'10\r\n{"Records": [ ]}\r\n0\r\n\r\n')
-            for _ in range(5):
-                await _outcome(made, operation)
-        return len(server.requests), len(counted)
-
-    assert asyncio.run(play()) == (1 + 5 + 1, 0)  # one of them twice: who answers so is not known before
+    assert requests == 1 + calls + 1  # one of them twice: who answers so is not known before
 
 
 def test_credentials_renewed_while_a_call_is_retried_do_not_end_the_short_way():

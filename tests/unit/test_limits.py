@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.pipelines.cache import RecentCache
+from service.pipelines.cache import SLOT_BYTES, RecentCache
 from service.pipelines.concurrency import AdaptiveLimit
 
 
 def test_the_cache_forgets_what_was_not_used_for_long():
-    cache: RecentCache[str, int] = RecentCache(4, lambda *_: 1, 1)
+    cache: RecentCache[str, int] = RecentCache(4, lambda *_: 0)
     for number, name in enumerate("abcd"):
         cache.put(name, number)
         assert cache.get("a") == 0
@@ -23,7 +23,7 @@ def test_the_cache_forgets_what_was_not_used_for_long():
 
 @given(st.integers(2, 9), st.lists(st.tuples(st.sampled_from(["put", "get", "drop"]), st.integers(0, 12))))
 def test_the_cache_is_bounded_and_keeps_the_half_used_last(limit: int, steps: list[tuple[str, int]]):
-    cache: RecentCache[int, int] = RecentCache(limit, lambda *_: 1, 1)
+    cache: RecentCache[int, int] = RecentCache(limit, lambda *_: 0)
     truth: dict[int, int] = {}  # in the order of use
     for value, (step, key) in enumerate(steps):
         match step:
@@ -46,7 +46,7 @@ def test_the_cache_is_bounded_and_keeps_the_half_used_last(limit: int, steps: li
 
 
 def test_large_entries_take_the_room_of_many():
-    cache: RecentCache[str, str] = RecentCache(8, lambda _, text: len(text), 10)
+    cache: RecentCache[str, str] = RecentCache(8, lambda _, text: len(text) - SLOT_BYTES, 10)
     for name in "abcd":
         cache.put(name, "0123456789")
     assert [name for name in "abcd" if cache.get(name)] == list("abcd")
@@ -57,7 +57,7 @@ def test_large_entries_take_the_room_of_many():
 
 @given(st.lists(st.tuples(st.sampled_from(["put", "get", "drop"]), st.integers(0, 12), st.integers(1, 60))))
 def test_the_cache_is_bounded_in_bytes(steps: list[tuple[str, int, int]]):
-    cache: RecentCache[int, int] = RecentCache(10, lambda _, size: size, 10)
+    cache: RecentCache[int, int] = RecentCache(10, lambda _, size: size - SLOT_BYTES, 10)
     sizes: dict[int, int] = {}
     for step, key, size in steps:
         match step:
@@ -74,7 +74,7 @@ def test_the_cache_is_bounded_in_bytes(steps: list[tuple[str, int, int]]):
 
 def test_a_cache_of_nothing_is_a_mistake():
     with pytest.raises(ValueError, match="at least 2"):
-        RecentCache(1, lambda *_: 1, 1)
+        RecentCache(1, lambda *_: 0)
 
 
 def test_success_raises_the_limit_by_one_a_round_and_throttling_halves_it_once_a_round():
