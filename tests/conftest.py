@@ -8,8 +8,8 @@ from itertools import count
 
 import pytest
 
+from service.admin.setup_plan import Names, plan_table, tables
 from service.aws.clients import AwsSettings, Clients, clients
-from service.aws.setup_plan import Names, plan_table, tables
 from service.local.emulator import REGION, Emulator
 from tests.fakes.embedded import FreshName, MakeTable, Run
 

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 from service.aws.clients import AwsClient
 from service.aws.errors import translated
-from service.aws.gather import Gatherer
-from service.shards.concurrency import together
-from service.shards.errors import TransientError
+from service.aws.fast.gather import Gatherer
+from service.runtime.concurrency import together
+from service.runtime.errors import TransientError
 
 MAX_GETS = 100
 """Keys per BatchGetItem (https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html)."""

@@ -29,10 +29,10 @@ from aiobotocore.session import AioSession
 from botocore.httpsession import get_cert_path
 from botocore.loaders import JSONFileLoader, create_loader
 
-from service.aws.codec import epoch_seconds
 from service.aws.errors import outcome_of
-from service.aws.express import EVENT_NAMES, Express
-from service.aws.wire import Wire
+from service.aws.fast.codec import epoch_seconds
+from service.aws.fast.express import EVENT_NAMES, Express
+from service.aws.fast.wire import Wire
 from service.observability.metrics import Metrics, service_version
 
 AwsClient: TypeAlias = Any

@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 from botocore import exceptions as boto
 
-from service.shards.errors import IteratorExpiredError, RecordsTrimmedError, ShardGoneError, TransientError
+from service.runtime.errors import IteratorExpiredError, RecordsTrimmedError, ShardGoneError, TransientError
 
 THROTTLES = frozenset(
     {

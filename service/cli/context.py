@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 import msgspec
 
-from service.config import Purpose, Settings, load
+from service.config.settings import Purpose, Settings, load
 
 if TYPE_CHECKING:
     from service.aws.clients import AwsSettings
@@ -83,7 +83,7 @@ class Aws:
         return self._client("dynamodb")
 
     def _client(self, service: str) -> Any:  # noqa: ANN401 # likewise
-        from service.aws.setup import client as boto3_client  # noqa: PLC0415 # slow to import
+        from service.admin.setup import client as boto3_client  # noqa: PLC0415 # slow to import
 
         client = boto3_client(service, aws_settings(self._settings))
         client.meta.events.register("before-parameter-build", _note_resource)

@@ -11,12 +11,12 @@ import click
 import msgspec
 
 from service.aws.clients import clients
-from service.aws.dead_letter_table import NEW, REDRIVEN, REDRIVING, DeadLetterTable, StoredLetter
+from service.aws.tables.dead_letters import NEW, REDRIVEN, REDRIVING, DeadLetterTable, StoredLetter
 from service.cli.context import aws_settings, iso, json_option, note, print_json, print_table, run_async, settings_for
-from service.cli.errors import FAILURE, Failure
+from service.cli.failures import FAILURE, Failure
 from service.cli.redrive import DONE, MAX_LETTERS, Outcome, Redriver, Result, by_fault, due
-from service.config import Purpose, Settings
-from service.pipelines.letters import split_letter_id
+from service.config.settings import Purpose, Settings
+from service.ingest.letters import split_letter_id
 from service.scoring.event import Reason
 
 STAGES = ("ingest", "commit", "publish")

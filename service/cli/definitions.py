@@ -10,8 +10,8 @@ import click
 import msgspec
 
 from service.cli.context import Aws, json_option, note, one_project, print_json, print_table, settings_for
-from service.cli.errors import FAILURE, UsageFailure
-from service.config import Purpose, Settings
+from service.cli.failures import FAILURE, UsageFailure
+from service.config.settings import Purpose, Settings
 from service.scoring.definitions import Definition, points_fault
 from service.scoring.event import MAX_PROJECT_BYTES, Rejected, id_fault
 

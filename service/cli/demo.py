@@ -9,7 +9,7 @@ from types import FrameType
 import click
 
 from service.cli.context import print_json
-from service.cli.errors import FAILURE, Failure
+from service.cli.failures import FAILURE, Failure
 
 _TERMINATED = 128 + signal.SIGTERM
 _INTERRUPTED = 128 + signal.SIGINT

@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from service.cli.context import aws_settings, json_option, note, print_json, print_table, settings_for
-from service.cli.errors import FAILURE
+from service.cli.failures import FAILURE
 from service.cli.setup import names_of
-from service.config import Purpose, Settings
+from service.config.settings import Purpose, Settings
 
 
 @click.command()
@@ -21,8 +21,8 @@ def doctor(ctx: click.Context, *, as_json: bool) -> None:
     Run it with the role of the service, for example as a one-off ECS task of its task definition. Exit code 0: the
     service can work (notes are advice); 1: something is broken.
     """
-    from service.aws.doctor import Doctor  # noqa: PLC0415 # slow to import
-    from service.aws.doctor_plan import Verdict, Wanted  # noqa: PLC0415 # likewise
+    from service.admin.doctor import Doctor  # noqa: PLC0415 # slow to import
+    from service.admin.doctor_plan import Verdict, Wanted  # noqa: PLC0415 # likewise
 
     settings = settings_for(Purpose.RUN)
     pinpoint = "pinpoint" in settings.sinks
@@ -56,7 +56,7 @@ def doctor(ctx: click.Context, *, as_json: bool) -> None:
 
 
 def _clients(settings: Settings) -> dict[str, Any]:
-    from service.aws.setup import client  # noqa: PLC0415 # slow to import
+    from service.admin.setup import client  # noqa: PLC0415 # slow to import
 
     return {
         name: client(name, aws_settings(settings)) for name in ("kinesis", "dynamodb", "dynamodbstreams", "pinpoint")

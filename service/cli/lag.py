@@ -11,9 +11,9 @@ import msgspec
 from service.aws.clients import clients
 from service.cli.context import aws_settings, iso, json_option, note, print_json, print_table, run_async, settings_for
 from service.cli.streams import INGEST, View, look, pipelines_of
-from service.config import Purpose, Settings
-from service.shards.errors import IteratorExpiredError, RecordsTrimmedError, ShardGoneError, TransientError
-from service.shards.lease import Lease
+from service.config.settings import Purpose, Settings
+from service.runtime.errors import IteratorExpiredError, RecordsTrimmedError, ShardGoneError, TransientError
+from service.stream.leases.lease import Lease
 
 CONCURRENT = 8
 """Shards looked at at once; each costs two calls, which share Kinesis's 5 reads per second with its worker."""

@@ -12,8 +12,8 @@ from enum import StrEnum
 import click
 import msgspec
 
+from service.admin.kinesis_python import Row, Taken, TakenOver, read_rows
 from service.aws.clients import clients
-from service.aws.kinesis_python_table import Row, Taken, TakenOver, read_rows
 from service.cli.context import (
     aws_settings,
     iso,
@@ -25,13 +25,13 @@ from service.cli.context import (
     run_async,
     settings_for,
 )
-from service.cli.errors import Failure
+from service.cli.failures import Failure
 from service.cli.position import refuse_while_read
 from service.cli.streams import INGEST, View, look
-from service.config import Purpose, Settings
-from service.shards.lease import Lease
-from service.shards.ports import Shard
-from service.shards.position import TRIM_HORIZON, Position, sequence_of
+from service.config.settings import Purpose, Settings
+from service.stream.leases.lease import Lease
+from service.stream.ports import Shard
+from service.stream.position import TRIM_HORIZON, Position, sequence_of
 
 CONSEQUENCES = (
     "events up to these checkpoints are not read again: what the old consumer made of them stays in the scores",

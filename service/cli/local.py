@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from service.cli.context import json_option, note, print_json
-from service.cli.errors import Failure
+from service.cli.failures import Failure
 from service.cli.traffic import traffic
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 import click
 import msgspec
 
+from service.admin.kinesis_python import Taken, TakenOver
 from service.aws.clients import clients
-from service.aws.kinesis_python_table import Taken, TakenOver
 from service.cli.context import (
     aws_settings,
     iso,
@@ -25,12 +25,12 @@ from service.cli.context import (
     run_async,
     settings_for,
 )
-from service.cli.errors import Failure
+from service.cli.failures import Failure
 from service.cli.streams import INGEST, PUBLISH, View, look
-from service.config import TO_COME, Purpose, Settings, epoch_ms
-from service.shards.lease import Lease, Member
-from service.shards.ports import Shard
-from service.shards.position import LATEST, TRIM_HORIZON, Position, at_timestamp, timestamp_of
+from service.config.settings import TO_COME, Purpose, Settings, epoch_ms
+from service.stream.leases.lease import Lease, Member
+from service.stream.ports import Shard
+from service.stream.position import LATEST, TRIM_HORIZON, Position, at_timestamp, timestamp_of
 
 HARMLESS = {
     INGEST: "going back is harmless: what is in a score already is not counted again",

@@ -12,17 +12,17 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
+from service.app.publishing import make_publisher
 from service.aws.clients import Clients, clients
-from service.aws.identity_table import IdentityTable
-from service.aws.score_table import ScoreTable
+from service.aws.tables.identities import IdentityTable
+from service.aws.tables.scores import ScoreTable
 from service.cli.context import aws_settings, json_option, note, number_of, print_json, run_async, settings_for
-from service.cli.errors import FAILURE
-from service.config import Purpose, Settings
+from service.cli.failures import FAILURE
+from service.config.settings import Purpose, Settings
 from service.observability import logs
 from service.observability.metrics import Metrics
-from service.publishing import make_publisher
+from service.runtime.clock import SystemClock
 from service.scoring.change import ScoreChange
-from service.shards.clock import SystemClock
 
 T = TypeVar("T")
 

@@ -20,12 +20,12 @@ import msgspec
 from botocore.exceptions import ClientError
 
 from service.aws.clients import AwsClient, Clients
-from service.aws.dead_letter_table import NEW, REDRIVING, DeadLetterTable, StoredLetter
 from service.aws.errors import AwsSetupError, code_of, is_condition_failure, translated
-from service.aws.kinesis import KinesisWriter, Put
-from service.config import Settings
-from service.pipelines.ports import DeadLetter
-from service.shards.errors import RecordsTrimmedError, ShardGoneError, TransientError
+from service.aws.streams.kinesis import KinesisWriter, Put
+from service.aws.tables.dead_letters import NEW, REDRIVING, DeadLetterTable, StoredLetter
+from service.config.settings import Settings
+from service.ingest.stores import DeadLetter
+from service.runtime.errors import RecordsTrimmedError, ShardGoneError, TransientError
 
 MAX_LETTERS = 10_000
 """Letters that one command takes up."""

@@ -35,7 +35,7 @@ class Root(LazyGroup):
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError, SystemExit):
             raise
         except Exception as error:
-            from service.cli.errors import explain  # noqa: PLC0415 # knows botocore, which is slow to import
+            from service.cli.failures import explain  # noqa: PLC0415 # knows botocore, which is slow to import
 
             raise explain(error) from error
 

@@ -7,8 +7,8 @@ import sys
 import click
 
 from service.cli.context import settings_for
-from service.cli.errors import FAILURE, explain, is_known, leaf
-from service.config import Purpose
+from service.cli.failures import FAILURE, explain, is_known, leaf
+from service.config.settings import Purpose
 from service.observability import logs
 
 
@@ -29,7 +29,7 @@ def run(ctx: click.Context, role: str | None) -> None:
     logs.configure(settings.log_format, settings.log_level)
     import uvloop  # noqa: PLC0415 # a worker's imports; --help needs none of them
 
-    from service.app import serve  # noqa: PLC0415 # likewise
+    from service.app.worker import serve  # noqa: PLC0415 # likewise
 
     try:
         code = uvloop.run(serve(settings))

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from service.cli.context import Aws, iso, json_option, note, print_json, print_table, settings_for
-from service.cli.errors import FAILURE
-from service.config import Purpose
+from service.cli.failures import FAILURE
+from service.config.settings import Purpose
 
 
 @click.group()

@@ -14,8 +14,8 @@ import click
 import msgspec
 
 from service.cli.context import Aws, json_option, note, number_of, print_json, settings_for, stream_argument
-from service.cli.errors import FAILURE, Failure
-from service.config import Purpose
+from service.cli.failures import FAILURE, Failure
+from service.config.settings import Purpose
 
 MAX_RECORDS = 500
 MAX_CALL_BYTES = 5 * 1024 * 1024

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from service.cli.context import Aws, json_option, note, print_json, print_table, settings_for
-from service.config import Purpose, Settings
+from service.config.settings import Purpose, Settings
 
 if TYPE_CHECKING:
-    from service.aws.setup_plan import Names
+    from service.admin.setup_plan import Names
 
 
 @click.command()
@@ -30,8 +30,8 @@ def setup(projects: Sequence[str], *, dry_run: bool, as_json: bool) -> None:
 
     May be run at any time: what is there is never changed, and what differs is said.
     """
-    from service.aws.setup import Setup  # noqa: PLC0415 # slow to import
-    from service.aws.setup_plan import State  # noqa: PLC0415 # likewise
+    from service.admin.setup import Setup  # noqa: PLC0415 # slow to import
+    from service.admin.setup_plan import State  # noqa: PLC0415 # likewise
 
     settings = settings_for(Purpose.TABLES)
     if not settings.stream:
@@ -57,7 +57,7 @@ def setup(projects: Sequence[str], *, dry_run: bool, as_json: bool) -> None:
 
 def names_of(settings: Settings) -> Names:
     """Return the names of everything to set up."""
-    from service.aws.setup_plan import Names  # noqa: PLC0415 # slow to import
+    from service.admin.setup_plan import Names  # noqa: PLC0415 # slow to import
 
     return Names(
         stream=settings.stream,

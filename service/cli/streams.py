@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import msgspec
 
 from service.aws.clients import Clients
-from service.aws.dynamodb_streams import DynamoDbStreamSource
-from service.aws.kinesis import KinesisSource
-from service.aws.lease_table import LeaseTable
-from service.config import Settings
-from service.shards.lease import Lease, Snapshot
-from service.shards.ports import Shard
+from service.aws.streams.dynamodb_streams import DynamoDbStreamSource
+from service.aws.streams.kinesis import KinesisSource
+from service.aws.tables.leases import LeaseTable
+from service.config.settings import Settings
+from service.stream.leases.lease import Lease, Snapshot
+from service.stream.ports import Shard
 
 INGEST = "ingest"
 PUBLISH = "publish"

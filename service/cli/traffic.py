@@ -15,8 +15,8 @@ import click
 import msgspec
 
 from service.cli.context import note, settings_for, stream_argument
-from service.cli.errors import Failure
-from service.config import Purpose
+from service.cli.failures import Failure
+from service.config.settings import Purpose
 
 LINE_EVERY_S = 10.0
 TICK_S = 0.5

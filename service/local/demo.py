@@ -22,7 +22,7 @@ from typing import Self
 import msgspec
 from botocore.exceptions import BotoCoreError, ClientError
 
-from service.config import Settings, load
+from service.config.settings import Settings, load
 from service.local.emulator import Emulator
 from service.local.live import Moment, View
 from service.local.meter import Counts
@@ -33,7 +33,7 @@ from service.local.processes import ChildFailedError
 from service.local.report import Report
 from service.local.traffic import Meaning, campaign
 from service.local.truth import CUSTOM, DEFAULTS, Found, Truth, differences
-from service.local.worker import Gauges, Worker
+from service.local.worker_process import Gauges, Worker
 from service.local.world import World, WorldError
 
 STREAM = "demo-events"

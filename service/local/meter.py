@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from service.local.ministack_meter import METER_PATH
-from service.local.wire import OURS, OperationTally, Tally
+from service.local.request_counts import OURS, OperationTally, Tally
 
 ANSWER_TIMEOUT_S = 10.0
 

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from service.local.ministack_mends import Answer
-from service.local.wire import OTHERS, OURS, Tally, caller_of
+from service.local.request_counts import OTHERS, OURS, Tally, caller_of
 
 METER_PATH = "/_meter"
 KIB = 1024

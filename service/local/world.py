@@ -14,7 +14,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from service.config import Settings
+from service.config.settings import Settings
 from service.local.emulator import Emulator
 from service.local.meter import Counts, Meter
 from service.local.pinpoint_fake import PinpointProcess

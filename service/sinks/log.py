@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import structlog
 
-from service.pipelines.ports import Published, SinkOutcome
+from service.ingest.stores import Published, SinkOutcome
+from service.runtime.errors import TransientError
 from service.scoring.change import ScoreChange
-from service.shards.errors import TransientError
-from service.sinks.endpoints import format_score
+from service.sinks.pinpoint.endpoints import format_score
 
 MAX_BATCH = 1000
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from service.local.processes import ChildProcess
-from service.local.worker import SCRAPE_TIMEOUT_S, Gauges, gauges_of
+from service.local.worker_process import SCRAPE_TIMEOUT_S, Gauges, gauges_of
 
 SHOWN = 200
 """Characters of an error that are shown."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 
 import msgspec
 
-from service.shards.position import SHARD_END
+from service.stream.position import SHARD_END
 
 POLL_S = 0.05
 STOP_TIMEOUT_S = 10.0

@@ -20,10 +20,10 @@ from botocore.exceptions import ClientError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.aws import codec
-from service.aws.codec import OPERATIONS, Operation, epoch_seconds
-from service.aws.express import Express
-from service.aws.wire import Address, Wire
+from service.aws.fast import codec
+from service.aws.fast.codec import OPERATIONS, Operation, epoch_seconds
+from service.aws.fast.express import Express
+from service.aws.fast.wire import Address, Wire
 
 ITEM = {"UserId": {"S": "u"}, "Score": {"N": "1"}, "Applied": {"M": {"t-0": {"B": "AAEC"}}}, "Odd": {"NULL": True}}
 REQUESTS: dict[tuple[str, str], dict[str, Any]] = {

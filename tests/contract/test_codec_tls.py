@@ -15,7 +15,7 @@ from botocore.exceptions import SSLError
 
 from service.aws.clients import AwsSettings, clients
 from service.aws.errors import translated
-from service.shards.errors import TransientError
+from service.runtime.errors import TransientError
 
 ANSWER = b'{"Responses":{"scores":[]},"UnprocessedKeys":{}}'
 KEYS = {"scores": {"Keys": [{"UserId": {"S": "ann"}}]}}

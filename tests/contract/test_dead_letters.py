@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from service.aws.clients import Clients
-from service.aws.dead_letter_table import MAX_PAYLOAD_BYTES, NEW, REDRIVEN, REDRIVING, DeadLetterTable, StoredLetter
 from service.aws.errors import AwsSetupError
-from service.pipelines.letters import publish_letter_id, record_letter_id, sortable
-from service.pipelines.ports import DeadLetter
+from service.aws.tables.dead_letters import MAX_PAYLOAD_BYTES, NEW, REDRIVEN, REDRIVING, DeadLetterTable, StoredLetter
+from service.ingest.letters import publish_letter_id, record_letter_id, sortable
+from service.ingest.stores import DeadLetter
 from service.scoring.event import Reason
 from tests.fakes.dead_letters import MemoryDeadLetters
 from tests.fakes.embedded import MakeTable, Run

@@ -7,15 +7,15 @@ from decimal import Decimal
 import pytest
 
 from service.aws.clients import Clients
-from service.aws.dynamodb_streams import DynamoDbStreamSource
 from service.aws.errors import AwsSetupError
-from service.aws.score_table import ScoreTable
+from service.aws.streams.dynamodb_streams import DynamoDbStreamSource
+from service.aws.tables.scores import ScoreTable
+from service.ingest.stores import Change
 from service.observability.metrics import Metrics
-from service.pipelines.ports import Change
 from service.scoring.change import ScoreChange, StreamImage, change_of
 from service.scoring.fold import ABSENT, Scorable, ScoreState, UserKey, fold, sequence_bytes
-from service.shards.ports import Page
-from service.shards.position import TRIM_HORIZON
+from service.stream.ports import Page
+from service.stream.position import TRIM_HORIZON
 from tests.fakes.embedded import MakeTable, Run
 from tests.fakes.images import key_item
 

@@ -11,12 +11,12 @@ from typing import Protocol
 import pytest
 
 from service.aws.clients import AwsSettings, clients
+from service.ingest.stores import EndpointKey, EndpointLookup
 from service.local.pinpoint_fake import Fault, PinpointFake
 from service.local.pinpoint_fake.shapes import EndpointRequest, User
 from service.observability.metrics import Metrics
-from service.pipelines.ports import EndpointKey, EndpointLookup
-from service.shards.errors import TransientError
-from service.sinks.lookup import PinpointLookup
+from service.runtime.errors import TransientError
+from service.sinks.pinpoint.lookup import PinpointLookup
 from tests.fakes.identities import MemoryLookup
 
 APP, OTHER = "a" * 32, "b" * 32

@@ -6,8 +6,8 @@ import pytest
 
 from service.aws.clients import Clients
 from service.aws.errors import AwsSetupError
-from service.aws.identity_table import IdentityTable
-from service.pipelines.ports import DirectoryEntry, EndpointDirectory, EndpointKey, Identities
+from service.aws.tables.identities import IdentityTable
+from service.ingest.stores import DirectoryEntry, EndpointDirectory, EndpointKey, Identities
 from service.scoring.fold import UserKey
 from tests.fakes.embedded import MakeTable, Run
 from tests.fakes.identities import MemoryDirectory, MemoryIdentities

@@ -6,9 +6,9 @@ import pytest
 
 from service.aws.clients import Clients
 from service.aws.errors import AwsSetupError
-from service.aws.kinesis import KinesisSource, KinesisWriter, Put
-from service.shards.ports import Page
-from service.shards.position import TRIM_HORIZON
+from service.aws.streams.kinesis import KinesisSource, KinesisWriter, Put
+from service.stream.ports import Page
+from service.stream.position import TRIM_HORIZON
 from tests.fakes.embedded import FreshName, Run
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from service.aws.clients import Clients
 from service.aws.errors import AwsSetupError
-from service.aws.lease_table import LeaseTable
-from service.shards.lease import Assigned, Leadership, Lease, Member
-from service.shards.ports import StreamId
-from service.shards.position import SHARD_END, TRIM_HORIZON, at_timestamp
+from service.aws.tables.leases import LeaseTable
+from service.stream.leases.lease import Assigned, Leadership, Lease, Member
+from service.stream.ports import StreamId
+from service.stream.position import SHARD_END, TRIM_HORIZON, at_timestamp
 from tests.fakes import leases as fakes
 from tests.fakes.embedded import MakeTable, Run
 

@@ -10,9 +10,9 @@ import pytest
 
 from service.aws.clients import AwsClient, Clients
 from service.aws.errors import AwsSetupError
-from service.aws.score_table import ScoreTable
+from service.aws.tables.scores import ScoreTable
+from service.ingest.stores import MAX_COMMITS, Change, Committed, Conflict, ScoreStore
 from service.observability.metrics import Metrics
-from service.pipelines.ports import MAX_COMMITS, Change, Committed, Conflict, ScoreStore
 from service.scoring.change import ScoreChange
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import ABSENT, Folded, Origin, Scorable, ScoreState, UserKey, fold, sequence_bytes

@@ -6,10 +6,10 @@ from decimal import Decimal
 
 import pytest
 
+from service.admin.setup import Setup, client
+from service.admin.setup_plan import Action, Names, State
 from service.aws.clients import AwsClient, AwsSettings, Clients
-from service.aws.definition_table import DefinitionTable
-from service.aws.setup import Setup, client
-from service.aws.setup_plan import Action, Names, State
+from service.aws.tables.definitions import DefinitionTable
 from service.local.emulator import REGION
 from service.scoring.definitions import DEFAULT_POINTS, Definition
 from tests.fakes.embedded import FreshName, Run

@@ -18,13 +18,13 @@ from typing import Any, NamedTuple, Protocol
 import pytest
 
 from service.aws.clients import AwsClient, AwsSettings, Clients, clients
-from service.aws.dynamodb_streams import DynamoDbStreamSource
-from service.aws.kinesis import KinesisSource, KinesisWriter, Put
+from service.aws.streams.dynamodb_streams import DynamoDbStreamSource
+from service.aws.streams.kinesis import KinesisSource, KinesisWriter, Put
 from service.local.emulator import REGION
+from service.runtime.errors import IteratorExpiredError, RecordsTrimmedError, ShardGoneError
 from service.scoring.fold import UserKey
-from service.shards.errors import IteratorExpiredError, RecordsTrimmedError, ShardGoneError
-from service.shards.ports import Page, Record, Shard, ShardSource
-from service.shards.position import LATEST, SHARD_END, TRIM_HORIZON, at_timestamp
+from service.stream.ports import Page, Record, Shard, ShardSource
+from service.stream.position import LATEST, SHARD_END, TRIM_HORIZON, at_timestamp
 from tests.chaos.kinesis import KinesisLocal, NodeMissingError, install
 from tests.fakes.aio import EPOCH_MS, VirtualLoop
 from tests.fakes.embedded import FreshName, MakeTable, Run

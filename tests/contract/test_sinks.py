@@ -11,15 +11,15 @@ from decimal import Decimal
 import pytest
 
 from service.aws.clients import AwsSettings, clients
+from service.ingest.stores import NoTarget, Published, Sink
 from service.local.pinpoint_fake import PinpointFake
 from service.local.pinpoint_fake.shapes import EndpointRequest, User
 from service.observability.metrics import Metrics
-from service.pipelines.ports import NoTarget, Published, Sink
+from service.runtime.clock import SystemClock
 from service.scoring.change import ScoreChange
 from service.scoring.fold import UserKey
-from service.shards.clock import SystemClock
 from service.sinks.log import LogSink
-from service.sinks.pinpoint import PinpointOptions, PinpointSink
+from service.sinks.pinpoint.sink import PinpointOptions, PinpointSink
 from tests.fakes.identities import MemoryDirectory
 from tests.fakes.sinks import MemorySink
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import botocore.session
 from botocore import xform_name
 
-from service.pipelines import ports as pipeline_ports
-from service.shards import ports as shard_ports
+from service.ingest import stores as pipeline_ports
+from service.stream import ports as shard_ports
 
 SERVICE = Path(__file__).parents[2] / "service"
 ADAPTERS: dict[str, tuple[str, tuple[type, ...]]] = {

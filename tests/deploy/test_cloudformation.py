@@ -10,8 +10,8 @@ import pytest
 import yaml
 from cfnlint.api import lint_file
 
-from service.aws.setup_plan import Names, tables
-from service.config import VARIABLES, Settings
+from service.admin.setup_plan import Names, tables
+from service.config.settings import VARIABLES, Settings
 from service.observability import emf
 from tests.deploy.templates import DIGEST, FOLDER, Stack, load, service, text
 

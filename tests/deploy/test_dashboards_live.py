@@ -24,7 +24,7 @@ import yaml
 from service.local.emulator import Emulator
 from service.local.pinpoint_fake import PinpointProcess
 from service.local.processes import ChildProcess
-from service.local.worker import Worker
+from service.local.worker_process import Worker
 from tests.deploy.files import PROMETHEUS_FILE, RULE_FILES, alerts, dashboards, filled_in, queries, read_yaml
 
 PROJECT = "live"

@@ -10,7 +10,7 @@ import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
 
-from service.config import FIELDS
+from service.config.settings import FIELDS
 from tests.deploy.files import DOCKERFILE, ROOT
 
 TEXT = DOCKERFILE.read_text(encoding="utf-8")

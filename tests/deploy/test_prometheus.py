@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from service.config import FIELDS
+from service.config.settings import FIELDS
 from tests.deploy.files import (
     PROMETHEUS_FILE,
     ROOT,

@@ -25,7 +25,7 @@ from botocore.exceptions import ClientError
 
 from service.local.emulator import Emulator
 from service.local.pinpoint_fake import PinpointProcess
-from service.local.worker import Worker
+from service.local.worker_process import Worker
 from tests.e2e.target import Kind, Target
 
 T = TypeVar("T")

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from service.local.worker import Worker
+from service.local.worker_process import Worker
 from tests.e2e.site import Site, settles
 from tests.e2e.target import Kind, choose
 

@@ -8,7 +8,7 @@ import selectors
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from service.shards.errors import TransientError
+from service.runtime.errors import TransientError
 
 T = TypeVar("T")
 

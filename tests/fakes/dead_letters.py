@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Sequence
 
-from service.pipelines.ports import DeadLetter
+from service.ingest.stores import DeadLetter
 
 
 class MemoryDeadLetters:

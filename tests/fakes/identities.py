@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
-from service.pipelines.ports import DirectoryEntry, EndpointKey, Fresh
+from service.ingest.stores import DirectoryEntry, EndpointKey, Fresh
+from service.runtime.errors import TransientError
 from service.scoring.fold import UserKey
-from service.shards.errors import TransientError
 
 
 class MemoryIdentities:

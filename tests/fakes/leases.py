@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
-from service.shards.lease import Leadership, Lease, Member, Snapshot
+from service.stream.leases.lease import Leadership, Lease, Member, Snapshot
 from tests.fakes.aio import Gate
 
 T = TypeVar("T")

@@ -9,15 +9,15 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from decimal import Decimal
 
+from service.ingest.stores import COMMITTED, Change, DeadLetter, Outcome
 from service.observability.metrics import Metrics
-from service.pipelines.outbox import Held
-from service.pipelines.ports import COMMITTED, Change, DeadLetter, Outcome
-from service.pipelines.publish import Publisher, PublishOptions
+from service.publish.outbox import Held
+from service.publish.publisher import Publisher, PublishOptions
+from service.runtime.clock import SystemClock
 from service.scoring.change import ScoreChange, StreamImage
 from service.scoring.event import Rejected
 from service.scoring.fold import ABSENT, Origin, ScoreState, UserKey
-from service.shards.clock import SystemClock
-from service.shards.ports import Batch, Record, StreamId
+from service.stream.ports import Batch, Record, StreamId
 from tests.fakes.images import stream_image
 from tests.fakes.sinks import MemorySink
 

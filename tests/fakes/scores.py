@@ -8,11 +8,11 @@ from decimal import Decimal
 
 import msgspec
 
-from service.pipelines.ports import MAX_COMMITS, Change, Committed, Conflict, Outcome, Throttled
+from service.ingest.stores import MAX_COMMITS, Change, Committed, Conflict, Outcome, Throttled
+from service.runtime.errors import TransientError
 from service.scoring.change import ScoreChange
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import ABSENT, Origin, ScoreState, UserKey
-from service.shards.errors import TransientError
 
 
 class MemoryScores:

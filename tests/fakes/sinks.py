@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from service.pipelines.ports import Published, SinkOutcome
+from service.ingest.stores import Published, SinkOutcome
+from service.runtime.errors import TransientError
 from service.scoring.change import ScoreChange
 from service.scoring.fold import UserKey
-from service.shards.errors import TransientError
 
 Outcome = SinkOutcome | TransientError
 

@@ -7,9 +7,9 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from service.shards.errors import IteratorExpiredError, RecordsTrimmedError, ShardGoneError
-from service.shards.ports import Page, Record, Shard, StreamId
-from service.shards.position import LATEST, SHARD_END, TRIM_HORIZON, sequence_of, timestamp_of
+from service.runtime.errors import IteratorExpiredError, RecordsTrimmedError, ShardGoneError
+from service.stream.ports import Page, Record, Shard, StreamId
+from service.stream.position import LATEST, SHARD_END, TRIM_HORIZON, sequence_of, timestamp_of
 from tests.fakes.aio import EPOCH_MS, Gate
 
 T = TypeVar("T")

@@ -11,11 +11,11 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from service.observability.metrics import Metrics
-from service.shards.budget import ByteBudget
-from service.shards.coordinator import Coordinator
-from service.shards.ports import Batch
-from service.shards.position import TRIM_HORIZON
-from service.shards.settings import ShardSettings
+from service.stream.coordinator import Coordinator
+from service.stream.ports import Batch
+from service.stream.position import TRIM_HORIZON
+from service.stream.settings import ShardSettings
+from service.stream.tail.budget import ByteBudget
 from tests.fakes.aio import Gate, VirtualClock
 from tests.fakes.leases import FakeLeases, LeaseTable
 from tests.fakes.source import FakeSource, FakeStream

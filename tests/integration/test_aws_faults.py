@@ -19,18 +19,18 @@ from botocore.exceptions import ClientError
 
 from service.aws import calls
 from service.aws.clients import AwsSettings, Clients, clients
-from service.aws.dead_letter_table import DeadLetterTable
-from service.aws.dynamodb_streams import DynamoDbStreamSource
 from service.aws.errors import AwsSetupError
-from service.aws.identity_table import IdentityTable
-from service.aws.kinesis import KinesisSource, KinesisWriter, Put
-from service.aws.score_table import ScoreTable
+from service.aws.streams.dynamodb_streams import DynamoDbStreamSource
+from service.aws.streams.kinesis import KinesisSource, KinesisWriter, Put
+from service.aws.tables.dead_letters import DeadLetterTable
+from service.aws.tables.identities import IdentityTable
+from service.aws.tables.scores import ScoreTable
+from service.ingest.stores import Change, Committed, Conflict, DeadLetter, EndpointKey, Throttled
 from service.observability.metrics import Metrics
-from service.pipelines.ports import Change, Committed, Conflict, DeadLetter, EndpointKey, Throttled
+from service.runtime.errors import IteratorExpiredError, RecordsTrimmedError, ShardGoneError, TransientError
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import ABSENT, Folded, Origin, ScoreState, UserKey
-from service.shards.errors import IteratorExpiredError, RecordsTrimmedError, ShardGoneError, TransientError
-from service.shards.ports import Shard, StreamId
+from service.stream.ports import Shard, StreamId
 from tests.fakes.embedded import Run
 
 HANG_UP = "hang up"

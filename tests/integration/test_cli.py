@@ -67,8 +67,8 @@ def records(aws_clients: Aws, run: Run, stream: str) -> list[bytes]:
 
 
 def put_letter(aws_clients: Aws, run: Run, table: str, **fields: object) -> None:
-    from service.aws.dead_letter_table import DeadLetterTable  # noqa: PLC0415
-    from service.pipelines.ports import DeadLetter  # noqa: PLC0415
+    from service.aws.tables.dead_letters import DeadLetterTable  # noqa: PLC0415
+    from service.ingest.stores import DeadLetter  # noqa: PLC0415
     from service.scoring.event import Reason  # noqa: PLC0415
 
     payload = fields.pop("payload", b"no json")
@@ -282,7 +282,7 @@ def test_redriving_only_what_was_asked_for(ready: Cli, aws_clients: Aws, run: Ru
 
 
 def test_a_redrive_that_died_is_taken_up_only_on_demand(ready: Cli, aws_clients: Aws, run: Run, names: dict[str, str]):
-    from service.aws.dead_letter_table import DeadLetterTable  # noqa: PLC0415
+    from service.aws.tables.dead_letters import DeadLetterTable  # noqa: PLC0415
 
     stream, table = names["SCORING_STREAM"], names["SCORING_DEAD_LETTERS_TABLE"]
     put_letter(aws_clients, run, table, stream=stream)

@@ -11,11 +11,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from service.aws.clients import AwsSettings, clients
-from service.aws.kinesis import KinesisSource
-from service.aws.lease_table import LeaseTable
+from service.aws.streams.kinesis import KinesisSource
+from service.aws.tables.leases import LeaseTable
 from service.cli.root import scoring
-from service.shards.lease import Lease, Member
-from service.shards.position import TRIM_HORIZON
+from service.stream.leases.lease import Lease, Member
+from service.stream.position import TRIM_HORIZON
 
 Cli = Callable[..., Result]
 Aws: TypeAlias = Any  # clients have no types

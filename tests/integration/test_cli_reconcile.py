@@ -10,15 +10,15 @@ from typing import Any, TypeAlias
 import pytest
 from click.testing import CliRunner, Result
 
-from service.app import Worker
-from service.aws.dynamodb_streams import DynamoDbStreamSource
+from service.app.worker import Worker
+from service.aws.streams.dynamodb_streams import DynamoDbStreamSource
 from service.cli.context import settings_for
 from service.cli.root import scoring
-from service.config import Purpose
-from service.pipelines.ports import Published
+from service.config.settings import Purpose
+from service.ingest.stores import Published
+from service.runtime.errors import RecordsTrimmedError
 from service.scoring.change import ScoreChange
 from service.scoring.event import Reason, Rejected
-from service.shards.errors import RecordsTrimmedError
 from service.sinks.log import LogSink
 
 Cli = Callable[..., Result]

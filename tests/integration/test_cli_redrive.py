@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 import pytest
 from click.testing import CliRunner, Result
 
-from service.aws.dead_letter_table import DeadLetterTable
+from service.aws.tables.dead_letters import DeadLetterTable
 from service.cli.root import scoring
-from service.pipelines.ports import DeadLetter
+from service.ingest.stores import DeadLetter
 from service.scoring.event import Reason
 from tests.fakes.lossy import LossyProxy
 

@@ -17,7 +17,7 @@ import pytest
 from service.local.emulator import REGION, Emulator
 from service.local.meter import Meter
 from service.local.pinpoint_fake import PinpointProcess
-from service.local.worker import Worker
+from service.local.worker_process import Worker
 from tests.deploy.calls import worker_actions
 from tests.deploy.templates import DIGEST, service, text
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from service.admin.doctor import Doctor
+from service.admin.doctor_plan import Finding, Verdict, Wanted, judge_rates, judge_retention, judge_shards
+from service.admin.setup import Setup, client
+from service.admin.setup_plan import Names
 from service.aws.clients import AwsSettings
-from service.aws.doctor import Doctor
-from service.aws.doctor_plan import Finding, Verdict, Wanted, judge_rates, judge_retention, judge_shards
-from service.aws.setup import Setup, client
-from service.aws.setup_plan import Names
 from service.cli.root import scoring
 from service.local.emulator import REGION, Emulator
 from tests.fakes.embedded import FreshName

@@ -12,12 +12,12 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from service.aws.dead_letter_table import DeadLetterTable, StoredLetter
-from service.aws.kinesis import KinesisWriter, Put
-from service.aws.score_item import state_of
-from service.local.worker import Worker
+from service.aws.schema import state_of
+from service.aws.streams.kinesis import KinesisWriter, Put
+from service.aws.tables.dead_letters import DeadLetterTable, StoredLetter
+from service.local.worker_process import Worker
 from service.scoring.event import Rejected
-from service.scoring.formats.pinpoint import decode
+from service.sources.pinpoint import decode
 from tests.fakes.hostile import MIB, event, large, records, stored_values
 from tests.fakes.hostile import json_bytes as body
 

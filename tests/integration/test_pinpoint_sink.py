@@ -14,19 +14,19 @@ from typing import Any, Literal
 import pytest
 
 from service.aws.clients import AwsSettings, clients, observe
+from service.ingest.stores import DirectoryEntry, EndpointKey, NoTarget, Published
 from service.local.pinpoint_fake import Fault, PinpointFake
 from service.local.pinpoint_fake.shapes import EndpointRequest, User
 from service.observability.metrics import Metrics
-from service.pipelines.outbox import Ticket
-from service.pipelines.ports import DirectoryEntry, EndpointKey, NoTarget, Published
-from service.pipelines.sender import Sender, SenderOptions
+from service.publish.outbox import Ticket
+from service.publish.sender import Sender, SenderOptions
+from service.runtime.clock import SystemClock
+from service.runtime.errors import TransientError
 from service.scoring.change import ScoreChange
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import UserKey
-from service.shards.clock import SystemClock
-from service.shards.errors import TransientError
-from service.sinks.lookup import PinpointLookup
-from service.sinks.pinpoint import PinpointOptions, PinpointSink
+from service.sinks.pinpoint.lookup import PinpointLookup
+from service.sinks.pinpoint.sink import PinpointOptions, PinpointSink
 from tests.fakes.identities import MemoryDirectory, MemoryIdentities
 
 APP = "a" * 32

@@ -10,7 +10,7 @@ import msgspec
 
 from service.scoring.definitions import Definition
 from service.scoring.fold import UserKey
-from service.shards.position import TRIM_HORIZON, sequence_of
+from service.stream.position import TRIM_HORIZON, sequence_of
 from tests.simulation.events import FOREIGN, PROJECT, TOGGLED, versioned
 from tests.simulation.ports import now
 from tests.simulation.wire import CALL_TIMEOUT, LONGEST_STALE_S, SINKS, Rates

@@ -11,15 +11,17 @@ from unittest import mock
 
 import msgspec
 
-from service.pipelines import commit, ingest, mend, outbox, sender
-from service.pipelines.ports import Committed
+from service.ingest import commit, ingest
+from service.ingest.stores import Committed
+from service.publish import outbox, sender
+from service.publish import republish as mend
+from service.runtime.errors import LetGoError
 from service.scoring import fold as folding
 from service.scoring.fold import Folded, Scorable, ScoreState, UserKey
-from service.shards import reign
-from service.shards.errors import LetGoError
-from service.shards.lease import Lease
-from service.shards.retirement import Retirement
-from service.shards.tail import Tail
+from service.stream.leases import leadership as reign
+from service.stream.leases.lease import Lease
+from service.stream.leases.retirement import Retirement
+from service.stream.tail.tail import Tail
 from tests.fakes.leases import FakeLeases
 from tests.simulation.ports import SimScores
 from tests.simulation.wire import SINKS

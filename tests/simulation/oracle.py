@@ -13,14 +13,14 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 
-from service.pipelines.marks import shard_tag
-from service.pipelines.ports import DeadLetter
+from service.ingest.marks import shard_tag
+from service.ingest.stores import DeadLetter
 from service.scoring.change import ScoreChange
 from service.scoring.event import Rejected
 from service.scoring.fold import ScoreState, UserKey
-from service.shards.lease import Lease
-from service.shards.ports import StreamId
-from service.shards.position import sequence_of
+from service.stream.leases.lease import Lease
+from service.stream.ports import StreamId
+from service.stream.position import sequence_of
 from tests.simulation.events import PROJECT, Sent, count_in
 
 Problems = Counter[str]

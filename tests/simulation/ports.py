@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from service.pipelines.ports import (
+from service.ingest.stores import (
     MAX_COMMITS,
     Change,
     DeadLetter,
@@ -19,13 +19,13 @@ from service.pipelines.ports import (
     SinkOutcome,
     Throttled,
 )
+from service.runtime.errors import TransientError
 from service.scoring.change import ScoreChange
 from service.scoring.definitions import Definition, Malformed
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import ABSENT, ScoreState, UserKey
-from service.shards.errors import TransientError
-from service.shards.lease import Lease
-from service.shards.ports import Page, Shard, StreamId
+from service.stream.leases.lease import Lease
+from service.stream.ports import Page, Shard, StreamId
 from tests.fakes.dead_letters import MemoryDeadLetters
 from tests.fakes.images import stream_image
 from tests.fakes.leases import LeaseTable

@@ -18,11 +18,11 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from service.observability.metrics import Metrics
-from service.shards.budget import ByteBudget
-from service.shards.coordinator import Coordinator
-from service.shards.lease import Lease
-from service.shards.reader import Held
-from service.shards.settings import ShardSettings
+from service.stream.coordinator import Coordinator
+from service.stream.leases.lease import Lease
+from service.stream.settings import ShardSettings
+from service.stream.tail.budget import ByteBudget
+from service.stream.tail.reader import Held
 from tests.fakes.aio import Gate, VirtualClock, run
 from tests.fakes.leases import FakeLeases, LeaseTable
 from tests.fakes.source import FakeSource, FakeStream

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from service.shards.errors import TransientError
+from service.runtime.errors import TransientError
 
 T = TypeVar("T")
 

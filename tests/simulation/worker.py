@@ -1,4 +1,4 @@
-"""A simulated worker process: the real parts, wired as `service/app.py` wires them, over one wire."""
+"""A simulated worker process: the real parts, wired as `service/app/worker.py` wires them, over one wire."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from service.ingest.commit import Committer
+from service.ingest.definition_book import CurrentDefinitions
+from service.ingest.identify import IdentityResolver, IdentitySettings
+from service.ingest.ingest import Ingest
+from service.ingest.marks import ShardMarks
 from service.observability.metrics import Metrics
-from service.pipelines.commit import Committer
-from service.pipelines.concurrency import AdaptiveLimit
-from service.pipelines.definition_book import CurrentDefinitions
-from service.pipelines.identity import IdentityResolver, IdentitySettings
-from service.pipelines.ingest import Ingest
-from service.pipelines.marks import ShardMarks
-from service.pipelines.publish import Publisher, PublishOptions
-from service.pipelines.sender import SenderOptions
-from service.scoring.formats import pinpoint
-from service.shards.backoff import Backoff
-from service.shards.budget import ByteBudget
-from service.shards.coordinator import Coordinator
-from service.shards.errors import TransientError
-from service.shards.position import TRIM_HORIZON
-from service.shards.retirement import Retirement
-from service.shards.settings import HOURS_48_MS, ShardSettings
+from service.publish.publisher import Publisher, PublishOptions
+from service.publish.sender import SenderOptions
+from service.runtime.adaptive_limit import AdaptiveLimit
+from service.runtime.backoff import Backoff
+from service.runtime.errors import TransientError
+from service.sources import pinpoint
+from service.stream.coordinator import Coordinator
+from service.stream.leases.retirement import Retirement
+from service.stream.position import TRIM_HORIZON
+from service.stream.settings import HOURS_48_MS, ShardSettings
+from service.stream.tail.budget import ByteBudget
 from tests.fakes.aio import VirtualClock
 from tests.fakes.leases import FakeLeases
 from tests.simulation.ports import (

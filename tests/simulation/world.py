@@ -13,12 +13,12 @@ from unittest import mock
 
 import msgspec
 
+from service.ingest import marks
+from service.ingest.stores import EndpointKey
 from service.observability.metrics import Metrics
-from service.pipelines import marks
-from service.pipelines.ports import EndpointKey
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import UserKey
-from service.shards.position import LATEST
+from service.stream.position import LATEST
 from tests.fakes.aio import EPOCH_MS, VirtualLoop
 from tests.fakes.dead_letters import MemoryDeadLetters
 from tests.simulation.events import PROJECT, Sent, first_definitions, payload

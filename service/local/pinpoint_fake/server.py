@@ -27,11 +27,11 @@ from aiohttp import web
 
 from service.local.loopback import CREDENTIALS
 from service.local.pinpoint_fake import shapes
-from service.local.pinpoint_fake.errors import CODE_BY_STATUS, PinpointError, bad_request, not_found
 from service.local.pinpoint_fake.faults import Fault, Faults
 from service.local.pinpoint_fake.quotas import UNLIMITED, Throttle
+from service.local.pinpoint_fake.refusals import CODE_BY_STATUS, PinpointError, bad_request, not_found
 from service.local.pinpoint_fake.state import PinpointState
-from service.local.wire import OTHERS, OURS, Tally, caller_of
+from service.local.request_counts import OTHERS, OURS, Tally, caller_of
 
 ENDPOINTS_PER_CHUNK = 200
 """Endpoints between two writes of `/_fake/endpoints`, so that other requests are served meanwhile."""

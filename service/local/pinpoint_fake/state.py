@@ -36,7 +36,7 @@ from typing import TypeVar
 import msgspec
 
 from service.local.pinpoint_fake import shapes
-from service.local.pinpoint_fake.errors import PinpointError, bad_request, not_found
+from service.local.pinpoint_fake.refusals import PinpointError, bad_request, not_found
 
 T = TypeVar("T", bound=msgspec.Struct)
 ACCOUNT = "000000000000"

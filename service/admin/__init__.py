@@ -1,0 +1,1 @@
+"""Operator tools: set-up, doctor, and taking over from other consumers."""

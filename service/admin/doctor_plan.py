@@ -1,0 +1,303 @@
+"""What `scoring doctor` tries and how it judges the answers. Pure: no call is made here.
+
+A permission is tried by a call that cannot change anything: a condition that no item meets, a key that no item
+has, a statement without its key. The answer tells "not allowed" from "allowed, and pointless". That AWS looks at
+the permission before the statement's key is an assumption: were it the other way round, a missing
+`dynamodb:PartiQLInsert` would pass unnoticed here (and stop a worker with the same words).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from service.admin.setup_plan import VIEWS_IN_USE, FoundTable, Names, TableSpec
+
+PROBE = "scoring-doctor-probe"
+"""Key of nothing: no user, endpoint, lease or letter is called this."""
+
+MAX_SKEW_S = 60.0
+"""AWS refuses requests whose clock is 5 minutes off
+(https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html)."""
+
+WANTED_RETENTION_H = 168
+"""A week: a service that breaks on a Friday evening is still in time on Monday."""
+
+SCORE_STREAM_HOURS = 24.0
+"""What every DynamoDB stream keeps
+(https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Streams.html)."""
+
+DENIED = frozenset(
+    {
+        "AccessDenied",
+        "AccessDeniedException",
+        "ForbiddenException",
+        "NotAuthorized",
+        "UnauthorizedOperation",
+        "UnrecognizedClientException",
+    }
+)
+MISSING = frozenset({"ResourceNotFoundException", "ResourceNotFound"})
+
+
+class Verdict(StrEnum):
+    """How a check came out."""
+
+    OK = "ok"
+    NOTE = "note"
+    BROKEN = "broken"
+    SKIPPED = "skipped"
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One line of the report.
+
+    Attributes:
+        verdict: How it came out; only `broken` stops the service.
+        subject: What was looked at.
+        detail: What was found, one phrase.
+        remedy: The exact action or setting that is missing; empty where nothing is.
+    """
+
+    verdict: Verdict
+    subject: str
+    detail: str
+    remedy: str = ""
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What the configuration says.
+
+    Attributes:
+        names: Stream and tables.
+        ingests: Whether this installation reads the stream.
+        publishes: Whether it writes scores to sinks.
+        projects: Pinpoint projects, where the sink is Pinpoint; empty: no Pinpoint permission is tried.
+        lookups: Whether endpoints are looked up in Pinpoint.
+        update_batches_per_s: Configured rate of `UpdateEndpointsBatch`.
+        lookups_per_s: Configured rate of `GetEndpoint`.
+    """
+
+    names: Names
+    ingests: bool
+    publishes: bool
+    projects: tuple[str, ...] = ()
+    lookups: bool = False
+    update_batches_per_s: float = 2.0
+    lookups_per_s: float = 10.0
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """One call that tries one permission.
+
+    Attributes:
+        action: The IAM action.
+        resource: What it must be allowed on, for people.
+        service: botocore's name of the service.
+        operation: Method of its client.
+        params: Arguments.
+        proves: Error codes that mean "allowed, and nothing to do".
+    """
+
+    action: str
+    resource: str
+    service: str
+    operation: str
+    params: Mapping[str, Any]
+    proves: frozenset[str] = frozenset()
+
+
+def _dynamodb(operation: str, method: str, table: str, proves: str = "", **params: object) -> Trial:
+    whole = {"TableName": table, **params}
+    return Trial(f"dynamodb:{operation}", f"table {table}", "dynamodb", method, whole, frozenset({proves} - {""}))
+
+
+def _batched(operation: str, method: str, table: str, request: object) -> Trial:
+    return Trial(f"dynamodb:{operation}", f"table {table}", "dynamodb", method, {"RequestItems": {table: request}})
+
+
+def _statement(verb: str, table: str, text: str, keys: Sequence[str], *proves: str) -> Trial:
+    statement: dict[str, Any] = {"Statement": text, "Parameters": [{"S": key} for key in keys]}
+    params = {"Statements": [statement if keys else {"Statement": text}]}
+    action = f"dynamodb:PartiQL{verb}"
+    return Trial(action, f"table {table}", "dynamodb", "batch_execute_statement", params, frozenset(proves))
+
+
+def trials(wanted: Wanted) -> list[Trial]:
+    """Return the calls that need nothing but names; those on shards follow from what they answer."""
+    names = wanted.names
+    both = {"Id": {"S": PROBE}, "PinpointProjectId": {"S": PROBE}}
+    user = {"UserId": {"S": PROBE}, "PinpointProjectId": {"S": PROBE}}
+    get = {"Keys": [user], "ConsistentRead": True}
+    condition = {"ConditionExpression": "attribute_exists(leaseKey)"}
+    lease = {"leaseKey": {"S": PROBE}}
+    failed = "ConditionalCheckFailedException"
+    tried = [
+        _dynamodb("Scan", "scan", names.leases, Limit=1),
+        _dynamodb("GetItem", "get_item", names.leases, Key=lease),
+        _dynamodb("PutItem", "put_item", names.leases, failed, Item=lease, **condition),
+        _dynamodb(
+            "UpdateItem",
+            "update_item",
+            names.leases,
+            failed,
+            Key=lease,
+            UpdateExpression="SET leaseCounter = :zero",
+            ExpressionAttributeValues={":zero": {"N": "0"}},
+            **condition,
+        ),
+        _dynamodb("DeleteItem", "delete_item", names.leases, failed, Key=lease, **condition),
+        _batched("BatchGetItem", "batch_get_item", names.identities, {"Keys": [both]}),
+        _batched("BatchWriteItem", "batch_write_item", names.identities, [{"DeleteRequest": {"Key": both}}]),
+        _batched("BatchGetItem", "batch_get_item", names.scores, get),
+        _dynamodb(
+            "Query",
+            "query",
+            names.dead_letters,
+            KeyConditionExpression="Origin = :origin",
+            ExpressionAttributeValues={":origin": {"S": PROBE}},
+            Limit=1,
+        ),
+        _statement("Insert", names.dead_letters, f"INSERT INTO \"{names.dead_letters}\" VALUE {{'NoKey': ?}}", [PROBE],
+                   "ValidationError", "ValidationException"),
+    ]  # fmt: skip
+    change = f'UPDATE "{names.scores}" SET Revision = 0 WHERE UserId = ? AND PinpointProjectId = ?'  # noqa: S608
+    tried.append(
+        _statement("Update", names.scores, f"{change} AND Revision = 0", [PROBE, PROBE], "ConditionalCheckFailed")
+    )
+    if wanted.ingests:
+        tried += [
+            _dynamodb("Scan", "scan", names.definitions, Limit=1),
+            _statement("Insert", names.scores, f"INSERT INTO \"{names.scores}\" VALUE {{'NoKey': ?}}", [PROBE],
+                       "ValidationError", "ValidationException"),
+        ]  # fmt: skip
+    if wanted.publishes:
+        tried.append(_dynamodb("Scan", "scan", names.scores, Limit=1))
+    return tried + [trial for project in wanted.projects for trial in _pinpoint(wanted, project)]
+
+
+def _pinpoint(wanted: Wanted, project: str) -> list[Trial]:
+    def trial(operation: str, method: str, **params: object) -> Trial:
+        action, resource = f"mobiletargeting:{operation}", f"Pinpoint project {project}"
+        proves = frozenset({"NotFoundException", "BadRequestException"})
+        return Trial(action, resource, "pinpoint", method, {"ApplicationId": project, **params}, proves)
+
+    tried = []
+    if wanted.ingests and wanted.lookups:
+        tried.append(trial("GetEndpoint", "get_endpoint", EndpointId=PROBE))
+    if wanted.publishes:
+        tried += [
+            trial("GetUserEndpoints", "get_user_endpoints", UserId=PROBE),
+            trial("UpdateEndpointsBatch", "update_endpoints_batch", EndpointBatchRequest={"Item": []}),
+        ]
+    return tried
+
+
+def judge(trial: Trial, code: str, message: str = "") -> Finding:
+    """Return what an answer says of a permission.
+
+    Args:
+        trial: What was tried.
+        code: Error code of the answer; empty: there was none.
+        message: What AWS said with it.
+    """
+    subject = f"{trial.action} on {trial.resource}"
+    if not code or code in trial.proves:
+        return Finding(Verdict.OK, subject, "allowed")
+    if code in DENIED:
+        return Finding(Verdict.BROKEN, subject, "not allowed", f"allow {trial.action} on {trial.resource} to this role")
+    if code in MISSING:
+        return Finding(
+            Verdict.BROKEN, subject, f"there is no {trial.resource}", "run `scoring setup`, or correct the name"
+        )
+    return Finding(Verdict.BROKEN, subject, f"{code}: {message}", "try again; if it stays, the message says more")
+
+
+def judge_table(spec: TableSpec, found: FoundTable | None) -> list[Finding]:
+    """Return what is to say of a table's keys, stream and time to live."""
+    subject = f"table {spec.name}"
+    if found is None:
+        return [Finding(Verdict.BROKEN, subject, "does not exist", "run `scoring setup`, or correct the name")]
+    keys = ", ".join(spec.keys)
+    if found.keys != spec.keys or set(found.types) != {"S"}:
+        has = ", ".join(f"{key} ({kind})" for key, kind in zip(found.keys, found.types, strict=True))
+        remedy = f"a table's keys cannot be changed: name a table with the keys {keys} (all strings)"
+        return [Finding(Verdict.BROKEN, subject, f"has the keys {has}", remedy)]
+    findings = [Finding(Verdict.OK, subject, f"has the keys {keys}")]
+    if spec.streamed:
+        findings.append(_view(subject, found.view))
+    if spec.ttl and found.ttl != spec.ttl:
+        remedy = f"switch time to live on, attribute {spec.ttl} (`scoring setup` does)"
+        findings.append(Finding(Verdict.NOTE, subject, "rows never expire", remedy))
+    return findings
+
+
+def _view(subject: str, view: str) -> Finding:
+    if view in VIEWS_IN_USE:
+        return Finding(Verdict.OK, subject, f"its stream shows {view}")
+    if not view:
+        return Finding(Verdict.BROKEN, subject, "has no stream", "run `scoring setup`, which switches it on")
+    remedy = "switch the stream off and on again with StreamViewType NEW_AND_OLD_IMAGES"
+    return Finding(Verdict.BROKEN, subject, f"its stream shows {view} only", remedy)
+
+
+def judge_retention(subject: str, retention_h: float, lag_s: float | None) -> Finding:
+    """Return what a stream's retention means for the lag. `lag_s` is None where nothing was read yet."""
+    kept = f"keeps {retention_h:g} h"
+    if lag_s is not None and lag_s > retention_h * 1800:
+        remedy = "catch up now: add workers, or lengthen the retention (aws kinesis increase-stream-retention-period)"
+        return Finding(Verdict.BROKEN, subject, f"{kept}, and the service is {lag_s / 3600:.1f} h behind", remedy)
+    behind = "" if lag_s is None else f", the service is {lag_s:.0f} s behind"
+    if retention_h < WANTED_RETENTION_H:
+        remedy = f"set it to {WANTED_RETENTION_H} h (aws kinesis increase-stream-retention-period)"
+        return Finding(Verdict.NOTE, subject, f"{kept}{behind}: a longer outage loses events", remedy)
+    return Finding(Verdict.OK, subject, f"{kept}{behind}")
+
+
+def judge_clock(skew_s: float) -> Finding:
+    """Return what a difference between this clock and AWS's (positive: this one is ahead) means."""
+    if abs(skew_s) > MAX_SKEW_S:
+        remedy = "set the clock (chrony, systemd-timesyncd): AWS refuses requests that are 5 minutes off"
+        return Finding(Verdict.BROKEN, "clock", f"differs from AWS's by {skew_s:+.0f} s", remedy)
+    return Finding(Verdict.OK, "clock", f"differs from AWS's by {skew_s:+.0f} s")
+
+
+def judge_definitions(table: str, count: int) -> Finding:
+    """Return what the number of definitions found (one page at most) means."""
+    if count:
+        return Finding(Verdict.OK, f"definitions in {table}", "there are some")
+    remedy = "write the defaults: scoring setup --project ID"
+    return Finding(Verdict.BROKEN, f"definitions in {table}", "there are none: no event counts", remedy)
+
+
+def judge_shards(open_shards: int, limit: int) -> Finding:
+    """Return whether the account has shards left to reshard with."""
+    detail = f"{open_shards} of {limit} shards of the account are in use"
+    if open_shards > limit * 0.9:
+        return Finding(
+            Verdict.NOTE, "Kinesis quota", detail, "ask for more: Service Quotas, Kinesis, shards per account"
+        )
+    return Finding(Verdict.OK, "Kinesis quota", detail)
+
+
+def judge_rates(wanted: Wanted) -> list[Finding]:
+    """Return a note for each configured rate above Pinpoint's default quota
+    (https://docs.aws.amazon.com/pinpoint/latest/developerguide/quotas.html).
+    """  # noqa: D205 # the address does not fit one line
+    rates = (
+        ("UpdateEndpointsBatch", wanted.update_batches_per_s, 2.0, "SCORING_PINPOINT_UPDATE_BATCH_PER_S"),
+        ("GetEndpoint", wanted.lookups_per_s, 10.0, "SCORING_IDENTITY_LOOKUP_PER_S"),
+    )
+    return [
+        Finding(
+            Verdict.NOTE,
+            f"Pinpoint quota {operation}",
+            f"{rate:g}/s is configured, {default:g}/s is the default quota",
+            f"make sure that the account's quota was raised, or lower {variable}",
+        )
+        for operation, rate, default, variable in rates
+        if wanted.projects and rate > default
+    ]

@@ -1,0 +1,428 @@
+"""The worker: everything constructed, started, watched over and brought to an end. Only this module wires.
+
+`serve` is what `scoring run` calls; tests make a `Worker`, which they can start on port 0 and stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import random
+import secrets
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+import msgspec
+import structlog
+
+from service.app.publishing import CALL_TIMEOUT_S, make_publisher
+from service.aws.clients import AwsSettings, Clients, clients
+from service.aws.streams.dynamodb_streams import DynamoDbStreamSource
+from service.aws.streams.kinesis import KinesisSource
+from service.aws.tables.dead_letters import DeadLetterTable
+from service.aws.tables.definitions import DefinitionTable
+from service.aws.tables.identities import IdentityTable
+from service.aws.tables.leases import LeaseTable
+from service.aws.tables.scores import ScoreTable
+from service.config.settings import Settings
+from service.ingest.commit import Committer
+from service.ingest.definition_book import CurrentDefinitions
+from service.ingest.identify import IdentityResolver, IdentitySettings
+from service.ingest.ingest import PIPELINE as INGEST
+from service.ingest.ingest import Ingest
+from service.ingest.marks import ShardMarks
+from service.observability import emf
+from service.observability.http import Health, ObservabilityServer
+from service.observability.looplag import measure_loop_lag
+from service.observability.metrics import Metrics, service_version
+from service.publish.publisher import PIPELINE as PUBLISH
+from service.publish.publisher import Publisher
+from service.runtime.adaptive_limit import AdaptiveLimit
+from service.runtime.backoff import Backoff
+from service.runtime.clock import SystemClock
+from service.runtime.errors import TransientError
+from service.sinks.pinpoint.lookup import PinpointLookup
+from service.sources import pinpoint
+from service.stream.coordinator import Coordinator
+from service.stream.leases.retirement import Retirement
+from service.stream.ports import StreamId
+from service.stream.settings import HOURS_48_MS, MIB, ShardSettings
+from service.stream.tail.budget import ByteBudget
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+FORCED_EXIT = 1
+"""Exit code after a second signal, and after a drain that took too long."""
+
+PUBLISH_SHARE = 4
+"""Of the bytes in hand, one part in so many is for publishing where a worker does both."""
+
+CHANGES_PAGE = MIB
+"""Most bytes in a page of changes
+(https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_streams_GetRecords.html)."""
+
+GC_ALLOCATIONS = 100_000
+"""Objects made, less those gone, between two looks at the youngest; Python's own value is 700."""
+
+SILENT_LEASES = 3.0
+"""Lease durations without a heartbeat after which a worker is unhealthy: by then the others do its work."""
+
+
+class _Parts(msgspec.Struct):
+    """What one run consists of.
+
+    Attributes:
+        coordinators: By pipeline.
+        leases: Their lease tables, by pipeline.
+        background: Loops that run beside them and have no end of their own.
+        publisher: Where scores are published.
+    """
+
+    coordinators: dict[str, Coordinator[Any, Any]] = msgspec.field(default_factory=dict)
+    leases: dict[str, LeaseTable] = msgspec.field(default_factory=dict)
+    background: dict[str, Callable[[], Awaitable[None]]] = msgspec.field(default_factory=dict)
+    publisher: Publisher | None = None
+
+
+class Worker:
+    """One worker process.
+
+    Args:
+        settings: Everything the environment decides.
+        metrics: The catalogue; a new one unless given.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
+        self._settings = settings
+        self.metrics = metrics or Metrics(max_shards=settings.metrics_max_shards, process=True)
+        self._clock = SystemClock()
+        self._rng = random.Random(secrets.randbits(64))  # noqa: S311 - jitter, not cryptography
+        self._parts = _Parts()
+        self._stop = asyncio.Event()
+        self._began = 0.0
+        self._drained = True
+        self._leave_by: float | None = None
+        self.started = asyncio.Event()
+        self.server = ObservabilityServer(
+            settings.http_host, settings.http_port, self.metrics.registry, self._health, self._ready
+        )
+
+    def stop(self) -> None:
+        """Ask `run` to finish what is in hand and return."""
+        self._stop.set()
+
+    async def run(self) -> bool:
+        """Work until `stop`; return whether everything in hand was finished in time.
+
+        Raises:
+            AwsSetupError: A stream or table is missing, or a permission.
+            ExceptionGroup: A bug; what was not checkpointed is read again by the next worker.
+        """
+        self._began = self._clock.monotonic()
+        worker = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+        log.info("worker.starting", worker=worker, role=self._settings.role, version=service_version())
+        async with self.server, clients(AwsSettings(region=self._settings.aws_region), self.metrics) as aws:
+            log.info("worker.listening", url=self.server.url)
+            if not await self._unless_stopped(self._wire(aws, worker), "wire"):
+                log.info("worker.stopped", worker=worker, drained=True, why="told to stop before it had begun")
+                return True
+            self.started.set()
+            _collect_rarely()
+            await self._work()
+        log.info("worker.stopped", worker=worker, drained=self._drained)
+        return self._drained
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, None], name: str) -> bool:
+        """Do `work`; return False where `stop` came first, and it was cut off."""
+        async with asyncio.TaskGroup() as group:
+            working = group.create_task(work, name=name)
+            told = group.create_task(self._stop.wait(), name="told to stop")
+            await asyncio.wait((working, told), return_when=asyncio.FIRST_COMPLETED)
+            done = working.done()
+            working.cancel()
+            told.cancel()
+        return done
+
+    async def _work(self) -> None:
+        coordinators = self._parts.coordinators
+        async with asyncio.TaskGroup() as group:
+            beside = [group.create_task(_forever(loop), name=name) for name, loop in self._parts.background.items()]
+            reading = [group.create_task(each.run(), name=name) for name, each in coordinators.items()]
+            watchdog = group.create_task(self._drain_when_told(reading), name="drain")
+            await asyncio.wait(reading)
+            watchdog.cancel()
+            if self._parts.publisher is not None:
+                await self._mend(self._parts.publisher)
+            for task in beside:
+                task.cancel()
+
+    async def _mend(self, publisher: Publisher) -> None:
+        """Wait for sink calls in flight, a dead worker's too (15 s at most), and for what they may have overwritten.
+
+        It is rare, this worker alone knows of it, and its leases are given back: nobody else waits.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(self._leave_by):
+                await publisher.drained()
+                return
+        self._drained = False
+        log.error(
+            "worker.left_in_doubt",
+            scores=publisher.in_doubt,
+            why="calls of this worker, or of one it took over from, may leave an older score in a sink",
+            remedy="scoring reconcile",
+        )
+
+    async def _drain_when_told(self, reading: list[asyncio.Task[None]]) -> None:
+        await self._stop.wait()
+        self._leave_by = self._clock.monotonic() + self._settings.drain_timeout_s
+        log.info("worker.draining", longest_s=self._settings.drain_timeout_s)
+        for coordinator in self._parts.coordinators.values():
+            coordinator.stop()
+        await self._clock.sleep(self._settings.drain_timeout_s)
+        self._drained = False
+        log.error(
+            "worker.drain_timeout",
+            why=f"not finished {self._settings.drain_timeout_s:g} s after the signal",
+            consequence="what was not checkpointed is read again by another worker; no event is lost or counted twice",
+        )
+        for task in reading:
+            task.cancel()
+
+    async def _wire(self, aws: Clients, worker: str) -> None:
+        """Make the parts; what must be asked of AWS first is asked side by side."""
+        settings, parts = self._settings, self._parts
+        # Apart: else whichever reads faster leaves the other nothing to read with, and no score would be published
+        # while a backlog of events is worked off.
+        total = settings.read_budget_mib * MIB
+        publish = total // PUBLISH_SHARE if settings.ingests else total
+        identities = IdentityTable(aws.dynamodb, settings.identities_table)
+        async with asyncio.TaskGroup() as group:
+            if settings.ingests:
+                group.create_task(
+                    self._wire_ingest(
+                        aws, worker, ByteBudget(total - publish if settings.publishes else total), identities
+                    )
+                )
+            if settings.publishes:
+                group.create_task(self._wire_publish(aws, worker, ByteBudget(publish, page=CHANGES_PAGE), identities))
+        parts.background["loop lag"] = lambda: measure_loop_lag(self.metrics)
+        if settings.emf_service:
+            parts.background["emf"] = self._log_emf
+
+    async def _wire_ingest(self, aws: Clients, worker: str, budget: ByteBudget, identities: IdentityTable) -> None:
+        settings, metrics, clock = self._settings, self.metrics, self._clock
+        definitions = CurrentDefinitions(
+            DefinitionTable(aws.dynamodb, settings.definitions_table),
+            clock,
+            metrics,
+            refresh_s=settings.definitions_refresh_s,
+        )
+        async with asyncio.TaskGroup() as group:
+            opening = group.create_task(
+                self._patiently("stream", lambda: KinesisSource.open(aws.kinesis, settings.stream))
+            )
+            group.create_task(self._patiently("definitions", definitions.refresh))
+        source = opening.result()
+        retirement = Retirement(clock.monotonic)
+        ingest = Ingest(
+            pinpoint.decode,
+            definitions,
+            IdentityResolver(
+                identities,
+                PinpointLookup(aws.pinpoint, metrics, per_second=settings.identity_lookup_per_s)
+                if settings.identity_lookup
+                else None,
+                IdentitySettings(
+                    cache_entries=settings.identity_cache_entries, unknown_ttl_s=settings.identity_negative_ttl_s
+                ),
+                clock,
+                metrics,
+            ),
+            Committer(
+                ScoreTable(aws.dynamodb, settings.scores_table, metrics),
+                clock,
+                metrics,
+                AdaptiveLimit(maximum=settings.commit_concurrency_max, initial=min(4, settings.commit_concurrency_max)),
+                cache_entries=settings.score_cache_entries,
+                rng=self._rng,
+            ),
+            DeadLetterTable(aws.dynamodb, settings.dead_letters_table, ttl_days=settings.dead_letter_ttl_days),
+            clock,
+            metrics,
+            project_ids=settings.project_ids,
+            marks=ShardMarks(source.stream, retirement),
+        )
+        leases = self._leases(aws, INGEST, source.stream)
+        metrics.retention.labels(INGEST).set(source.retention_s)
+        self._parts.background["definitions"] = definitions.run
+        self._parts.coordinators[INGEST] = Coordinator(
+            pipeline=INGEST,
+            worker=worker,
+            source=source,
+            store=leases,
+            membership=leases,
+            consumer=ingest,
+            settings=ShardSettings(
+                lease_duration=settings.lease_duration_s,
+                batch_max_age=settings.batch_max_age_ms / 1000,
+                batch_max_records=settings.batch_max_records,
+                checkpoint_interval=settings.checkpoint_interval_ms / 1000,
+                poll_max=settings.poll_max_ms / 1000,
+            ),
+            clock=clock,
+            rng=self._rng,
+            metrics=metrics,
+            budget=budget,
+            retirement=retirement,
+            start=settings.start,
+        )
+
+    async def _wire_publish(self, aws: Clients, worker: str, budget: ByteBudget, identities: IdentityTable) -> None:
+        settings, metrics, clock = self._settings, self.metrics, self._clock
+        source = await self._patiently(
+            "score stream",
+            lambda: DynamoDbStreamSource.open(aws.dynamodb, aws.streams, settings.scores_table),
+        )
+        parts = self._parts
+        publisher = make_publisher(
+            settings,
+            aws,
+            identities,
+            # Asked only while a coordinator reads: by then it is there.
+            lambda shard_id: parts.coordinators[PUBLISH].holds(shard_id),  # noqa: PLW0108 - not there yet here
+            clock,
+            metrics,
+            self._rng,
+        )
+        leases = self._leases(aws, PUBLISH, source.stream)
+        metrics.retention.labels(PUBLISH).set(source.retention_s)
+        parts.background["publisher"] = publisher.run
+        parts.publisher = publisher
+        parts.coordinators[PUBLISH] = Coordinator(
+            pipeline=PUBLISH,
+            worker=worker,
+            source=source,
+            store=leases,
+            membership=leases,
+            consumer=publisher,
+            settings=ShardSettings(
+                lease_duration=settings.lease_duration_s,
+                call_timeout=CALL_TIMEOUT_S,
+                # The senders wait for more changes of the same users: waiting here as well would only add up.
+                batch_max_age=0.1,
+                batch_max_records=1000,
+                fetch_limit=1000,
+                page_bytes=CHANGES_PAGE,
+                in_flight=8,
+                # Calls are billed, and a score is shown to nobody within half a second.
+                poll_min=0.5,
+                poll_max=max(settings.poll_max_ms / 1000, 0.5),
+                checkpoint_interval=settings.checkpoint_interval_ms / 1000,
+                keep_ended_ms=HOURS_48_MS,
+            ),
+            clock=clock,
+            rng=self._rng,
+            metrics=metrics,
+            budget=budget,
+            on_trimmed=lambda _shard_id: publisher.request_reconcile(),
+        )
+
+    def _leases(self, aws: Clients, pipeline: str, stream: StreamId) -> LeaseTable:
+        table = LeaseTable(aws.leases, self._settings.leases_table, pipeline, stream)
+        self._parts.leases[pipeline] = table
+        return table
+
+    async def _patiently(self, what: str, call: Callable[[], Awaitable[T]]) -> T:
+        """Repeat `call` while AWS does not answer; a worker that starts first need not be started again."""
+        backoff = Backoff(self._rng)
+        while True:
+            try:
+                return await call()
+            except TransientError as error:
+                log.warning("worker.waiting", what=what, why=str(error))
+                await self._clock.sleep(backoff.failed())
+
+    def _health(self) -> Health:
+        now = self._clock.monotonic()
+        limit = SILENT_LEASES * self._settings.lease_duration_s
+        ages = {name: now - max(each.last_beat, self._began) for name, each in self._parts.coordinators.items()}
+        if not ages:
+            ages = {"start": now - self._began}
+        silent = [name for name, age in ages.items() if age > limit]
+        reason = f"no heartbeat for more than {limit:g} s: {', '.join(silent)}" if silent else ""
+        return Health(ok=not silent, reason=reason, ages_s=ages)
+
+    async def _ready(self) -> Health:
+        if not self.started.is_set():
+            return Health(ok=False, reason="stream, tables or definitions have not been reached yet")
+        waiting = [name for name, each in self._parts.coordinators.items() if not each.first_sync_done]
+        if waiting:
+            return Health(ok=False, reason=f"the leases have not been read yet: {', '.join(waiting)}")
+        for leases in self._parts.leases.values():
+            await leases.leadership()
+        return Health(ok=True)
+
+    async def _log_emf(self) -> None:
+        """Write one line a minute that CloudWatch turns into metrics."""
+        before: emf.Reading | None = None
+        while True:
+            await self._clock.sleep(emf.PERIOD_S)
+            now = emf.read(self.metrics)
+            dimensions = {emf.DIMENSION: self._settings.emf_service}
+            line = emf.emf_line(emf.NAMESPACE, dimensions, emf.metrics_between(before, now), self._clock.wall_ms())
+            # Bare, not through the log: CloudWatch takes only an event that is nothing but this object.
+            print(msgspec.json.encode(line).decode(), flush=True)  # noqa: T201
+            before = now
+
+
+def _collect_rarely() -> None:
+    """Let Python look for cyclic garbage less often: hardly any is made, and a batch makes many objects at once.
+
+    Measured: with Python's own thresholds a third of the CPU went into it (deploy/decisions/0004-fast-codec.md).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_ALLOCATIONS, 20, 50)
+
+
+async def _forever(loop: Callable[[], Awaitable[None]]) -> None:
+    await loop()
+
+
+async def serve(settings: Settings) -> int:
+    """Run a worker until SIGTERM or SIGINT; return the exit code. A second signal exits at once."""
+    worker = Worker(settings)
+    async with _signals(worker.stop):
+        drained = await worker.run()
+    return 0 if drained else FORCED_EXIT
+
+
+@contextlib.asynccontextmanager
+async def _signals(stop: Callable[[], None]) -> AsyncIterator[None]:
+    loop = asyncio.get_running_loop()
+    told = False
+
+    def on_signal(name: str) -> None:
+        nonlocal told
+        if told:
+            log.error("worker.killed", why=f"a second signal, {name}")
+            os._exit(FORCED_EXIT)
+        told = True
+        log.info("worker.signal", signal=name)
+        stop()
+
+    caught = (signal.SIGTERM, signal.SIGINT)
+    for each in caught:
+        loop.add_signal_handler(each, on_signal, each.name)
+    try:
+        yield
+    finally:
+        for each in caught:
+            loop.remove_signal_handler(each)

@@ -1,0 +1,136 @@
+"""A score's item in DynamoDB's JSON, read and written. Pure.
+
+| attribute | type | meaning |
+|---|---|---|
+| `UserId` (HASH), `PinpointProjectId` (RANGE) | S | whose |
+| `Score` | N | running total |
+| `Revision` | N | +1 per committed change; absent where something else wrote the item |
+| `Applied` | M | shard tag -> last sequence number applied (24 bytes, big-endian, B) |
+| `UpdatedAt` | N | epoch milliseconds of the newest event in the score |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from functools import lru_cache
+from sys import intern
+from typing import Any
+
+import msgspec
+
+from service.aws.calls import Item
+from service.ingest.stores import Change
+from service.scoring.change import number_of, whole_of
+from service.scoring.event import Reason, Rejected
+from service.scoring.fold import SEQUENCE_BYTES, Origin, ScoreState, UserKey
+
+KEY_NAMES = ("UserId", "PinpointProjectId")
+ATTRIBUTES = (*KEY_NAMES, "Score", "Revision", "Applied", "UpdatedAt")
+
+
+def state_of(item: Item) -> ScoreState | Rejected:
+    """Read a stored item; `Rejected` (`BAD_SCORE_ITEM`) where it cannot be a score.
+
+    `UpdatedAt` decides nothing, so one that something else wrote in another form counts as unknown.
+    """
+    score: Decimal | None = None
+    if "Score" in item:
+        score = number_of(item["Score"])
+        if score is None:
+            return Rejected(Reason.BAD_SCORE_ITEM, "Score is not a number")
+    origin, revision = Origin.FOREIGN, 0
+    if "Revision" in item:
+        number = whole_of(item["Revision"])
+        if number is None:
+            return Rejected(Reason.BAD_SCORE_ITEM, "Revision is not a whole number from 0 up to 2**63 - 1")
+        origin, revision = Origin.OURS, number
+    applied = _applied_of(item.get("Applied", {"M": {}}))
+    if applied is None:
+        return Rejected(Reason.BAD_SCORE_ITEM, f"Applied is not a map of {SEQUENCE_BYTES}-byte sequence numbers")
+    return ScoreState(origin, score, revision, applied, whole_of(item.get("UpdatedAt", {})) or 0)
+
+
+def _applied_of(value: Mapping[str, Any]) -> dict[str, bytes] | None:
+    marks = value.get("M")
+    if marks is None:
+        return None
+    applied: dict[str, bytes] = {}
+    for tag, mark in marks.items():
+        sequence = mark.get("B")
+        if not isinstance(sequence, bytes) or len(sequence) != SEQUENCE_BYTES:
+            return None
+        applied[intern(tag)] = sequence  # kept for many users: one text of a shard serves all
+    return applied
+
+
+class _Texts(msgspec.Struct, frozen=True):
+    """The conditional statements of one table."""
+
+    insert: str
+    update: str
+    first: str
+    adopt: str
+    adopt_first: str
+    restate: str
+    restate_foreign: str
+
+
+@lru_cache(8)
+def _texts(table: str) -> _Texts:
+    to = "SET Revision = ? SET Applied = ? SET UpdatedAt = ? WHERE UserId = ? AND PinpointProjectId = ?"
+    added = f'UPDATE "{table}" SET Score = Score + ? {to}'  # noqa: S608 - a table's name is no parameter
+    first = f'UPDATE "{table}" SET Score = ? {to}'  # noqa: S608 - likewise
+    again = f'UPDATE "{table}" SET Revision = ? WHERE UserId = ? AND PinpointProjectId = ?'  # noqa: S608 - likewise
+    return _Texts(
+        insert=f"""INSERT INTO "{table}" VALUE {{'UserId': ?, 'PinpointProjectId': ?, 'Score': ?, """
+        "'Revision': ?, 'Applied': ?, 'UpdatedAt': ?}",
+        update=f"{added} AND Revision = ?",
+        first=f"{first} AND Revision = ? AND Score IS MISSING",
+        adopt=f"{added} AND Revision IS MISSING",
+        adopt_first=f"{first} AND Revision IS MISSING AND Score IS MISSING",
+        restate=f"{again} AND Revision = ?",
+        # Only what has a score is told again; and an item that is gone has neither.
+        restate_foreign=f"{again} AND Revision IS MISSING AND Score IS NOT MISSING",
+    )
+
+
+def statement(table: str, change: Change) -> dict[str, Any]:
+    """Return the conditional PartiQL statement that makes a change.
+
+    A score is added to, never set, so that increments of others survive; it is set where there is none.
+    """
+    texts, folded = _texts(table), change.folded
+    before, after = folded.before, folded.after
+    revision, updated_ms = {"N": str(after.revision)}, {"N": str(after.updated_ms)}
+    marks = {"M": {tag: {"B": mark} for tag, mark in after.applied.items()}}
+    user, project = {"S": change.key.user_id}, {"S": change.key.project_id}
+    expected = []
+    match before.origin:
+        case Origin.ABSENT:
+            score = _number(folded.points if after.score is None else after.score)
+            return _statement(texts.insert, [user, project, score, revision, marks, updated_ms])
+        case Origin.OURS:
+            text = texts.first if before.score is None else texts.update
+            expected = [{"N": str(before.revision)}]
+        case Origin.FOREIGN:
+            text = texts.adopt_first if before.score is None else texts.adopt
+    return _statement(text, [_number(folded.points), revision, marks, updated_ms, user, project, *expected])
+
+
+def restatement(table: str, key: UserKey, state: ScoreState) -> dict[str, Any]:
+    """Return the statement that gives an item its next `Revision`, and changes nothing else."""
+    texts = _texts(table)
+    parameters = [{"N": str(state.revision + 1)}, {"S": key.user_id}, {"S": key.project_id}]
+    if state.origin is Origin.FOREIGN:
+        return _statement(texts.restate_foreign, parameters)
+    return _statement(texts.restate, [*parameters, {"N": str(state.revision)}])
+
+
+def _number(value: Decimal) -> dict[str, str]:
+    text = str(value)
+    return {"N": text if "E" not in text else format(value, "f")}
+
+
+def _statement(text: str, parameters: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {"Statement": text, "Parameters": parameters, "ReturnValuesOnConditionCheckFailure": "ALL_OLD"}

@@ -1,0 +1,1 @@
+"""The two kinds of stream behind `ShardSource`: Kinesis and DynamoDB streams."""

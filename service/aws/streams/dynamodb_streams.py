@@ -1,0 +1,142 @@
+"""The stream of a DynamoDB table: `ShardSource[StreamImage]`.
+
+What differs from Kinesis: records are held for 24 hours, shards roll over every few hours without anyone asking,
+a position older than the oldest record is an error, there is no start by time, and sequence numbers vary in
+width (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Streams.html).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from service.aws.clients import AwsClient
+from service.aws.errors import AwsSetupError, translated
+from service.aws.fast.codec import StreamRecord
+from service.aws.streams.kinesis import stream_tag
+from service.scoring.change import StreamImage
+from service.stream.ports import Page, Record, Shard, StreamId
+from service.stream.position import LATEST, SHARD_END, TRIM_HORIZON, Position, timestamp_of
+
+MAX_FETCH = 1000
+"""Records per GetRecords
+(https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_streams_GetRecords.html)."""
+
+RETENTION_S = 24 * 3600
+
+_VIEWS = ("NEW_IMAGE", "NEW_AND_OLD_IMAGES")
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class DynamoDbStreamSource:
+    """`ShardSource[StreamImage]` of one table; made by `open`.
+
+    Attributes:
+        stream: The stream read; its name is the table's.
+        retention_s: How long it keeps records.
+    """
+
+    retention_s = RETENTION_S
+
+    def __init__(self, client: AwsClient, stream: StreamId, wall_ms: Callable[[], int] = _wall_ms) -> None:
+        self._client = client
+        self._stream = stream
+        self._wall_ms = wall_ms
+        self._what = f"stream of table {stream.name}"
+
+    @property
+    def stream(self) -> StreamId:
+        """The stream read."""
+        return self._stream
+
+    @classmethod
+    async def open(
+        cls, dynamodb: AwsClient, streams: AwsClient, table: str, wall_ms: Callable[[], int] = _wall_ms
+    ) -> DynamoDbStreamSource:
+        """Resolve the stream of a table.
+
+        Raises:
+            TransientError: AWS does not answer.
+            AwsSetupError: There is no such table, it has no stream, or one without the new image.
+        """
+        with translated(f"table {table}", remedy="run `scoring setup`, or set SCORING_SCORES_TABLE"):
+            described = (await dynamodb.describe_table(TableName=table))["Table"]
+        specification = described.get("StreamSpecification", {})
+        arn = described.get("LatestStreamArn")
+        if not arn or not specification.get("StreamEnabled"):
+            raise AwsSetupError(f"table {table} has no stream: run `scoring setup`, which turns it on")
+        view = specification.get("StreamViewType")
+        if view not in _VIEWS:
+            raise AwsSetupError(
+                f"the stream of table {table} shows {view} only: turn it off and on again as NEW_AND_OLD_IMAGES "
+                "(aws dynamodb update-table --stream-specification)"
+            )
+        return cls(streams, StreamId(table, arn, stream_tag(arn)), wall_ms)
+
+    async def list_shards(self) -> Sequence[Shard]:
+        """Return every shard the stream holds; see `ShardSource.list_shards`."""
+        shards: list[Shard] = []
+        start: dict[str, str] = {}
+        while True:
+            with translated(self._what):
+                answer = await self._client.describe_stream(StreamArn=self._stream.arn, **start)
+            page = answer["StreamDescription"]
+            shards += [_shard(listed) for listed in page["Shards"]]
+            if not page.get("LastEvaluatedShardId"):
+                return shards
+            start = {"ExclusiveStartShardId": page["LastEvaluatedShardId"]}
+
+    async def iterator(self, shard_id: str, position: Position) -> str:
+        """Return an iterator that starts right after `position`; see `ShardSource.iterator`.
+
+        Raises:
+            ValueError: `position` is a time, or the end of the shard.
+        """
+        with translated(self._what, shard=shard_id):
+            answer = await self._client.get_shard_iterator(
+                StreamArn=self._stream.arn, ShardId=shard_id, **_iterator_type(position)
+            )
+        return str(answer["ShardIterator"])
+
+    async def fetch(self, iterator: str, limit: int) -> Page[StreamImage]:
+        """Return up to `limit` records (at most `MAX_FETCH`); see `ShardSource.fetch`.
+
+        The stream does not say how far behind its tip a page is: an empty page counts as the tip, any other is
+        as far behind as its newest record is old.
+        """
+        with translated(self._what, shard="of this iterator"):
+            answer = await self._client.get_records(ShardIterator=iterator, Limit=min(limit, MAX_FETCH))
+        records = [_record(record) for record in answer["Records"]]
+        behind_ms = max(0, self._wall_ms() - records[-1].arrival_ms) if records else 0
+        return Page(records, answer.get("NextShardIterator"), behind_ms)
+
+
+def _shard(listed: dict[str, Any]) -> Shard:
+    parent = listed.get("ParentShardId")
+    closed = "EndingSequenceNumber" in listed.get("SequenceNumberRange", {})
+    return Shard(listed["ShardId"], (parent,) if parent else (), closed)
+
+
+def _record(record: StreamRecord) -> Record[StreamImage]:
+    change = record.dynamodb
+    return Record(
+        change.sequence_number,
+        StreamImage(change.keys, None if record.event_name == "REMOVE" else change.new_image),
+        round(change.approximate_creation_date_time * 1000),
+        "",
+        change.size_bytes,
+    )
+
+
+def _iterator_type(position: Position) -> dict[str, str]:
+    if position in {TRIM_HORIZON, LATEST}:
+        return {"ShardIteratorType": position}
+    if timestamp_of(position) is not None:
+        raise ValueError(f"the stream of a table cannot be started by time ({position}): use TRIM_HORIZON or LATEST")
+    if position == SHARD_END:
+        raise ValueError("nothing follows the end of a shard")
+    return {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": position}

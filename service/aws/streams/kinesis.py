@@ -1,0 +1,240 @@
+"""A Kinesis data stream: reading its shards (`ShardSource[bytes]`), and putting records.
+
+Limits, for those who call: 5 GetRecords, 2 MB and 5 GetShardIterator per shard and second, 1,000 ListShards per
+stream and second (https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from botocore.exceptions import ClientError
+
+from service.aws.calls import MAX_ROUNDS, pause
+from service.aws.clients import AwsClient
+from service.aws.errors import AwsSetupError, code_of, translated
+from service.aws.fast.codec import KinesisRecord
+from service.runtime.errors import TransientError
+from service.stream.ports import Page, Record, Shard, StreamId
+from service.stream.position import LATEST, SHARD_END, TRIM_HORIZON, Position, timestamp_of
+
+MAX_FETCH = 10_000
+"""Records per GetRecords (https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html)."""
+
+MAX_PUT_RECORDS = 500
+MAX_PUT_BYTES = 700 * 1024
+"""Per PutRecords call, partition keys included. AWS allows 500 records and at least 5 MiB
+(https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html); in Base64 this stays below the 1 MiB
+from which aiohttp warns that sending a body holds up the event loop. A larger record goes alone."""
+
+_TAG_BYTES = 6
+"""48 bits: two streams of one table meet by chance once in 10**14, and every score item carries the tag."""
+
+
+def stream_tag(incarnation: str) -> str:
+    """Return a short URL-safe hash of what tells one incarnation of a stream from all others."""
+    digest = hashlib.blake2b(incarnation.encode(), digest_size=_TAG_BYTES).digest()
+    return base64.urlsafe_b64encode(digest).decode()
+
+
+class KinesisSource:
+    """`ShardSource[bytes]` of one stream; made by `open`.
+
+    Kinesis says nothing when a sequence number has left the retention period: the iterator silently starts
+    at the oldest record held. Whoever resumes can only compare times.
+
+    Attributes:
+        stream: The stream read.
+        retention_s: How long it keeps records.
+    """
+
+    def __init__(self, client: AwsClient, stream: StreamId, retention_s: int) -> None:
+        self._client = client
+        self._stream = stream
+        self.retention_s = retention_s
+        self._what = f"stream {stream.name}"
+
+    @property
+    def stream(self) -> StreamId:
+        """The stream read."""
+        return self._stream
+
+    @classmethod
+    async def open(cls, client: AwsClient, name_or_arn: str) -> KinesisSource:
+        """Resolve a stream by name or ARN.
+
+        Raises:
+            TransientError: It is being created, or AWS does not answer.
+            AwsSetupError: There is no such stream, it is being deleted, or reading it is not allowed.
+        """
+        remedy = "run `scoring setup`, or set SCORING_STREAM"
+        with translated(f"stream {name_or_arn}", remedy=remedy):
+            answer = await client.describe_stream_summary(**_named(name_or_arn))
+        summary = answer["StreamDescriptionSummary"]
+        match summary["StreamStatus"]:
+            case "CREATING":
+                raise TransientError(f"stream {name_or_arn} is being created")
+            case "DELETING":
+                raise AwsSetupError(f"stream {name_or_arn} is being deleted: {remedy}")
+        arn = summary["StreamARN"]
+        created = int(summary["StreamCreationTimestamp"])
+        stream = StreamId(summary["StreamName"], arn, stream_tag(f"{arn}@{created}"))
+        return cls(client, stream, summary["RetentionPeriodHours"] * 3600)
+
+    async def list_shards(self) -> Sequence[Shard]:
+        """Return every shard within retention; see `ShardSource.list_shards`.
+
+        A continued listing may not name the stream again
+        (https://docs.aws.amazon.com/kinesis/latest/APIReference/API_ListShards.html).
+        """
+        shards: list[Shard] = []
+        request: dict[str, Any] = {"StreamARN": self._stream.arn}
+        while request:
+            with translated(self._what):
+                answer = await self._client.list_shards(**request)
+            shards += [_shard(listed) for listed in answer["Shards"]]
+            request = {"NextToken": answer["NextToken"]} if answer.get("NextToken") else {}
+        return shards
+
+    async def iterator(self, shard_id: str, position: Position) -> str:
+        """Return an iterator that starts right after `position`; see `ShardSource.iterator`.
+
+        A time that Kinesis's clock has not reached, as where ours is ahead, is refused as an invalid argument: that
+        passes (https://github.com/harlow/kinesis-consumer/issues/116).
+        """
+        try:
+            with translated(self._what, shard=shard_id):
+                answer = await self._client.get_shard_iterator(
+                    StreamARN=self._stream.arn, ShardId=shard_id, **_iterator_type(position)
+                )
+        except ClientError as error:
+            if timestamp_of(position) is None or code_of(error) != "InvalidArgumentException":
+                raise
+            raise TransientError(f"{self._what}: {error}") from error
+        return str(answer["ShardIterator"])
+
+    async def fetch(self, iterator: str, limit: int) -> Page[bytes]:
+        """Return up to `limit` records (at most `MAX_FETCH`); see `ShardSource.fetch`."""
+        with translated(self._what, shard="of this iterator"):
+            answer = await self._client.get_records(
+                StreamARN=self._stream.arn, ShardIterator=iterator, Limit=min(limit, MAX_FETCH)
+            )
+        return Page(
+            records=[_record(record) for record in answer["Records"]],
+            next_iterator=answer.get("NextShardIterator"),
+            behind_ms=answer.get("MillisBehindLatest"),
+            children=[Shard(child["ShardId"], tuple(child["ParentShards"])) for child in answer.get("ChildShards", ())],
+        )
+
+
+def _named(name_or_arn: str) -> dict[str, str]:
+    return {"StreamARN" if name_or_arn.startswith("arn:") else "StreamName": name_or_arn}
+
+
+def _shard(listed: dict[str, Any]) -> Shard:
+    parents = (listed.get("ParentShardId"), listed.get("AdjacentParentShardId"))
+    closed = "EndingSequenceNumber" in listed["SequenceNumberRange"]
+    return Shard(listed["ShardId"], tuple(parent for parent in parents if parent), closed)
+
+
+def _record(record: KinesisRecord) -> Record[bytes]:
+    data, partition_key = record.data, record.partition_key
+    return Record(
+        record.sequence_number,
+        data,
+        round(record.approximate_arrival_timestamp * 1000),
+        partition_key,
+        len(data) + len(partition_key),
+    )
+
+
+def _iterator_type(position: Position) -> dict[str, Any]:
+    if position in {TRIM_HORIZON, LATEST}:
+        return {"ShardIteratorType": position}
+    since = timestamp_of(position)
+    if since is not None:
+        return {"ShardIteratorType": "AT_TIMESTAMP", "Timestamp": datetime.fromtimestamp(since / 1000, UTC)}
+    if position == SHARD_END:
+        raise ValueError("nothing follows the end of a shard")
+    return {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": position}
+
+
+class Put(msgspec.Struct, frozen=True):
+    """A record to put: `data` on the shard that `partition_key` hashes to."""
+
+    partition_key: str
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes that count against the limits."""
+        return len(self.data) + len(self.partition_key.encode())
+
+
+class Landed(msgspec.Struct, frozen=True):
+    """Where a record was put."""
+
+    shard_id: str
+    sequence: str
+
+
+class KinesisWriter:
+    """Puts records on a stream, those refused in a call again."""
+
+    def __init__(self, client: AwsClient, name_or_arn: str) -> None:
+        self._client = client
+        self._named = _named(name_or_arn)
+        self._what = f"stream {name_or_arn}"
+
+    async def put(self, records: Sequence[Put]) -> list[Landed]:
+        """Put records (any number) in calls of bounded size; return where each landed, in their order.
+
+        A refused record goes in behind those that were taken, so order holds only while nothing is refused. A
+        call whose answer was lost is repeated, which puts its records twice.
+
+        Raises:
+            TransientError: Records were still refused after `MAX_ROUNDS`; those before them are put.
+        """
+        landed: list[Landed] = []
+        for batch in _put_batches(records):
+            landed += await self._put_batch(batch)
+        return landed
+
+    async def _put_batch(self, batch: Sequence[Put]) -> list[Landed]:
+        landed: dict[int, Landed] = {}
+        pending = list(enumerate(batch))
+        code = ""
+        for attempt in range(1, MAX_ROUNDS + 1):
+            with translated(self._what, remedy="run `scoring setup`, or set SCORING_STREAM"):
+                answer = await self._client.put_records(
+                    Records=[{"Data": put.data, "PartitionKey": put.partition_key} for _, put in pending], **self._named
+                )
+            refused = []
+            for (index, put), result in zip(pending, answer["Records"], strict=True):
+                if result.get("ErrorCode"):
+                    code = result["ErrorCode"]
+                    refused.append((index, put))
+                else:
+                    landed[index] = Landed(result["ShardId"], result["SequenceNumber"])
+            if not refused:
+                return [landed[index] for index in range(len(batch))]
+            pending = refused
+            await pause(attempt)
+        raise TransientError(f"{self._what}: {len(pending)} records stay refused: {code}", throttled=True)
+
+
+def _put_batches(records: Sequence[Put]) -> list[list[Put]]:
+    batches: list[list[Put]] = []
+    size = 0
+    for put in records:
+        if not batches or len(batches[-1]) == MAX_PUT_RECORDS or size + put.size > MAX_PUT_BYTES:
+            batches.append([])
+            size = 0
+        batches[-1].append(put)
+        size += put.size
+    return batches

@@ -1,0 +1,1 @@
+"""One file per DynamoDB table, each behind a port."""

@@ -1,0 +1,169 @@
+"""The score table: `ScoreStore` by BatchGetItem and conditional PartiQL statements."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import structlog
+
+from service.aws.calls import MAX_ROUNDS, ItemReader, pause
+from service.aws.clients import AwsClient
+from service.aws.errors import AwsSetupError, translated
+from service.aws.fast.gather import Gatherer
+from service.aws.schema import ATTRIBUTES, KEY_NAMES, restatement, state_of, statement
+from service.ingest.stores import COMMITTED, MAX_COMMITS, Change, Conflict, Outcome, Throttled
+from service.observability.metrics import Metrics
+from service.runtime.errors import TransientError
+from service.scoring.change import ScoreChange, change_of
+from service.scoring.event import Reason, Rejected
+from service.scoring.fold import ABSENT, ScoreState, UserKey
+
+_LATER = frozenset(
+    {
+        "InternalServerError",
+        "ProvisionedThroughputExceeded",
+        "RequestLimitExceeded",
+        "ThrottlingError",
+        "TransactionConflict",
+    }
+)
+_REFUSED = frozenset({"ItemCollectionSizeLimitExceeded", "ValidationError"})
+
+_log = structlog.get_logger(__name__)
+
+
+class ScoreTable:
+    """`ScoreStore` on DynamoDB.
+
+    A statement's own error comes back inside a successful answer, with one of the codes of
+    https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchStatementError.html.
+
+    Args:
+        client: DynamoDB.
+        table: Its name.
+        metrics: Where the write units charged are counted.
+    """
+
+    def __init__(self, client: AwsClient, table: str, metrics: Metrics) -> None:
+        self._client = client
+        self._table = table
+        self._what = f"table {table}"
+        self._metrics = metrics
+        self._reader = ItemReader(client, table, KEY_NAMES, ATTRIBUTES)
+        self._writer: Gatherer[UserKey, Mapping[str, Any], Mapping[UserKey, Outcome]] = Gatherer(
+            self._execute, MAX_COMMITS
+        )
+
+    async def load(self, keys: Sequence[UserKey]) -> Mapping[UserKey, ScoreState | Rejected]:
+        """Return what is stored for each of `keys`; see `ScoreStore.load`."""
+        states: dict[UserKey, ScoreState | Rejected] = dict.fromkeys(keys, ABSENT)
+        wanted = {(key.user_id, key.project_id): key for key in states}
+        for names, item in (await self._reader.get(wanted)).items():
+            states[wanted[names]] = state_of(item)
+        return states
+
+    async def commit(self, changes: Sequence[Change]) -> Sequence[Outcome]:
+        """Write changes of different users; see `ScoreStore.commit`.
+
+        Raises:
+            ValueError: More than `MAX_COMMITS` changes, or two of one user: DynamoDB refuses such a call whole.
+            AwsSetupError: The table does not exist, or writing it is not allowed.
+        """
+        statements = {change.key: statement(self._table, change) for change in changes}
+        if len(statements) < len(changes):
+            raise ValueError("two changes of one user in one commit")
+        return await self._write(statements)
+
+    async def restate(self, states: Mapping[UserKey, ScoreState]) -> Sequence[Outcome]:
+        """Give items their next `Revision`; see `ScoreStore.restate`.
+
+        Raises:
+            ValueError: More than `MAX_COMMITS`.
+            AwsSetupError: The table does not exist, or writing it is not allowed.
+        """
+        return await self._write({key: restatement(self._table, key, state) for key, state in states.items()})
+
+    async def _write(self, statements: Mapping[UserKey, Mapping[str, Any]]) -> Sequence[Outcome]:
+        if len(statements) > MAX_COMMITS:
+            raise ValueError(f"{len(statements)} changes in one commit; at most {MAX_COMMITS}")
+        if not statements:
+            return []
+        outcomes = await self._writer.ask(statements)
+        return [outcomes[key] for key in statements]
+
+    async def _execute(self, statements: Mapping[UserKey, Mapping[str, Any]]) -> Mapping[UserKey, Outcome]:
+        with translated(self._what):
+            answer = await self._client.batch_execute_statement(
+                Statements=list(statements.values()), ReturnConsumedCapacity="TOTAL"
+            )
+        self._metrics.write_units.inc(sum(each.get("CapacityUnits", 0) for each in answer.get("ConsumedCapacity", ())))
+        return {
+            key: self._outcome(response["Error"]) if "Error" in response else COMMITTED
+            for key, response in zip(statements, answer["Responses"], strict=True)
+        }
+
+    def _outcome(self, error: Mapping[str, Any]) -> Outcome:
+        code, message = error.get("Code", ""), error.get("Message", "")
+        if code == "ConditionalCheckFailed":
+            item = error.get("Item")
+            state = state_of(item) if item else ABSENT
+            return state if isinstance(state, Rejected) else Conflict(state)
+        if code == "DuplicateItem":
+            return Conflict(None)
+        if code in _LATER:
+            return Throttled()
+        if code in _REFUSED:
+            # The text may quote values: it stays out of the detail, which people read in listings.
+            return Rejected(Reason.SCORE_REFUSED, f"DynamoDB refused the score's item: {code}")
+        if code == "ResourceNotFound":
+            raise AwsSetupError(
+                f"table {self._table} does not exist in this account and region: "
+                "run `scoring setup`, or set SCORING_SCORES_TABLE"
+            )
+        if code == "AccessDenied":
+            raise AwsSetupError(
+                f"table {self._table}: {message}: allow dynamodb:PartiQLInsert and dynamodb:PartiQLUpdate on it"
+            )
+        raise RuntimeError(f"table {self._table}: a statement failed with an unknown code: {code}: {message}")
+
+    async def scan(self) -> AsyncIterator[ScoreChange]:
+        """Yield every score; see `ScoreStore.scan`.
+
+        Reads are eventually consistent, at half the price: a change too new to be seen is still in the stream.
+        Items that are no scores are skipped, and their number is logged. A page that does not come is asked for
+        again: a scan may be read for hours, and nobody wants to begin anew.
+
+        Raises:
+            TransientError: A page did not come in `MAX_ROUNDS` attempts.
+        """
+        start: dict[str, Any] = {}
+        unusable = 0
+        while True:
+            page = await self._page(start)
+            for item in page["Items"]:
+                text = msgspec.json.encode(item)
+                change = change_of(text, text)
+                if isinstance(change, ScoreChange):
+                    yield change
+                elif isinstance(change, Rejected):
+                    unusable += 1
+            if not page.get("LastEvaluatedKey"):
+                break
+            start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
+        if unusable:
+            _log.warning("score_items_unusable", table=self._table, count=unusable)
+
+    async def _page(self, start: Mapping[str, Any]) -> Mapping[str, Any]:
+        for attempt in range(1, MAX_ROUNDS):
+            try:
+                return await self._asked(start)
+            except TransientError:
+                await pause(attempt)
+        return await self._asked(start)
+
+    async def _asked(self, start: Mapping[str, Any]) -> Mapping[str, Any]:
+        with translated(self._what):
+            page: Mapping[str, Any] = await self._client.scan(TableName=self._table, **start)
+        return page

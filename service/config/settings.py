@@ -1,0 +1,368 @@
+"""Configuration: every `SCORING_` variable, its unit, bounds and default, read once into `Settings`.
+
+`load` is pure: it reads the mapping it is given and nothing else, no `.env` file and no AWS profile. All
+that is wrong is said at once. A variable set to nothing counts as not set, because that is what
+`SCORING_X=${SCORING_X}` gives in a compose file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from enum import Enum
+from typing import Annotated, Literal
+
+import msgspec
+
+from service.config.fields import About, Field, Form, expected, fields_of, read
+from service.stream.position import LATEST, TRIM_HORIZON, at_timestamp, timestamp_of
+
+PREFIX = "SCORING_"
+MAX_SHOWN = 80
+"""Characters of a bad value that an error shows."""
+
+Role = Literal["all", "ingest", "publish"]
+SinkName = Literal["pinpoint", "log"]
+LogFormat = Literal["json", "console"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+_STREAM_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,128}")
+_STREAM_ARN = re.compile(r"arn:[\w-]+:kinesis:(?P<region>[\w-]+):\d{12}:stream/(?P<name>[a-zA-Z0-9_.-]{1,128})")
+
+
+class Purpose(Enum):
+    """What the configuration is for, which decides what it must name."""
+
+    RUN = "run"
+    """A worker: the stream, unless it only publishes, and a region."""
+    STREAM = "stream"
+    """A command that needs the stream, and a region."""
+    TABLES = "tables"
+    """A command that needs tables only: a region."""
+    LOCAL = "local"
+    """A command that asks nothing of AWS."""
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """One thing wrong: the variable, what is wrong with it, and what to do."""
+
+    variable: str
+    fault: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.variable} {self.fault}: {self.remedy}"
+
+
+class ConfigurationError(Exception):
+    """The environment is not usable; `problems` has everything that is wrong, in the order of the table."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = tuple(problems)
+
+
+def epoch_ms(text: str) -> int:
+    """Return the epoch milliseconds of an ISO 8601 time with a zone, for example `2026-01-31T12:00:00Z`.
+
+    Raises:
+        ValueError: No such time, or one without a zone, which would mean something else on every machine.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("is no ISO 8601 time") from None
+    if moment.tzinfo is None:
+        raise ValueError("is a time without a zone")
+    return round(moment.timestamp() * 1000)
+
+
+def _position(text: str) -> str:
+    return text if text in (TRIM_HORIZON, LATEST) else at_timestamp(epoch_ms(text))
+
+
+_STREAM = Form(
+    "a stream name (letters, digits, `_`, `.`, `-`; at most 128) or ARN",
+    "is no stream name or ARN",
+    re.compile(f"{_STREAM_NAME.pattern}|{_STREAM_ARN.pattern}"),
+)
+_TABLE = Form(
+    "a table name: 3 to 255 letters, digits, `_`, `.`, `-`", "is no table name", re.compile(r"[a-zA-Z0-9_.-]{3,255}")
+)
+_ATTRIBUTE = Form(
+    "a name of at most 50 characters without spaces or `# : ? \\ /`",
+    "is no attribute name",
+    re.compile(r"[^#:?\\/\s]{1,50}"),
+)
+_START = Form(f"`{TRIM_HORIZON}`, `{LATEST}` or a time with its zone, such as `2026-01-31T12:00:00Z`", read=_position)
+_PROJECTS = Form("project ids separated by commas")
+_SINKS = Form("`pinpoint`, `log`, or both separated by a comma", empty=False)
+_EMF_SERVICE = Form(
+    "a name of at most 255 letters, digits, `_`, `.`, `-`",
+    "is no name of a service",
+    re.compile(r"[a-zA-Z0-9_.-]{1,255}"),
+)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything the environment decides. Immutable, and handed down: nothing reads the environment again.
+
+    `aws_region` has no variable of its own: it is AWS's (`AWS_REGION`, `AWS_DEFAULT_REGION`, or the profile).
+    """
+
+    aws_region: str = ""
+
+    role: Annotated[
+        Role, About("What a worker does: read the stream (`ingest`), write scores to sinks (`publish`), or both.")
+    ] = "all"
+    stream: Annotated[str, About("Kinesis stream with the events; the role `publish` needs none.", _STREAM)] = ""
+    start: Annotated[str, About("Where reading starts when a stream is read for the first time.", _START)] = (
+        TRIM_HORIZON
+    )
+    project_ids: Annotated[
+        tuple[str, ...],
+        About(
+            "Projects whose events count, and whose scores are published. Empty: all that have definitions.", _PROJECTS
+        ),
+    ] = ()
+    scores_table: Annotated[str, About("Table of scores.", _TABLE)] = "userEngagementScore"
+    definitions_table: Annotated[str, About("Table of points per event type.", _TABLE)] = "engagementScoreDefinition"
+    identities_table: Annotated[str, About("Table of endpoints' users.", _TABLE)] = "engagementScoringIdentities"
+    leases_table: Annotated[str, About("Table of leases and checkpoints.", _TABLE)] = "engagementScoringLeases"
+    dead_letters_table: Annotated[str, About("Table of dead letters.", _TABLE)] = "engagementScoringDeadLetters"
+    sinks: Annotated[tuple[SinkName, ...], About("Where scores are published.", _SINKS)] = ("pinpoint",)
+
+    batch_max_age_ms: Annotated[int, About("Longest wait before a batch is committed.", ge=10, le=60_000)] = 1000
+    batch_max_records: Annotated[
+        int, About("Most records per batch; a full shard receives 1,000 per second.", ge=1, le=10_000)
+    ] = 5000
+    checkpoint_interval_ms: Annotated[
+        int, About("How long a shard's checkpoint may wait for more: read again after a crash.", ge=0, le=60_000)
+    ] = 5000
+    poll_max_ms: Annotated[int, About("Longest pause between reads of an idle shard.", ge=200, le=60_000)] = 1000
+    read_budget_mib: Annotated[
+        int, About("Records in hand, of all shards, before reading pauses; a quarter for publishing.", ge=4, le=65_536)
+    ] = 16
+    commit_concurrency_max: Annotated[
+        int, About("Most writes of 25 scores in flight; throttling lowers it by itself.", ge=1, le=256)
+    ] = 16
+    score_cache_entries: Annotated[
+        int,
+        About(
+            "Users whose score is kept in memory, 1 KiB each on average; fewer where they take more.",
+            ge=1000,
+            le=10_000_000,
+        ),
+    ] = 25_000
+    definitions_refresh_s: Annotated[float, About("How often definitions are read again.", ge=0.1, le=3600)] = 5.0
+
+    identity_lookup: Annotated[
+        bool,
+        About(
+            "Ask Pinpoint (`GetEndpoint`) whose an endpoint is when no event ever said so.",
+            default="`on` with the sink `pinpoint`",
+        ),
+    ] = True
+    identity_lookup_per_s: Annotated[
+        float, About("`GetEndpoint` calls per second; AWS's default quota is 10.", gt=0, le=10_000)
+    ] = 10.0
+    identity_negative_ttl_s: Annotated[
+        float, About("How long an endpoint that has no user is not asked for again.", ge=0, le=86_400)
+    ] = 300.0
+    identity_cache_entries: Annotated[
+        int,
+        About(
+            "Endpoints whose user is kept in memory, 0.5 KiB each on average; fewer where they take more.",
+            ge=1000,
+            le=10_000_000,
+        ),
+    ] = 25_000
+
+    publish_linger_ms: Annotated[
+        int, About("Wait for more changes of the same users before publishing.", ge=0, le=60_000)
+    ] = 250
+    score_attribute: Annotated[str, About("User attribute that gets the score.", _ATTRIBUTE)] = "EngagementScore"
+    score_metric: Annotated[
+        str, About("Endpoint metric that gets the score too, for numeric segments. Empty: none.", _ATTRIBUTE)
+    ] = ""
+    pinpoint_update_batch_per_s: Annotated[
+        float, About("`UpdateEndpointsBatch` calls per second; AWS's default quota is 2.", gt=0, le=10_000)
+    ] = 2.0
+    pinpoint_get_user_per_s: Annotated[
+        float, About("`GetUserEndpoints` calls per second; AWS's default quota is 300.", gt=0, le=10_000)
+    ] = 200.0
+    directory_max_age_h: Annotated[
+        float, About("How long a user's endpoint is trusted before it is asked for again.", gt=0, le=8760)
+    ] = 24.0
+    dead_letter_ttl_days: Annotated[float, About("How long dead letters are kept.", gt=0, le=3650)] = 14.0
+
+    lease_duration_s: Annotated[float, About("How long a silent worker keeps its shards.", ge=1, le=300)] = 10.0
+    drain_timeout_s: Annotated[
+        float, About("Longest time to finish after SIGTERM; at least 40, below ECS's `stopTimeout`.", ge=1, le=115)
+    ] = 45.0
+
+    http_host: Annotated[str, About("Address of `/metrics`, `/healthz` and `/readyz`.")] = "127.0.0.1"
+    http_port: Annotated[int, About("Their port; 0 takes any free one.", ge=0, le=65_535)] = 9464
+    metrics_max_shards: Annotated[int, About("Shards told apart in metrics.", ge=1, le=10_000)] = 200
+    log_format: Annotated[
+        LogFormat | None, About("How log lines look.", default="`console` on a terminal, else `json`")
+    ] = None
+    log_level: Annotated[
+        LogLevel, About("Least level logged; `debug` also shows tracebacks of commands, and user ids.")
+    ] = "info"
+    emf_service: Annotated[
+        str, About("Name under which metrics for CloudWatch are logged once a minute (EMF). Empty: none.", _EMF_SERVICE)
+    ] = ""
+
+    @property
+    def stream_name(self) -> str:
+        """The stream's name, also where `stream` is an ARN."""
+        match = _STREAM_ARN.fullmatch(self.stream)
+        return match["name"] if match else self.stream
+
+    @property
+    def ingests(self) -> bool:
+        """Whether this worker reads the stream."""
+        return self.role in ("all", "ingest")
+
+    @property
+    def publishes(self) -> bool:
+        """Whether this worker writes scores to sinks."""
+        return self.role in ("all", "publish")
+
+
+FIELDS: Mapping[str, Field] = fields_of(Settings)
+"""Field name to what it takes, in the order of the table."""
+
+VARIABLES: Mapping[str, str] = {f"{PREFIX}{name.upper()}": name for name in FIELDS}
+"""Variable to field name, likewise."""
+
+
+def load(
+    environ: Mapping[str, str],
+    purpose: Purpose = Purpose.RUN,
+    *,
+    profile_region: str | None = None,
+    now_ms: int | None = None,
+) -> Settings:
+    """Return the settings that `environ` describes.
+
+    Args:
+        environ: Environment variables.
+        purpose: What must be there.
+        profile_region: Region of the AWS profile in use, which only AWS's own library can read.
+        now_ms: Epoch milliseconds: no time after it can be read from.
+
+    Raises:
+        ConfigurationError: With everything that is wrong.
+    """
+    problems = _unknown(environ) + _endpoints(environ)
+    given: dict[str, str] = {
+        field: environ[name].strip() for name, field in VARIABLES.items() if environ.get(name, "").strip()
+    }
+    values: dict[str, object] = {}
+    for name, text in given.items():
+        try:
+            values[name] = read(FIELDS[name], text)
+        except ValueError as error:
+            problems.append(_invalid(name, text, str(error)))
+    region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or profile_region or ""
+    faulty = given.keys() - values.keys()
+    problems += _missing(given, purpose, region)
+    if not faulty:
+        settings = Settings(aws_region=region, **values)  # type: ignore[arg-type] # `read` gives each field's own type
+        if "identity_lookup" not in values:
+            settings = msgspec.structs.replace(settings, identity_lookup="pinpoint" in settings.sinks)
+        problems += _contradictions(settings)
+        if now_ms is not None and (timestamp_of(settings.start) or 0) > now_ms:
+            problems.append(Problem("SCORING_START", *TO_COME))
+    if faulty or problems:
+        raise ConfigurationError(problems)
+    return settings
+
+
+TO_COME = "is a time to come, from which Kinesis reads nothing", "give one that has passed"
+"""What is wrong with such a time, and what to do
+(https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetShardIterator.html)."""
+
+_URL = re.compile(r"https?://[^\s/]+\S*")
+
+
+def _endpoints(environ: Mapping[str, str]) -> list[Problem]:
+    """Return a problem per AWS endpoint that is no URL."""
+    return [
+        Problem(name, f"= {text!r} is no URL", "set it to http:// or https:// with a host, or unset it")
+        for name, text in sorted(environ.items())
+        if name.startswith("AWS_ENDPOINT_URL") and text and not _URL.fullmatch(text)
+    ]
+
+
+def _unknown(environ: Mapping[str, str]) -> list[Problem]:
+    """Return a problem per variable that nobody reads. Its value is not shown: it may be a secret."""
+    problems = []
+    for name in sorted(environ):
+        if name in VARIABLES or not name.upper().startswith(PREFIX):
+            continue
+        # Without the prefix, which would make every name alike.
+        fields = VARIABLES.values()
+        near = difflib.get_close_matches(name.lower().removeprefix(PREFIX.lower()), fields, n=1, cutoff=0.6)
+        remedy = (
+            f"did you mean {PREFIX}{near[0].upper()}?"
+            if near
+            else "remove it; the README lists the variables there are"
+        )
+        problems.append(Problem(name, "is not a variable of this service", remedy))
+    return problems
+
+
+def _invalid(field: str, text: str, fault: str) -> Problem:
+    shown = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+    return Problem(f"{PREFIX}{field.upper()}", f"= {shown!r} {fault}", f"set {expected(FIELDS[field])}")
+
+
+def _missing(given: Mapping[str, str], purpose: Purpose, region: str) -> list[Problem]:
+    problems = []
+    needs_stream = purpose is Purpose.STREAM or (
+        purpose is Purpose.RUN and str(given.get("role", "all")).lower() != "publish"
+    )
+    if needs_stream and "stream" not in given:
+        remedy = f"set {expected(FIELDS['stream'])}"
+        if purpose is Purpose.RUN:
+            remedy += ", or run with the role `publish`, which reads no Kinesis stream"
+        problems.append(Problem("SCORING_STREAM", "is not set", remedy))
+    if purpose is not Purpose.LOCAL and not region:
+        problems.append(
+            Problem(
+                "AWS_REGION",
+                "is not set",
+                "set it, for example to us-east-1, or choose a profile that has one (aws configure list-profiles)",
+            )
+        )
+    return problems
+
+
+def _contradictions(settings: Settings) -> list[Problem]:
+    problems = []
+    arn = _STREAM_ARN.fullmatch(settings.stream)
+    if arn and settings.aws_region and arn["region"] != settings.aws_region:
+        problems.append(
+            Problem(
+                "SCORING_STREAM",
+                f"is in {arn['region']}, but the AWS region is {settings.aws_region}",
+                "run in the stream's region: set AWS_REGION to it",
+            )
+        )
+    lease_ms = settings.lease_duration_s * 1000
+    for name in ("batch_max_age_ms", "poll_max_ms"):
+        value = getattr(settings, name)
+        if value >= lease_ms:
+            problems.append(
+                Problem(
+                    f"{PREFIX}{name.upper()}",
+                    f"= {value} is not below the lease duration of {settings.lease_duration_s:g} s",
+                    "set it lower, or SCORING_LEASE_DURATION_S higher",
+                )
+            )
+    return problems

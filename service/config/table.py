@@ -1,0 +1,65 @@
+"""The configuration as the README shows it, made from the code: `python -m service.config.table --write README.md`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from service.config.fields import expected
+from service.config.settings import FIELDS, VARIABLES
+
+BEGIN = "<!-- configuration:begin -->"
+END = "<!-- configuration:end -->"
+
+
+def default(field_name: str) -> str:
+    """Return a field's default as it would be written in the environment; a dash where it is empty."""
+    field = FIELDS[field_name]
+    if field.about.default:
+        return field.about.default
+    if field.default in ("", ()):
+        return "required" if field_name == "stream" else "none"
+    if isinstance(field.default, tuple):
+        return f"`{','.join(field.default)}`"
+    return f"`{field.default:g}`" if isinstance(field.default, float) else f"`{field.default}`"
+
+
+def table() -> str:
+    """Return the Markdown table of every variable."""
+    rows = ["| Variable | Default | Takes | Meaning |", "|---|---|---|---|"]
+    for variable, name in VARIABLES.items():
+        field = FIELDS[name]
+        rows.append(f"| `{variable}` | {default(name)} | {expected(field)} | {field.about.description} |")
+    return "\n".join(rows) + "\n"
+
+
+def updated(text: str) -> str:
+    """Return a document with the current table between its markers.
+
+    Raises:
+        ValueError: The markers are not there, once each and in order.
+    """
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise ValueError(f"the document needs one line {BEGIN} and, after it, one line {END}")
+    return f"{text[: text.index(BEGIN)]}{BEGIN}\n{table()}{text[text.index(END) :]}"
+
+
+def main() -> int:
+    """Print the table, or put it into a document."""
+    parser = argparse.ArgumentParser(description="Render the configuration table.")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put it between the file's markers")
+    path = parser.parse_args().write
+    if path is None:
+        sys.stdout.write(table())
+        return 0
+    try:
+        path.write_text(updated(path.read_text(encoding="utf-8")), encoding="utf-8")
+    except ValueError as error:
+        sys.stderr.write(f"{path}: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

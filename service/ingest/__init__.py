@@ -1,0 +1,1 @@
+"""Records to committed scores: decode, identify, match, group by person, commit."""

@@ -1,0 +1,323 @@
+"""Records to committed scores: decode, identify, match, group by user, commit, set aside what is no event.
+
+`prepare` does what needs no order, while the batch before is still being committed; `commit` runs in the
+shard's order. What a later step needs travels in `Prepared`; nothing reaches back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from decimal import Decimal
+
+import msgspec
+
+from service.ingest.commit import Committer, Refusal, Tally
+from service.ingest.definition_book import CurrentDefinitions
+from service.ingest.identify import IdentityResolver
+from service.ingest.letters import record_letter_id, sortable
+from service.ingest.marks import ShardMarks, shard_tag
+from service.ingest.stores import DeadLetter, DeadLetters, EndpointKey
+from service.observability.metrics import Metrics
+from service.runtime.clock import Clock
+from service.runtime.errors import LetGoError
+from service.scoring.event import Decoded, Event, Reason, Rejected, Skipped
+from service.scoring.fold import Scorable, UserKey, sequence_bytes
+from service.stream.ports import Batch, Record
+
+PIPELINE = "ingest"
+
+SLICE = 500
+"""Records decoded before others get their turn: a few milliseconds; heartbeats and sinks must not wait for more."""
+
+Decode = Callable[[bytes], Decoded]
+
+_UNRESOLVED = Rejected(
+    Reason.UNRESOLVED_USER, "a campaign or journey caused the event, but nothing tells whose endpoint it was"
+)
+
+
+class Prepared(msgspec.Struct):
+    """A batch ready to be committed.
+
+    Attributes:
+        batch: The records.
+        groups: Its scorable events by user.
+        letters: Its records that are set aside.
+        counts: Records by outcome, for those settled already.
+        tally: What the commit came to; kept so that a retry after it does not commit again.
+    """
+
+    batch: Batch[bytes]
+    groups: dict[UserKey, list[Scorable]] = msgspec.field(default_factory=dict)
+    letters: list[DeadLetter] = msgspec.field(default_factory=list)
+    counts: Counter[str] = msgspec.field(default_factory=Counter)
+    tally: Tally | None = None
+
+
+_Waiting = tuple[Record[bytes], Event, Scorable]
+"""A record whose event is worth points, and whose user must still be found."""
+
+
+class Ingest:
+    """The consumer of the event stream's batches.
+
+    Args:
+        decode: The event format.
+        project_ids: Projects to score; empty for all.
+        marks: Which shards' marks may be dropped.
+    """
+
+    def __init__(
+        self,
+        decode: Decode,
+        definitions: CurrentDefinitions,
+        identities: IdentityResolver,
+        committer: Committer,
+        dead_letters: DeadLetters,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        project_ids: Collection[str] = (),
+        marks: ShardMarks | None = None,
+    ) -> None:
+        self._decode = decode
+        self._definitions = definitions
+        self._identities = identities
+        self._committer = committer
+        self._dead_letters = dead_letters
+        self._clock = clock
+        self._metrics = metrics
+        self._project_ids = frozenset(project_ids)
+        self._marks = marks
+        self._let_go: set[str] = set()
+        self._writing: dict[str, asyncio.Timeout] = {}
+
+    async def prepare(self, batch: Batch[bytes]) -> Prepared:
+        """Decode the records and find whose they are.
+
+        Raises:
+            TransientError: Users cannot be found now; the call can be repeated.
+        """
+        started = self._clock.monotonic()
+        self._let_go.discard(batch.shard_id)
+        prepared = Prepared(batch)
+        tag = shard_tag(batch.stream, batch.shard_id)
+        lettered = await self._lettered(batch, tag)
+        users: dict[EndpointKey, str] = {}
+        waiting: list[_Waiting] = []
+        points_of = self._definitions.book.points  # the same for the whole batch
+        for start in range(0, len(batch.records), SLICE):
+            waiting += self._sort(batch.records[start : start + SLICE], points_of, prepared, tag, lettered, users)
+            await asyncio.sleep(0)
+        started = self._took("decode", started)
+        if users:
+            await self._identities.learn(users)
+            started = self._took("learn", started)
+        if waiting:
+            await self._identify(waiting, users, prepared)
+            self._took("identify", started)
+        return prepared
+
+    async def commit(self, prepared: Prepared) -> None:
+        """Return once every record of the batch is in its user's score or in the dead letters.
+
+        Raises:
+            TransientError: A table cannot be reached now; the call can be repeated.
+            LetGoError: `let_go` came first: some scores are written, and whoever reads the batch again finds them so.
+        """
+        started = self._clock.monotonic()
+        if prepared.tally is None:
+            # Before the scores: a mark set by a later event of the same user would hide, from whoever reads the batch
+            # again and knows the user by then, that this one is in no score.
+            if prepared.letters:
+                await self._dead_letters.put(prepared.letters)
+                started = self._took("dead_letter", started)
+            tally = Tally()
+            if prepared.groups:
+                tally = await self._write(prepared)
+            # Only now: a call that failed half-way is repeated, and must commit the rest.
+            prepared.tally = tally
+            for refusal in prepared.tally.refused.values():
+                self._refuse(prepared, refusal)
+            started = self._took("commit", started)
+        if prepared.tally.refused:
+            await self._dead_letters.put(prepared.letters)
+            self._took("dead_letter", started)
+        self._count(prepared, prepared.tally)
+
+    async def let_go(self, shard_id: str) -> None:
+        """Write no more scores: a call cut off is fenced by `Revision`, whenever it lands.
+
+        Letters are waited for: one that lands late would set an event aside that the next owner has scored.
+        """
+        self._let_go.add(shard_id)
+        writing = self._writing.get(shard_id)
+        if writing is not None:
+            writing.reschedule(asyncio.get_running_loop().time())
+
+    async def _write(self, prepared: Prepared) -> Tally:
+        batch = prepared.batch
+        tag = shard_tag(batch.stream, batch.shard_id)
+        if batch.shard_id in self._let_go:
+            raise LetGoError
+        try:
+            async with asyncio.timeout(None) as self._writing[batch.shard_id]:
+                return await self._committer.commit(tag, prepared.groups, self._marks)
+        except TimeoutError:
+            raise LetGoError from None
+        finally:
+            self._writing.pop(batch.shard_id, None)
+
+    async def _lettered(self, batch: Batch[bytes], tag: str) -> Collection[str]:
+        """Return the ids of the batch's letters that an earlier reader of the shard wrote.
+
+        What was set aside stays set aside when it is read again, even where its user is known by now:
+        somebody may redrive the letter, and the event would count twice.
+        """
+        if not batch.replayed:
+            return ()
+        first, last = batch.records[0], batch.records[-1]
+        return await self._dead_letters.between(tag, sortable(first.sequence), sortable(last.sequence))
+
+    def _sort(
+        self,
+        records: Sequence[Record[bytes]],
+        points_of: Callable[[str, str], Decimal | None],
+        prepared: Prepared,
+        tag: str,
+        lettered: Collection[str],
+        users: dict[EndpointKey, str],
+    ) -> list[_Waiting]:
+        """Put each record where it belongs; note in `users` what events say of endpoints; return what is worth points.
+
+        Even an event that names its user waits: a user's events must stay in the shard's order.
+        """
+        decode, project_ids = self._decode, self._project_ids
+        waiting: list[_Waiting] = []
+        foreign = ignored = 0
+        for record in records:
+            if lettered and record_letter_id(tag, record.sequence) in lettered:
+                prepared.counts["replayed"] += 1
+                continue
+            event = decode(record.data)
+            if not isinstance(event, Event):
+                self._set_aside(prepared, record, event)
+                continue
+            project_id = event.project_id
+            if project_ids and project_id not in project_ids:
+                foreign += 1
+                continue
+            if event.user_id and event.endpoint_id and project_id:
+                users[EndpointKey(event.endpoint_id, project_id)] = event.user_id
+            points = points_of(event.event_type, project_id)
+            if points is None:
+                ignored += 1
+                continue
+            arrival_ms = event.arrival_ms or record.arrival_ms
+            scorable = Scorable(sequence_bytes(record.sequence), points, arrival_ms, event.event_type)
+            waiting.append((record, event, scorable))
+        prepared.counts.update(foreign=foreign, ignored=ignored)
+        return waiting
+
+    def _set_aside(self, prepared: Prepared, record: Record[bytes], no_event: Rejected | Skipped) -> None:
+        match no_event:
+            case Rejected():
+                prepared.letters.append(self._letter(prepared.batch, record, "ingest", no_event))
+            case Skipped():
+                prepared.counts["skipped"] += 1
+
+    async def _identify(self, waiting: list[_Waiting], users: dict[EndpointKey, str], prepared: Prepared) -> None:
+        """Group what is worth points by user; set aside, or count as anonymous, what has none."""
+        groups, named = prepared.groups, 0
+        nameless: dict[EndpointKey, list[_Waiting]] = {}
+        for item in waiting:
+            event = item[1]
+            if event.user_id:
+                named += 1
+                _group(groups, UserKey(event.user_id, event.project_id), [item])
+            else:
+                key = EndpointKey(event.endpoint_id, event.project_id)
+                same = nameless.get(key)
+                if same is None:
+                    nameless[key] = [item]
+                else:
+                    same.append(item)
+        asked = {key: items for key, items in nameless.items() if key.endpoint_id and key not in users}
+        found: Mapping[EndpointKey, str] = users
+        if asked:
+            askable = {key for key, items in asked.items() if not all(event.transactional for _, event, _ in items)}
+            found = {**users, **await self._identities.resolve(list(asked), askable)}
+        for key, items in nameless.items():
+            user_id = found.get(key)
+            if key not in asked and user_id:
+                named += len(items)
+            if user_id:
+                _group(groups, UserKey(user_id, key.project_id), items)
+            else:
+                self._without_user(prepared, items)
+        self._metrics.identities.labels("event").inc(named)
+
+    def _without_user(self, prepared: Prepared, items: Sequence[_Waiting]) -> None:
+        for record, event, _ in items:
+            if event.attributed:
+                prepared.letters.append(self._letter(prepared.batch, record, "ingest", _UNRESOLVED))
+            else:
+                prepared.counts["anonymous"] += 1
+
+    def _refuse(self, prepared: Prepared, refusal: Refusal) -> None:
+        """Set the records of a user aside whose item the table refuses."""
+        sequences = {event.sequence for event in refusal.events}
+        for record in prepared.batch.records:
+            if sequence_bytes(record.sequence) in sequences:
+                prepared.letters.append(self._letter(prepared.batch, record, "commit", refusal.why))
+
+    def _letter(self, batch: Batch[bytes], record: Record[bytes], stage: str, why: Rejected) -> DeadLetter:
+        return DeadLetter(
+            letter_id=record_letter_id(shard_tag(batch.stream, batch.shard_id), record.sequence),
+            stage=stage,
+            reason=why.reason,
+            detail=why.detail,
+            stream=batch.stream.name,
+            shard_id=batch.shard_id,
+            sequence=record.sequence,
+            partition_key=record.partition_key,
+            at_ms=self._clock.wall_ms(),
+            payload=record.data,
+            payload_size=len(record.data),
+        )
+
+    def _took(self, stage: str, started: float) -> float:
+        now = self._clock.monotonic()
+        self._metrics.stage_seconds.labels(PIPELINE, stage).observe(now - started)
+        return now
+
+    def _count(self, prepared: Prepared, tally: Tally) -> None:
+        """Count records and latencies: once a batch, not once a record."""
+        metrics = self._metrics
+        counts = prepared.counts + Counter(
+            scored=tally.scored, replayed=tally.replayed, dead_lettered=len(prepared.letters)
+        )
+        for outcome, count in counts.items():
+            metrics.records.labels(outcome).inc(count)
+        for letter in prepared.letters:
+            metrics.dead_letters.labels(letter.stage, letter.reason.value).inc()
+        if prepared.groups:
+            metrics.batch_users.observe(len(prepared.groups))
+            # The oldest record stands for its batch: what is shown is never better than what was.
+            age_ms = self._clock.wall_ms() - prepared.batch.records[0].arrival_ms
+            metrics.event_to_score.observe(max(age_ms, 0) / 1000)
+
+
+def _group(groups: dict[UserKey, list[Scorable]], key: UserKey, items: Sequence[_Waiting]) -> None:
+    """Add events to their user's, in the shard's order."""
+    events = [scorable for _, _, scorable in items]
+    same = groups.get(key)
+    if same is None:
+        groups[key] = events
+        return
+    same += events
+    if same[-len(events) - 1].sequence > events[0].sequence:
+        # Of several endpoints of one user: each in order, but not together.
+        same.sort(key=lambda event: event.sequence)

@@ -1,0 +1,222 @@
+"""What the pipelines need of the world: one narrow Protocol per effect. All may raise `TransientError`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from service.runtime.errors import TransientError
+from service.scoring.change import ScoreChange
+from service.scoring.definitions import Definition, Malformed
+from service.scoring.event import Reason, Rejected
+from service.scoring.fold import Folded, ScoreState, UserKey
+
+MAX_COMMITS = 25
+"""Statements per BatchExecuteStatement
+(https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/ql-reference.multiplestatements.batching.html)."""
+
+
+class Change(msgspec.Struct, frozen=True, gc=False):
+    """One user's write: it is made only where the stored state is still `folded.before`."""
+
+    key: UserKey
+    folded: Folded
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """Written, durably."""
+
+
+COMMITTED = Committed()
+
+
+class Conflict(msgspec.Struct, frozen=True):
+    """Somebody else wrote first, or our own write's response was lost.
+
+    Attributes:
+        current: The state now stored, to fold on again; None when it must be loaded to be known.
+    """
+
+    current: ScoreState | None
+
+
+class Throttled(msgspec.Struct, frozen=True):
+    """Not written: try this one again, later and slower."""
+
+
+Outcome = Committed | Conflict | Throttled | Rejected
+
+
+class ScoreStore(Protocol):
+    """The score table."""
+
+    async def load(self, keys: Sequence[UserKey]) -> Mapping[UserKey, ScoreState | Rejected]:
+        """Return what is stored for each of `keys` (any number), read consistently; `ABSENT` where nothing is.
+
+        An item that cannot be a score, such as one with a string in `Score`, is `Rejected`.
+        """
+        ...
+
+    async def commit(self, changes: Sequence[Change]) -> Sequence[Outcome]:
+        """Write up to `MAX_COMMITS` changes of different users, each by itself; return one outcome for each."""
+        ...
+
+    async def restate(self, states: Mapping[UserKey, ScoreState]) -> Sequence[Outcome]:
+        """Give up to `MAX_COMMITS` items, stored as `states`, their next `Revision` and change nothing else.
+
+        So the table's stream tells them anew. Returns one outcome for each.
+        """
+        ...
+
+    def scan(self) -> AsyncIterator[ScoreChange]:
+        """Return every score in the table, in no order, for a reconciliation."""
+        ...
+
+
+class EndpointKey(msgspec.Struct, frozen=True, gc=False, order=True, cache_hash=True):
+    """An endpoint of a project."""
+
+    endpoint_id: str
+    project_id: str
+
+
+class Identities(Protocol):
+    """The table of what was learned: which user an endpoint belongs to."""
+
+    async def find(self, keys: Sequence[EndpointKey]) -> Mapping[EndpointKey, str]:
+        """Return the user ids known (any number of keys); what is unknown is absent."""
+        ...
+
+    async def learn(self, users: Mapping[EndpointKey, str]) -> None:
+        """Keep which user each endpoint belongs to, durably; the last one told wins."""
+        ...
+
+
+class EndpointLookup(Protocol):
+    """The identity fallback: asks the system that owns the endpoints."""
+
+    async def user_of(self, key: EndpointKey) -> str:
+        """Return the user of an endpoint; empty when it has none or does not exist."""
+        ...
+
+
+class DirectoryEntry(msgspec.Struct, frozen=True, gc=False):
+    """Where a user's score is written to, as a sink last found it.
+
+    Attributes:
+        endpoint_id: The one endpoint of the user that is updated; empty: the user has none.
+        endpoint_status: Its status as the owner of the endpoints says it, such as `ACTIVE`; empty with no endpoint.
+        channel: Its channel type, such as `EMAIL`; empty with no endpoint.
+        checked_ms: When that was asked, epoch milliseconds.
+    """
+
+    endpoint_id: str
+    endpoint_status: str
+    channel: str
+    checked_ms: int
+
+
+Fresh = Callable[[DirectoryEntry], bool]
+"""Whether an entry is young enough to be believed."""
+
+
+class EndpointDirectory(Protocol):
+    """What a sink remembers of its targets across workers and restarts: an answer to be asked for again some day."""
+
+    async def get(self, keys: Sequence[UserKey], fresh: Fresh) -> Mapping[UserKey, DirectoryEntry]:
+        """Return the entries known (any number of keys); what is unknown is absent.
+
+        Where this worker knows a fresh one, another worker's is not asked for.
+        """
+        ...
+
+    async def put(self, entries: Mapping[UserKey, DirectoryEntry]) -> None:
+        """Keep the entries (any number), durably; the last one told wins.
+
+        They tell whose the endpoints in them are, too: `Identities` on the same table knows it from then on.
+        """
+        ...
+
+
+class DefinitionSource(Protocol):
+    """The table of definitions."""
+
+    async def load(self) -> Sequence[Definition | Malformed]:
+        """Return every row."""
+        ...
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """Something set aside for a person, with all that is needed to see why and to try again.
+
+    Attributes:
+        letter_id: Derived from the pointer (`letters.py`), so that a replay writes the same letter, not another.
+        stage: `ingest` (a record is no event, or has no user), `commit` or `publish`.
+        reason: Class of fault.
+        detail: One sentence, free of payload.
+        stream: Name of the stream it came from.
+        shard_id: Its shard.
+        sequence: Its sequence number.
+        partition_key: Its partition key, to put it back where it was.
+        at_ms: When it was set aside, epoch milliseconds.
+        payload: The record as it was; for `publish` a JSON object that names user, project, score, revision.
+        payload_size: Bytes of the record; more than `len(payload)` when it did not fit the table.
+    """
+
+    letter_id: str
+    stage: str
+    reason: Reason
+    detail: str
+    stream: str
+    shard_id: str
+    sequence: str
+    partition_key: str
+    at_ms: int
+    payload: bytes
+    payload_size: int
+
+
+class DeadLetters(Protocol):
+    """Where dead letters are put; reading them back is the command line's business."""
+
+    async def put(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep the letters (any number), durably; one that is there already stays as it is."""
+        ...
+
+    async def between(self, origin: str, first: str, last: str) -> Collection[str]:
+        """Return the ids of the letters of an origin whose rest is `first` to `last`, both included."""
+        ...
+
+
+class Published(msgspec.Struct, frozen=True):
+    """The sink has it."""
+
+
+class NoTarget(msgspec.Struct, frozen=True):
+    """The sink knows nobody to write this score to, such as a user without endpoints: counted, no error."""
+
+
+SinkOutcome = Published | NoTarget | Rejected
+
+
+class Sink(Protocol):
+    """Somewhere scores are written to. `publish` raises `TransientError` when none of the batch went out."""
+
+    @property
+    def name(self) -> str:
+        """Short name: a metric label."""
+        ...
+
+    @property
+    def max_batch(self) -> int:
+        """Most changes a call takes."""
+        ...
+
+    async def publish(self, changes: Sequence[ScoreChange]) -> Sequence[SinkOutcome | TransientError]:
+        """Write absolute scores of different users, none a removal; return one outcome for each.
+
+        A single change that may work later comes back as a `TransientError` value.
+        """
+        ...

@@ -1,1 +1,0 @@
-"""Floor 2: records to committed scores (`ingest`), changed scores to sinks (`publish`)."""

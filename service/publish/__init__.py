@@ -1,0 +1,1 @@
+"""Changed scores to sinks."""

@@ -1,0 +1,301 @@
+"""What one sink still has to be told: the newest change of every user, and who waits for it. Pure.
+
+The rules:
+
+1. Of two changes of one user only the newer (`supersedes`) is kept; whoever waited for the older one now
+   waits for the newer one.
+2. One change per user is in flight at most: two could overtake each other on their way. A newer one waits behind.
+3. A change older than what the sink has already been told is done with at once (stale).
+4. A removal is not told to anyone. It ends the user's life: what was pending is done with, and what was told
+   is forgotten, because the next life counts its revisions from 1 again.
+5. A change that nobody waits for any more, because the leases of all who did are lost or being handed over, is
+   dropped; once it is in flight it is not tried again.
+6. Whatever leaves after an attempt whose outcome is not known leaves a doubt: that attempt's request may come after
+   what is told next. There is none while it is here: its shard's next owner would read it again, and tell it anew.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from enum import Enum
+from sys import getsizeof
+
+import msgspec
+
+from service.runtime.cache import RecentCache
+from service.scoring.change import ScoreChange, supersedes
+from service.scoring.fold import UserKey
+
+Held = Callable[[str], bool]
+"""Whether the lease of a shard is still ours; asked with `Ticket.shard_id`."""
+
+
+class Ticket:
+    """One batch that waits for its changes; open until each is acknowledged by every outbox it was offered to.
+
+    Args:
+        stream: Name of the stream the batch came from; empty for changes that came from no stream.
+        shard_id: Its shard; empty for changes that need no lease.
+        settled: Called once, when nothing is open any more or the lease is lost.
+
+    Attributes:
+        lost: Whether the lease is lost.
+        let_go: Whether the shard is being handed over: what is not in flight is dropped.
+        incomplete: Whether something was dropped for that.
+    """
+
+    __slots__ = ("_open", "_settled", "incomplete", "let_go", "lost", "shard_id", "stream")
+
+    def __init__(self, stream: str, shard_id: str, settled: Callable[[], None]) -> None:
+        self.stream = stream
+        self.shard_id = shard_id
+        self.lost = False
+        self.let_go = False
+        self.incomplete = False
+        self._settled = settled
+        self._open = 1  # the offering itself, until `offered`
+
+    @property
+    def done(self) -> bool:
+        """Whether every change is acknowledged."""
+        return self._open == 0
+
+    def offered(self) -> None:
+        """Say that every change of the batch has been offered."""
+        self.close()
+
+    def open(self) -> None:
+        """Count one more change to wait for."""
+        self._open += 1
+
+    def close(self) -> None:
+        """Count one change as acknowledged."""
+        self._open -= 1
+        if not self._open and not self.lost:
+            self._settled()
+
+    def cancel(self) -> None:
+        """Give the batch up: its lease is lost."""
+        if not self.lost and self._open:
+            self.lost = True
+            self._settled()
+
+
+class Pending(msgspec.Struct, eq=False):
+    """A change that the sink has to be told, and the tickets that wait for it.
+
+    Attributes:
+        change: The newest one of its user.
+        tickets: One for each offer it stands for.
+        attempts: Failed attempts so far.
+        not_before: Monotonic seconds before which it is not tried again.
+        removed: Whether the score was removed while this was in flight: its outcome means nothing any more.
+        unsure_until: Monotonic second until which a request of a failed attempt may still be carried out.
+    """
+
+    change: ScoreChange
+    tickets: list[Ticket]
+    attempts: int = 0
+    not_before: float = 0.0
+    removed: bool = False
+    unsure_until: float = float("-inf")
+
+    def close(self) -> None:
+        """Tell every ticket."""
+        for ticket in self.tickets:
+            ticket.close()
+        self.tickets = []
+
+    def abandoned(self, held: Held) -> bool:
+        """Return whether nobody waits for this any more; cancels the tickets whose lease is lost."""
+        abandoned = True
+        for ticket in self.tickets:
+            if ticket.shard_id and not held(ticket.shard_id):
+                ticket.cancel()
+            abandoned = abandoned and ticket.lost
+        return abandoned
+
+    def shed(self) -> None:
+        """Drop the tickets of shards that are being handed over."""
+        for ticket in self.tickets:
+            if ticket.let_go:
+                ticket.incomplete = True
+                ticket.close()
+        self.tickets = [ticket for ticket in self.tickets if not ticket.let_go]
+
+    def doubtful(self, held: Held) -> bool:
+        """Return whether the lease of anyone who waits for this was lost: another worker may have told a newer one."""
+        return any(ticket.lost or (ticket.shard_id and not held(ticket.shard_id)) for ticket in self.tickets)
+
+
+class Offered(Enum):
+    """What became of an offer."""
+
+    KEPT = "kept"
+    COALESCED = "coalesced"
+    STALE = "stale"
+    REMOVED = "removed"
+
+
+class Outbox:
+    """The changes one sink has to be told.
+
+    Args:
+        capacity: Most users in hand, in flight ones included; `has_room` says when it is reached.
+        remembered: Users whose last told revision is kept, in `cache.ENTRY_BYTES` each on average.
+    """
+
+    def __init__(self, capacity: int, remembered: int) -> None:
+        self.capacity = capacity
+        self._ready: OrderedDict[UserKey, Pending] = (
+            OrderedDict()
+        )  # a dict's first key is slow to find once many are gone
+        self._behind: dict[UserKey, Pending] = {}  # a change of the same user is in flight
+        self._delayed: dict[UserKey, Pending] = {}
+        self._flying: dict[UserKey, Pending] = {}
+        self._told: RecentCache[UserKey, int] = RecentCache(remembered, lambda key, _: getsizeof(key.user_id))
+        self._next_due = float("inf")
+        self._unsure: dict[UserKey, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._ready) + len(self._behind) + len(self._delayed) + len(self._flying)
+
+    @property
+    def in_flight(self) -> int:
+        """How many changes have been taken and not settled."""
+        return len(self._flying)
+
+    @property
+    def next_due(self) -> float:
+        """Monotonic seconds at which a delayed change may be tried again; infinite when none is delayed."""
+        return self._next_due
+
+    def ready(self, now: float) -> int:
+        """Return how many changes may be taken at `now`, monotonic seconds."""
+        self._promote(now)
+        return len(self._ready)
+
+    def has_room(self, key: UserKey) -> bool:
+        """Return whether a change of `key` may be offered without exceeding the capacity."""
+        return len(self) < self.capacity or self._pending(key) is not None
+
+    def offer(self, change: ScoreChange, ticket: Ticket) -> Offered:
+        """Take `change` in hand; `ticket` waits for it, unless there is nothing to wait for."""
+        key = change.key
+        if change.is_removal:
+            return self._removed(key)
+        pending, flying = self._pending(key), self._flying.get(key)
+        if pending is not None:
+            ticket.open()
+            pending.tickets.append(ticket)
+            if supersedes(change, pending.change):
+                pending.change = change
+            return Offered.COALESCED
+        if flying is not None and not flying.removed:
+            ticket.open()
+            if change == flying.change or not supersedes(change, flying.change):
+                flying.tickets.append(ticket)
+                return Offered.COALESCED
+            self._behind[key] = Pending(change, [ticket])
+            return Offered.KEPT
+        told = self._told.get(key)
+        if told is not None and change.revision < told:
+            return Offered.STALE
+        ticket.open()
+        waiting = self._ready if flying is None else self._behind
+        waiting[key] = Pending(change, [ticket])
+        return Offered.KEPT
+
+    def take(self, limit: int, now: float, held: Held) -> list[Pending]:
+        """Put up to `limit` changes in flight, the ones offered first first, and drop those nobody waits for."""
+        self._promote(now)
+        taken: list[Pending] = []
+        while self._ready and len(taken) < limit:
+            key, pending = self._ready.popitem(last=False)
+            if pending.abandoned(held):
+                self._leave(pending)
+                continue
+            self._flying[key] = pending
+            taken.append(pending)
+        return taken
+
+    def let_go(self, ticket: Ticket) -> None:
+        """Drop what is not in flight and waited for by `ticket` alone: its shard is being handed over."""
+        ticket.let_go = True
+        for waiting in (self._ready, self._behind, self._delayed):
+            for key, pending in [(key, pending) for key, pending in waiting.items() if ticket in pending.tickets]:
+                pending.shed()
+                if not pending.tickets:
+                    del waiting[key]
+                    self._leave(pending)
+
+    def acknowledge(self, told: Pending) -> None:
+        """The sink has it, or never will: done with."""
+        key = told.change.key
+        del self._flying[key]
+        if not told.removed:
+            self._told.put(key, told.change.revision)
+        told.close()
+        self._leave(told)
+        self._release(key)
+
+    def fail(self, failed: Pending, not_before: float) -> None:
+        """It did not go out: to be tried again from `not_before` (monotonic seconds) on, or a newer one instead."""
+        key = failed.change.key
+        del self._flying[key]
+        behind = self._behind.pop(key, None)
+        if failed.removed:
+            failed.close()
+            self._leave(failed)
+            if behind is not None:
+                self._ready[key] = behind
+            return
+        failed.shed()
+        if behind is not None:
+            failed.tickets += behind.tickets
+            failed.change = behind.change
+        if not failed.tickets:
+            self._leave(failed)
+            return
+        failed.attempts += 1
+        failed.not_before = not_before
+        self._delayed[key] = failed
+        self._next_due = min(self._next_due, not_before)
+
+    def unsure(self, now: float) -> dict[UserKey, float]:
+        """Return, once, who left with a request that may be carried out after `now`, and until when it may."""
+        unsure, self._unsure = self._unsure, {}
+        return {key: until for key, until in unsure.items() if until > now}
+
+    def _leave(self, pending: Pending) -> None:
+        if pending.unsure_until > float("-inf"):
+            self._unsure[pending.change.key] = pending.unsure_until
+
+    def _removed(self, key: UserKey) -> Offered:
+        self._told.drop(key)
+        for waiting in (self._ready, self._behind, self._delayed):
+            pending = waiting.pop(key, None)
+            if pending is not None:
+                pending.close()
+                self._leave(pending)
+        flying = self._flying.get(key)
+        if flying is not None:
+            flying.removed = True
+        return Offered.REMOVED
+
+    def _pending(self, key: UserKey) -> Pending | None:
+        return self._ready.get(key) or self._behind.get(key) or self._delayed.get(key)
+
+    def _release(self, key: UserKey) -> None:
+        behind = self._behind.pop(key, None)
+        if behind is not None:
+            self._ready[key] = behind
+
+    def _promote(self, now: float) -> None:
+        if now < self._next_due:
+            return
+        due = [key for key, pending in self._delayed.items() if pending.not_before <= now]
+        for key in due:
+            self._ready[key] = self._delayed.pop(key)
+        self._next_due = min((p.not_before for p in self._delayed.values()), default=float("inf"))

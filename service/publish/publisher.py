@@ -1,0 +1,238 @@
+"""Changed scores to sinks: a batch of the score table's stream waits until each sink has its users' newest scores."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Collection, Sequence
+
+import msgspec
+
+from service.ingest.letters import publish_letter_id
+from service.ingest.stores import DeadLetter, DeadLetters, ScoreStore, Sink
+from service.observability.metrics import Metrics
+from service.publish.outbox import Held, Ticket
+from service.publish.republish import Mender
+from service.publish.sender import STAGE, Sender, SenderOptions
+from service.runtime.clock import Clock
+from service.runtime.errors import LeaseLostError, LetGoError
+from service.runtime.retry import retried
+from service.scoring.change import ScoreChange, StreamImage, change_of
+from service.scoring.event import Rejected
+from service.stream.ports import Batch, Record
+
+PIPELINE = "publish"
+
+LEASE_CHECK_S = 0.25
+"""How often the leases of waiting batches are looked at. A lease cannot be lost, used by another worker and won back
+within that time, so what was read under the old one is never mistaken for the new one's."""
+
+
+class PublishOptions(msgspec.Struct, frozen=True):
+    """Bounds of publishing.
+
+    Attributes:
+        sender: Those of each sink.
+        reconcile_per_s: Users a reconciliation publishes per second.
+        project_ids: Projects whose scores are published; empty for all.
+    """
+
+    sender: SenderOptions = SenderOptions()
+    reconcile_per_s: float = 100.0
+    project_ids: Collection[str] = ()
+
+
+class Prepared(msgspec.Struct, frozen=True, eq=False):
+    """A batch whose changes are in the outboxes.
+
+    Attributes:
+        ticket: Open until they are acknowledged.
+        settled: Set when they are, or when the lease is lost.
+        letters: Records that say nothing a sink could be told.
+    """
+
+    ticket: Ticket
+    settled: asyncio.Event
+    letters: Sequence[DeadLetter]
+
+
+class Publisher:
+    """A `Consumer` of the score table's stream. `run` must be running for anything to be sent.
+
+    Args:
+        sinks: Who is told, each every score.
+        scores: The score table: written again where a sink may have been told an older score last.
+        letters: For what a sink refuses for good.
+        still_held: Whether the lease of a shard id is ours and its deadline has not passed.
+        clock: Time.
+        metrics: The catalogue.
+        rng: For jitter.
+        options: Bounds.
+    """
+
+    def __init__(
+        self,
+        sinks: Sequence[Sink],
+        scores: ScoreStore,
+        letters: DeadLetters,
+        still_held: Held,
+        clock: Clock,
+        metrics: Metrics,
+        rng: random.Random,
+        options: PublishOptions | None = None,
+    ) -> None:
+        options = options or PublishOptions()
+        self._letters = letters
+        self._held = still_held
+        self._clock = clock
+        self._metrics = metrics
+        self._rng = rng
+        self._tickets: dict[Ticket, asyncio.Event] = {}  # in the order they came; set when settled
+        self._project_ids = frozenset(options.project_ids)
+        self._mender = Mender(
+            scores, clock, metrics, rng, reconcile_per_s=options.reconcile_per_s, project_ids=self._project_ids
+        )
+        self._senders = {
+            sink.name: Sender(sink, letters, self._mender.doubt, still_held, clock, metrics, rng, options.sender)
+            for sink in sinks
+        }
+        self._mender.connect(self._senders)
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for sender in self._senders.values():
+                tasks.create_task(sender.run())
+            tasks.create_task(self._mender.run())
+            tasks.create_task(self._watch_leases())
+
+    async def prepare(self, batch: Batch[StreamImage]) -> Prepared:
+        """Offer the batch's changes to every sink; waits while an outbox is full."""
+        settled = asyncio.Event()
+        ticket = Ticket(batch.stream.name, batch.shard_id, settled.set)
+        changes, letters = self._read(batch)
+        if batch.unsettled_until > self._clock.monotonic():
+            await self._mender.watch([change.key for change in changes], batch.unsettled_until)
+        self._tickets[ticket] = settled
+        try:
+            for sender in self._senders.values():
+                await sender.offer(changes, ticket)
+        except asyncio.CancelledError:
+            if ticket.let_go:
+                ticket.offered()  # what is in flight is waited for
+            else:
+                self._tickets.pop(ticket, None)
+                ticket.cancel()
+            raise
+        ticket.offered()
+        return Prepared(ticket, settled, letters)
+
+    async def commit(self, prepared: Prepared) -> None:
+        """Return once every sink has the batch's scores, or newer ones of the same users.
+
+        Raises:
+            LeaseLostError: The lease was lost first; what had not been sent is dropped.
+            LetGoError: `let_go` came first; likewise.
+        """
+        started = self._clock.monotonic()
+        ticket = prepared.ticket
+        try:
+            await prepared.settled.wait()
+        except asyncio.CancelledError:
+            ticket.cancel()
+            raise
+        finally:
+            self._tickets.pop(ticket, None)
+        if ticket.lost:
+            raise LeaseLostError(f"lost {ticket.shard_id} before its changes were published")
+        if ticket.incomplete:
+            raise LetGoError
+        if prepared.letters:
+            await retried(lambda: self._letters.put(prepared.letters), self._clock, self._rng)
+            for letter in prepared.letters:
+                self._metrics.dead_letters.labels(STAGE, letter.reason).inc()
+        self._metrics.stage_seconds.labels(PIPELINE, "publish").observe(self._clock.monotonic() - started)
+
+    async def let_go(self, shard_id: str) -> None:
+        """Send nothing more for a shard that is being handed over; return once its calls in flight are over."""
+        waiting = {ticket: settled for ticket, settled in self._tickets.items() if ticket.shard_id == shard_id}
+        for sender in self._senders.values():
+            for ticket in waiting:
+                sender.let_go(ticket)
+        for settled in waiting.values():
+            await settled.wait()
+
+    async def reconcile(self, scan: AsyncIterator[ScoreChange]) -> int:
+        """Publish every score of `scan`, at a limited rate, while `run` is running; return how many.
+
+        Raises:
+            TransientError: From `scan`; what was published so far stays so.
+        """
+        return await self._mender.reconcile(scan)
+
+    def request_reconcile(self) -> None:
+        """Have `run` publish every stored score: the stream has lost changes (`RecordsTrimmedError`)."""
+        self._mender.request_reconcile()
+
+    @property
+    def in_doubt(self) -> int:
+        """Users of whom a sink may hold an older score, for all this worker knows, and who are not mended yet."""
+        return self._mender.in_doubt
+
+    @property
+    def in_flight(self) -> int:
+        """Changes on their way to a sink."""
+        return sum(sender.outbox.in_flight for sender in self._senders.values())
+
+    async def drained(self) -> None:
+        """Return when no score is in doubt and no call in flight, ours or a dead worker's, while `run` is running.
+
+        Await it, for a while, before the process ends: a call cut off in flight may still take effect, after the
+        next owner of the shard has published a newer score, and nobody would know. Nothing is published from the
+        table any more.
+        """
+        self._mender.leave()
+        while True:
+            await self._mender.settled()
+            # Both at once: a call that ends may leave doubts.
+            if self._mender.idle and not self.in_flight:
+                return
+            await self._clock.sleep(LEASE_CHECK_S)
+
+    async def _watch_leases(self) -> None:
+        while True:
+            await self._clock.sleep(LEASE_CHECK_S)
+            for ticket in [ticket for ticket in self._tickets if ticket.done or not self._held(ticket.shard_id)]:
+                self._tickets.pop(ticket, None)
+                ticket.cancel()
+
+    def _read(self, batch: Batch[StreamImage]) -> tuple[list[ScoreChange], list[DeadLetter]]:
+        changes: list[ScoreChange] = []
+        letters: list[DeadLetter] = []
+        for record in batch.records:
+            match change_of(record.data.keys, record.data.new):
+                case None:
+                    pass
+                case Rejected() as why:
+                    letters.append(_letter(batch, record, why, self._clock.wall_ms()))
+                case ScoreChange() as change:
+                    if not self._project_ids or change.key.project_id in self._project_ids:
+                        changes.append(change)
+        return changes, letters
+
+
+def _letter(batch: Batch[StreamImage], record: Record[StreamImage], why: Rejected, now_ms: int) -> DeadLetter:
+    payload = msgspec.json.encode(record.data)
+    return DeadLetter(
+        letter_id=publish_letter_id(batch.stream.tag, batch.shard_id, record.sequence),
+        stage=STAGE,
+        reason=why.reason,
+        detail=why.detail,
+        stream=batch.stream.name,
+        shard_id=batch.shard_id,
+        sequence=record.sequence,
+        partition_key="",
+        at_ms=now_ms,
+        payload=payload,
+        payload_size=len(payload),
+    )

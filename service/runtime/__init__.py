@@ -1,0 +1,1 @@
+"""What every layer uses: clock, errors, back-off, retries, bounded concurrency and caches."""

@@ -1,1 +1,0 @@
-"""Bytes to `Event`, one module per event format."""

@@ -1,0 +1,1 @@
+"""Amazon Pinpoint's endpoints as a sink."""

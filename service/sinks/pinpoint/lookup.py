@@ -1,0 +1,47 @@
+"""The identity fallback: asks Pinpoint whose an endpoint is."""
+
+from __future__ import annotations
+
+import asyncio
+
+from botocore.exceptions import ClientError
+
+from service.aws.clients import AwsClient
+from service.aws.errors import code_of, translated
+from service.ingest.stores import EndpointKey
+from service.observability.metrics import Metrics
+from service.sinks.ratelimit import RateLimit
+
+REQUEST_TIMEOUT_S = 15.0
+
+
+class PinpointLookup:
+    """`EndpointLookup` by `GetEndpoint`.
+
+    Args:
+        client: Pinpoint.
+        metrics: The catalogue.
+        per_second: Calls per second; 10 is the default quota
+            (https://docs.aws.amazon.com/pinpoint/latest/developerguide/quotas.html).
+    """
+
+    def __init__(self, client: AwsClient, metrics: Metrics, *, per_second: float = 10.0) -> None:
+        self._client = client
+        self._limit = RateLimit("pinpoint", "get_endpoint", per_second, metrics)
+
+    async def user_of(self, key: EndpointKey) -> str:
+        """Return the user of an endpoint; empty when it has none, does not exist, or cannot be an endpoint's id."""
+        await self._limit.wait()
+        try:
+            with translated(f"Pinpoint project {key.project_id}"):
+                async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                    answer = await self._client.get_endpoint(ApplicationId=key.project_id, EndpointId=key.endpoint_id)
+        except ClientError as error:
+            if code_of(error) in {"NotFoundException", "BadRequestException"}:
+                return ""
+            raise
+        endpoint = answer.get("EndpointResponse", {})
+        if endpoint.get("Id", key.endpoint_id) != key.endpoint_id:
+            return ""  # an odd id (`..`) was taken for another path
+        user = endpoint.get("User", {}).get("UserId", "")
+        return user if isinstance(user, str) else ""

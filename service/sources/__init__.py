@@ -1,0 +1,1 @@
+"""From bytes to events: framing, and one decoder or mapping per source."""

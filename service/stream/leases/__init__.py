@@ -1,0 +1,1 @@
+"""Which worker reads which shard: membership, leadership, planning, lease transitions."""

@@ -1,0 +1,379 @@
+"""One life of a worker under one id: join, beat, hold what the leader says, leave.
+
+join ──► beating ──stop──► draining ──► left
+           │  ▲
+           │  └─ deadline passed: all tails cancelled, until a beat succeeds again
+           └──── row gone, or leadership lost: taken for dead; over, a new life begins under a new id
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from service.runtime.backoff import Backoff
+from service.runtime.concurrency import for_each, keep_on
+from service.runtime.errors import LeaseLostError, TransientError
+from service.stream.leases.leader import Leader
+from service.stream.leases.leadership import LeaderPorts
+from service.stream.leases.lease import Assigned, Member
+from service.stream.position import Position
+from service.stream.tail.reader import Held
+
+log = structlog.get_logger()
+
+FIRST_WAIT = 0.2
+"""Seconds until a lease that is not free yet is looked at again: its owner is handing it over, mostly."""
+
+LAST_WAIT = 1.0
+"""Seconds, likewise, when it takes longer than `EAGER_S`."""
+
+EAGER_S = 3.0
+"""Seconds for which a lease is looked at as often as at first; then ever more rarely."""
+
+LOOKS_PER_S = 100
+"""Leases that are not free yet are looked at so often at most, all of a worker's together: it may await thousands."""
+
+GIVE_AWAY_TIMEOUT = 2.0
+"""Seconds a leaving leader gives its last plan, the one that names its successors."""
+
+
+class TailLike(Protocol):
+    """What a session asks of a tail."""
+
+    @property
+    def in_hand(self) -> int:
+        """Bytes read and not yet durable."""
+        ...
+
+    def lag(self, now_ms: int) -> float | None:
+        """Return seconds behind; None when unknown."""
+        ...
+
+    def hand_over(self) -> None:
+        """Ask `run` to finish what is in hand, release the lease and return."""
+        ...
+
+    async def run(self) -> bool:
+        """Read; return whether the shard is finished. May raise `LeaseLostError`."""
+        ...
+
+
+class _TakenForDeadError(Exception):
+    """The others no longer count on this worker: everything it holds may be another's."""
+
+
+class _Wait(msgspec.Struct, frozen=True):
+    """For a lease that could not be taken.
+
+    Attributes:
+        since: Monotonic second of the first try.
+        at: Monotonic second of the next.
+        seconds: Between the last try and the next.
+    """
+
+    since: float
+    at: float
+    seconds: float
+
+
+class Session:
+    """See the module.
+
+    Attributes:
+        tails: What is being read, by shard id.
+        last_beat: Monotonic second of the last successful heartbeat's sending; minus infinity before.
+    """
+
+    def __init__(
+        self,
+        worker: str,
+        ports: LeaderPorts,
+        *,
+        start: Position,
+        rng: random.Random,
+        open_tail: Callable[[Held], TailLike],
+        stop: asyncio.Event,
+    ) -> None:
+        self.worker = worker
+        self._ports = ports
+        self._rng = rng
+        self._open_tail = open_tail
+        self._stop = stop
+        self._beat_now = asyncio.Event()
+        self.leader = Leader(worker, ports, start, self._told_by_leader, self._beat_now.set)
+        self.tails: dict[str, TailLike] = {}
+        self.last_beat = float("-inf")
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._until = float("-inf")
+        self._beaten = asyncio.Event()
+        self._version = -1
+        self._told_at = float("-inf")
+        self._wanted: dict[str, Assigned] = {}
+        self._done: set[str] = set()
+        self._waits: dict[str, _Wait] = {}
+        self._look = asyncio.Event()
+        self._taking = asyncio.Lock()
+        self._pace = FIRST_WAIT
+        self._leaving = False
+
+    @property
+    def synced(self) -> bool:
+        """Whether this worker beats, and there is a leader whose first plan, if it is this one, is written."""
+        return self._until > float("-inf") and (self.leader.planned > 0 if self.leader.leading else self.leader.follows)
+
+    def deadline(self) -> float:
+        """Return the monotonic second until which this worker may work."""
+        return min(self._until, self.leader.deadline)
+
+    async def run(self) -> bool:
+        """Live; return True after an orderly leave, False when taken for dead."""
+        await self._join()
+        if self._stop.is_set() and self._until == float("-inf"):
+            await self._say_goodbye()
+            return True
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                steps = {"beat": self._beat, "guard": self._guard, "campaign": self._campaign}
+                steps |= {"survey": self.leader.survey, "rule": self.leader.rule, "take": self._take}
+                loops = [
+                    group.create_task(keep_on(what, step, self._ports.clock, self._backoff()), name=what)
+                    for what, step in steps.items()
+                ]
+                await self._stop.wait()
+                await self._drain()
+                for loop in loops:
+                    loop.cancel()
+        except BaseExceptionGroup as errors:
+            rest = errors.split(_TakenForDeadError)[1]
+            if rest is not None:
+                raise rest from None
+            log.warning("worker.taken_for_dead", worker=self.worker)
+            self.leader.deposed()
+            return False
+        finally:
+            self._owned()
+        await self._say_goodbye()
+        return True
+
+    def _backoff(self) -> Backoff:
+        return Backoff(self._rng, last=self._ports.settings.beat_interval)
+
+    async def _join(self) -> None:
+        backoff = self._backoff()
+        while not self._stop.is_set():
+            try:
+                await self._ports.membership.join(Member(worker=self.worker, beat_ms=self._ports.clock.wall_ms()))
+            except TransientError as error:
+                log.warning("worker.join_failed", worker=self.worker, error=str(error))
+                await self._ports.clock.sleep(backoff.failed())
+            else:
+                log.info("worker.joined", worker=self.worker)
+                return
+
+    async def _beat(self) -> None:
+        ports, clock = self._ports, self._ports.clock
+        self._beat_now.clear()
+        sent_at = clock.monotonic()
+        member = await ports.membership.beat(self.worker, clock.wall_ms(), leaving=self._leaving)
+        if member is None:
+            raise _TakenForDeadError
+        self.last_beat = sent_at
+        self._until = sent_at + ports.settings.lease_duration
+        self._beaten.set()
+        ports.metrics.heartbeat.labels(ports.pipeline).set(clock.wall_ms() / 1000)
+        # The row is the truth, also where its version went back: a request of the past that landed late. Only what
+        # the leader in this process said while the question was under way may be newer than the answer.
+        if member.version >= self._version or sent_at > self._told_at:
+            self._told(member)
+        try:
+            async with asyncio.timeout(max(0.0, sent_at + ports.settings.beat_interval - clock.monotonic())):
+                await self._beat_now.wait()
+        except TimeoutError:
+            pass
+
+    async def _campaign(self) -> None:
+        if not await self.leader.campaign():
+            raise _TakenForDeadError
+        await self.leader.until_next_campaign(self.last_beat)
+
+    async def _guard(self) -> None:
+        clock = self._ports.clock
+        if self._until == float("-inf"):
+            await self._beaten.wait()
+        wait = self.deadline() - clock.monotonic()
+        if wait > 0:
+            await clock.sleep(wait)
+            return
+        self._beaten.clear()
+        if self.leader.deadline <= clock.monotonic():
+            # A successor takes a silent leader for dead at once, whatever its heartbeats say.
+            raise _TakenForDeadError
+        log.error("worker.deadline_passed", worker=self.worker, dropped=len(self._tasks))
+        for task in list(self._tasks.values()):
+            task.cancel()
+        await self._beaten.wait()
+
+    def _told_by_leader(self, member: Member) -> None:
+        self._told_at = self._ports.clock.monotonic()
+        if member.version >= self._version:
+            self._told(member)
+
+    def _told(self, member: Member) -> None:
+        """Take in what this worker is to hold."""
+        if self._leaving:
+            return
+        self._version = member.version
+        self._wanted = {entry.shard_id: entry for entry in member.assigned}
+        for shard_id, tail in self.tails.items():
+            if shard_id not in self._wanted:
+                tail.hand_over()
+        self._done &= self._wanted.keys()
+        self._waits = {shard_id: wait for shard_id, wait in self._waits.items() if shard_id in self._wanted}
+        self._look.set()
+
+    async def _take(self) -> None:
+        """Try to take what is wanted and not held; then wait until something changes or may have."""
+        clock = self._ports.clock
+        self._look.clear()
+        if not self._leaving and clock.monotonic() < self.deadline():
+            async with self._taking:
+                missing, now = self._missing(), clock.monotonic()
+                due = [entry for entry in missing if self._next_try(entry) <= now]
+                self._pace = max(FIRST_WAIT, len(missing) / LOOKS_PER_S)
+                await for_each(due, self._try, self._ports.settings.store_concurrency)
+        waits = [self._waits[entry.shard_id].at for entry in self._missing() if entry.shard_id in self._waits]
+        wait = max(0.0, min(waits) - clock.monotonic()) if waits and not self._leaving else None
+        if wait is not None and clock.monotonic() >= self.deadline():
+            wait = max(wait, FIRST_WAIT)
+        try:
+            async with asyncio.timeout(wait):
+                await self._look.wait()
+        except TimeoutError:
+            pass
+
+    def _next_try(self, entry: Assigned) -> float:
+        wait = self._waits.get(entry.shard_id)
+        return wait.at if wait is not None else float("-inf")
+
+    def _missing(self) -> list[Assigned]:
+        return [
+            entry
+            for shard_id, entry in self._wanted.items()
+            if shard_id not in self.tails and shard_id not in self._done
+        ]
+
+    async def _try(self, entry: Assigned) -> None:
+        """Take one lease, when it is free, or its owner dead, or ours from a write whose answer was lost."""
+        ports, clock, shard_id = self._ports, self._ports.clock, entry.shard_id
+        row = await ports.store.get(shard_id)
+        if row is None or clock.monotonic() >= self.deadline():
+            self._later(shard_id)
+            return
+        if row.finished:
+            self._done.add(shard_id)
+            return
+        may_seize = row.owner == self.worker or (row.owner, row.counter) == (entry.seize_owner, entry.seize_counter)
+        if row.owner and not may_seize:
+            self._later(shard_id)
+            return
+        new = row.taken_by(self.worker)
+        found = await ports.store.replace(row, new)
+        if (found is not None and found != new) or clock.monotonic() >= self.deadline() or self._group is None:
+            self._later(shard_id)
+            return
+        self._waits.pop(shard_id, None)
+        self._event("seized" if row.owner else "taken")
+        log.info("lease.taken", shard=shard_id, worker=self.worker, seized_from=row.owner, checkpoint=row.checkpoint)
+        seized_at = clock.monotonic() if row.owner or row.unsettled else float("-inf")
+        tail = self._open_tail(Held(lease=new, worker=self.worker, deadline=self.deadline, seized_at=seized_at))
+        self.tails[shard_id] = tail
+        if self._leaving or shard_id not in self._wanted:
+            tail.hand_over()
+        task = self._group.create_task(self._read(shard_id, tail), name=f"tail {shard_id}")
+        self._tasks[shard_id] = task
+        # A task that is cancelled before its first step never gets to its own clean-up.
+        task.add_done_callback(lambda _: self._ended(shard_id, tail, "lost"))
+        self._owned()
+
+    def _later(self, shard_id: str) -> None:
+        now = self._ports.clock.monotonic()
+        before = self._waits.get(shard_id) or _Wait(since=now, at=now, seconds=0.0)
+        eager = now - before.since < EAGER_S
+        seconds = self._pace if eager else max(self._pace, min(LAST_WAIT, before.seconds * 1.5))
+        self._waits[shard_id] = _Wait(since=before.since, at=now + seconds, seconds=seconds)
+
+    async def _read(self, shard_id: str, tail: TailLike) -> None:
+        event = "lost"
+        try:
+            if await tail.run():
+                event = "finished"
+                self._done.add(shard_id)
+            else:
+                event = "released" if self._leaving else "handed_over"
+        except LeaseLostError as error:
+            log.warning("lease.lost", shard=shard_id, worker=self.worker, error=str(error))
+            self._later(shard_id)
+        finally:
+            self._ended(shard_id, tail, event)
+
+    def _ended(self, shard_id: str, tail: TailLike, event: str) -> None:
+        """Take note, once, that a shard is not read any more."""
+        if self.tails.get(shard_id) is not tail:
+            return
+        del self.tails[shard_id], self._tasks[shard_id]
+        self._event(event)
+        self._owned()
+        self._look.set()
+        self.leader.hurry()
+        log.info("lease.ended", shard=shard_id, worker=self.worker, outcome=event)
+
+    async def _drain(self) -> None:
+        """Finish what is in hand, release every lease; say so at once, so that successors are named meanwhile."""
+        self._leaving = True
+        self._beat_now.set()
+        self._wanted = {}
+        log.info("worker.leaving", worker=self.worker, shards=len(self.tails))
+        self.leader.leave()
+        for tail in list(self.tails.values()):
+            tail.hand_over()
+        async with self._taking:
+            pass
+        if self._tasks:
+            await asyncio.wait(list(self._tasks.values()))
+        if self.leader.leading:
+            try:
+                async with asyncio.timeout(GIVE_AWAY_TIMEOUT):
+                    await self.leader.given_away.wait()
+            except TimeoutError:
+                log.warning("leader.left_without_a_plan", worker=self.worker)
+
+    async def _say_goodbye(self) -> None:
+        """Remove this worker's row, then step down, so that a successor no longer sees it."""
+        ports, backoff = self._ports, self._backoff()
+
+        async def remove() -> None:
+            await ports.membership.remove(self.worker)
+
+        for call in (remove, self.leader.step_down):
+            for _ in range(ports.settings.retries_when_leaving):
+                try:
+                    await call()
+                    break
+                except TransientError as error:
+                    log.warning("worker.goodbye_failed", worker=self.worker, error=str(error))
+                    await ports.clock.sleep(backoff.failed())
+        log.info("worker.left", worker=self.worker)
+
+    def _event(self, event: str) -> None:
+        self._ports.metrics.lease_events.labels(self._ports.pipeline, event).inc()
+
+    def _owned(self) -> None:
+        self._ports.metrics.leases_owned.labels(self._ports.pipeline).set(len(self.tails))

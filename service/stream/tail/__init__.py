@@ -1,0 +1,1 @@
+"""Reading one leased shard: fetch, buffer, hand on in batches, checkpoint."""

@@ -1,0 +1,266 @@
+"""The fetching end of a tail: pages of one shard, in order, at the right pace, within the byte budget."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+import msgspec
+import structlog
+
+from service.observability.metrics import Metrics
+from service.runtime.backoff import Backoff
+from service.runtime.clock import Clock
+from service.runtime.errors import (
+    IteratorExpiredError,
+    LeaseLostError,
+    RecordsTrimmedError,
+    ShardGoneError,
+    TransientError,
+)
+from service.stream.leases.lease import Lease
+from service.stream.ports import Consumer, LeaseStore, Page, Record, Shard, ShardSource
+from service.stream.position import TRIM_HORIZON, sequence_of
+from service.stream.settings import ShardSettings
+from service.stream.tail.budget import ByteBudget
+from service.stream.tail.buffer import Buffer
+from service.stream.tail.pace import Pace
+
+P = TypeVar("P")
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+GONE_LISTS = 3
+"""Lists in a row that must not name a shard before it is believed to be gone."""
+
+FIRST_RECORD_SIZE = 16 * 1024
+"""Bytes; size of a record assumed before one was seen: rather too large, as all shards start at once and the
+first page is the one whose size nobody knows."""
+
+OVERDUE_S = 3.0
+"""Seconds beyond `poll_max` without a page after which a reader no longer knows how far behind it is."""
+
+_SMOOTHING = 0.5
+"""Weight of the newest page in the average record size."""
+
+
+class Held(msgspec.Struct, frozen=True):
+    """A lease in hand.
+
+    Attributes:
+        lease: As it was taken.
+        worker: Who holds it.
+        deadline: Returns the monotonic second until which this worker may work; grows with every heartbeat.
+        seized_at: Monotonic second of a seizure by force, or of taking it from somebody who had just seized it; minus
+            infinity when it was free.
+    """
+
+    lease: Lease
+    worker: str
+    deadline: Callable[[], float]
+    seized_at: float = float("-inf")
+
+    def check(self, clock: Clock) -> None:
+        """Raise `LeaseLostError` when the deadline has passed."""
+        if clock.monotonic() >= self.deadline():
+            raise LeaseLostError(f"no heartbeat in time: {self.lease.shard_id} may be another's")
+
+
+class Reading(msgspec.Struct, Generic[P, T], frozen=True):
+    """What all tails of a pipeline share.
+
+    Attributes:
+        pipeline: `ingest` or `publish`: a metric label.
+        on_trimmed: Called with the shard id when records were lost to the stream's retention.
+    """
+
+    pipeline: str
+    source: ShardSource[P]
+    store: LeaseStore
+    consumer: Consumer[P, T]
+    settings: ShardSettings
+    clock: Clock
+    rng: random.Random
+    metrics: Metrics
+    budget: ByteBudget
+    on_trimmed: Callable[[str], None]
+
+
+class Reader(Generic[P, T]):
+    """Fetches one shard into a buffer.
+
+    Attributes:
+        in_hand: Bytes fetched and not yet released.
+        ended: Whether the end of the shard was read.
+        children: The shard's children, at its end, where the stream names them.
+    """
+
+    def __init__(self, held: Held, reading: Reading[P, T], buffer: Buffer[P]) -> None:
+        self._held = held
+        self._reading = reading
+        self._buffer = buffer
+        self._shard_id = held.lease.shard_id
+        self._position = held.lease.checkpoint
+        self._iterator: str | None = None
+        self._backoff = Backoff(reading.rng)
+        self._record_size: float = FIRST_RECORD_SIZE
+        self._fetch_seconds = reading.metrics.stage_seconds.labels(reading.pipeline, "fetch")
+        self._pace = Pace(reading.settings, reading.rng)
+        self._hurry_gap = 0.0
+        self._tip_at: float | None = None
+        self._gone_lists = 0
+        self._first_tip: int | None = None
+        self._spare = False
+        self.in_hand = 0
+        self._behind: float | None = None
+        self._read_at = reading.clock.monotonic()
+        self.ended = False
+        self.children: Sequence[Shard] = ()
+
+    @property
+    def behind(self) -> float | None:
+        """Seconds behind the tip at the last fetch, None before the first; once overdue, at most how far it is now.
+
+        A shard that cannot be read shows a lag that rises, as one that cannot be committed does.
+        """
+        unread = self._reading.clock.monotonic() - self._read_at
+        if unread <= self._reading.settings.poll_max + OVERDUE_S:
+            return self._behind
+        return (self._behind or 0.0) + unread
+
+    async def run(self) -> None:
+        """Fetch until the end of the shard; to be cancelled for a stop. Closes the buffer on the way out."""
+        clock = self._reading.clock
+        try:
+            while not self.ended:
+                await self._buffer.room()
+                self._held.check(clock)
+                started = clock.monotonic()
+                try:
+                    pause = await self._step(started)
+                except (IteratorExpiredError, RecordsTrimmedError, ShardGoneError, TransientError) as error:
+                    started = clock.monotonic()
+                    pause = await self._recover(error)
+                wait = started + pause - clock.monotonic()
+                if wait > 0 and not self.ended:
+                    await clock.sleep(wait)
+        finally:
+            self._buffer.close()
+
+    def release(self, size: int) -> None:
+        """Give back `size` bytes that are durable."""
+        self.in_hand -= size
+        self._reading.budget.release(size, spare=self._spare and not self.in_hand)
+        self._spare = self._spare and self.in_hand > 0
+
+    def may_be_replayed(self, record: Record[P]) -> bool:
+        """Return whether another owner of the lease may have read the record.
+
+        Not one that comes after the first time this reader was at the tip (`MillisBehindLatest` 0,
+        https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html): it is younger than the lease.
+        """
+        return self._first_tip is None or int(record.sequence) <= self._first_tip
+
+    def drop(self) -> None:
+        """Give back everything: the lease is no longer held."""
+        if self.in_hand:
+            self.release(self.in_hand)
+
+    async def _step(self, started: float) -> float:
+        """Fetch one page; return the least number of seconds from `started`, which is now, to the next fetch."""
+        reading = self._reading
+        if self._iterator is None:
+            self._iterator = await reading.source.iterator(self._shard_id, self._position)
+        limit = max(1, min(reading.settings.fetch_limit, int(reading.settings.page_bytes / self._record_size)))
+        page = await self._fetch(self._iterator, limit)
+        self._backoff.succeeded()
+        self._gone_lists = 0
+        self._iterator = page.next_iterator
+        if self._first_tip is None and page.behind_ms == 0:
+            self._first_tip = sequence_of(self._position) or 0
+        self._behind = (page.behind_ms or 0) / 1000
+        self._read_at = reading.clock.monotonic()
+        if page.next_iterator is None:
+            self.ended, self.children = True, page.children
+            return 0
+        if page.behind_ms or len(page.records) >= limit:
+            return self._hurry_gap if page.records else reading.settings.poll_min
+        return self._pace.after(len(page.records), started)
+
+    async def _fetch(self, iterator: str, limit: int) -> Page[P]:
+        reading = self._reading
+        budget = reading.budget
+        spare = await budget.admit(empty_handed=not self.in_hand)
+        size = 0
+        started = reading.clock.monotonic()
+        try:
+            page = await reading.source.fetch(iterator, limit)
+            size = sum(record.size for record in page.records)
+        finally:
+            budget.settle(size, spare=spare)
+        answered = reading.clock.monotonic()
+        self._fetch_seconds.observe(answered - started)
+        at_tip = not page.behind_ms and len(page.records) < limit
+        if page.records:
+            self._spare = self._spare or (spare and size > 0)
+            # From one read at the tip to the next: whatever came, came after the first. No other clock is asked.
+            since = answered if self._tip_at is None or not at_tip else self._tip_at
+            self._take_in(page.records, size, since=since, at_tip=at_tip)
+        self._tip_at = started if at_tip else None
+        return page
+
+    def _take_in(self, records: Sequence[Record[P]], size: int, *, since: float, at_tip: bool) -> None:
+        self.in_hand += size
+        self._position = records[-1].sequence
+        mean = size / len(records)
+        # Growing sizes count at once: the limit is there for them.
+        self._record_size = max(1.0, mean, self._record_size + _SMOOTHING * (mean - self._record_size))
+        self._buffer.add(records, size, since=since, at_tip=at_tip)
+        metrics, pipeline = self._reading.metrics, self._reading.pipeline
+        metrics.records_read.labels(pipeline, metrics.shard_label(pipeline, self._shard_id)).inc(len(records))
+        metrics.bytes_read.labels(pipeline).inc(size)
+
+    async def _recover(self, error: Exception) -> float:
+        """Make ready for another try; return how many seconds to wait before it."""
+        first = self._backoff.failures == 0
+        wait = self._backoff.failed()
+        if isinstance(error, IteratorExpiredError):
+            self._iterator = None
+            return 0 if first else wait
+        if isinstance(error, RecordsTrimmedError):
+            self._iterator, self._position = None, TRIM_HORIZON
+            if first:
+                self._lost("the position has left the stream's retention")
+            return 0 if first else wait
+        if isinstance(error, ShardGoneError):
+            self._iterator = None
+            await self._look_for_it()
+            return max(wait, self._reading.settings.poll_max)
+        if isinstance(error, TransientError) and error.throttled:
+            # Five reads a second is the shard's own limit, which others may share.
+            self._hurry_gap = self._reading.settings.poll_min
+        if self._backoff.failures % 10 == 1:
+            log.warning("tail.fetch_failed", failures=self._backoff.failures, error=str(error))
+        return wait
+
+    async def _look_for_it(self) -> None:
+        """End a shard that the stream has forgotten, once several lists agree; a stream without shards says nothing.
+
+        What was unread is lost: its retention is over.
+        """
+        try:
+            listed = {shard.shard_id for shard in await self._reading.source.list_shards()}
+        except TransientError as error:
+            log.warning("tail.list_failed", error=str(error))
+            return
+        self._gone_lists = self._gone_lists + 1 if listed and self._shard_id not in listed else 0
+        if self._gone_lists >= GONE_LISTS:
+            self._lost("the stream no longer knows the shard")
+            self.ended = True
+
+    def _lost(self, why: str) -> None:
+        log.error("tail.records_trimmed", why=why, checkpoint=self._held.lease.checkpoint)
+        self._reading.metrics.records_trimmed.labels(self._reading.pipeline).inc()
+        self._reading.on_trimmed(self._shard_id)

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from service.admin.setup_plan import FoundTable, Names, State, Step, TableSpec, plan_stream, plan_table, tables
+
+SCORES = TableSpec("scores", ("UserId", "PinpointProjectId"), recovery=True, streamed=True)
+LETTERS = TableSpec("letters", ("Id",), ttl="ExpiresAt")
+AS_WANTED = FoundTable(SCORES.keys, ("S", "S"), "", recovery=True, view="NEW_AND_OLD_IMAGES")
+
+
+def step_of(steps: list[Step], part: str) -> Step:
+    return next(step for step in steps if part in step.action.resource)
+
+
+def test_what_is_as_wanted_needs_no_call():
+    steps = plan_table(SCORES, AS_WANTED)
+    assert {step.action.state for step in steps} == {State.EXISTS}
+    assert not any(step.operation for step in steps)
+
+
+@pytest.mark.parametrize(("view", "usable"), [("NEW_IMAGE", True), ("KEYS_ONLY", False), ("OLD_IMAGE", False)])
+def test_another_view_is_reported_and_never_changed(view: str, usable: bool):  # noqa: FBT001
+    step = step_of(plan_table(SCORES, msgspec.structs.replace(AS_WANTED, view=view)), "stream")
+    assert (step.action.state, step.operation) == (State.DIFFERS, "")
+    assert view in step.action.detail
+    assert ("can be used" in step.action.detail) is usable
+    assert "update-table --table-name scores" in step.action.remedy
+
+
+@pytest.mark.parametrize(
+    ("keys", "types"), [(("UserId",), ("S",)), (("UserId", "PinpointProjectId"), ("S", "N")), (("Id", "X"), ("S", "S"))]
+)
+def test_a_table_with_other_keys_is_reported_and_left_alone(keys: tuple[str, ...], types: tuple[str, ...]):
+    steps = plan_table(SCORES, FoundTable(keys, types, "", recovery=False, view=""))
+    assert [(step.action.state, step.operation) for step in steps] == [(State.DIFFERS, "")]
+    assert "SCORING_*_TABLE" in steps[0].action.remedy
+
+
+def test_a_time_to_live_on_another_attribute_is_reported():
+    step = step_of(plan_table(LETTERS, FoundTable(("Id",), ("S",), "Expiry", recovery=False, view="")), "time to live")
+    assert (step.action.state, step.operation) == (State.DIFFERS, "")
+
+
+def test_a_stream_that_exists_is_left_alone():
+    step = plan_stream("events", "PROVISIONED")
+    assert (step.action.state, step.operation) == (State.EXISTS, "")
+
+
+def test_a_stream_given_by_arn_is_made_under_its_name():
+    step = plan_stream("arn:aws:kinesis:eu-west-1:123456789012:stream/events", None)
+    assert step.params["StreamName"] == "events"
+
+
+def test_leases_never_expire_and_every_table_has_its_own_name():
+    names = Names("s", "scores", "definitions", "identities", "leases", "letters")
+    specs = {spec.name: spec for spec in tables(names)}
+    assert set(specs) == set(Names.__struct_fields__[1:-1]) | {"letters"}
+    assert specs["leases"].ttl == ""

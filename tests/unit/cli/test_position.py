@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from service.cli.lag import state_of
+from service.cli.position import Move, alive, moved, plan
+from service.stream.leases.lease import Lease, Member
+from service.stream.ports import Shard
+from service.stream.position import LATEST, SHARD_END, TRIM_HORIZON
+
+PARENT = Shard("parent", closed=True)
+CHILD = Shard("child", parents=("parent",))
+ROWS = {
+    "parent": Lease("parent", SHARD_END, counter=4, children=("child",), ended_ms=9),
+    "child": Lease("child", "17", owner="dead", counter=2, parents=("parent",)),
+    "forgotten": Lease("forgotten", SHARD_END),
+}
+
+
+def test_everything_listed_starts_again():
+    assert plan([PARENT, CHILD], ROWS, TRIM_HORIZON) == [
+        Move("child", "17", TRIM_HORIZON),
+        Move("parent", SHARD_END, TRIM_HORIZON),
+    ]
+
+
+def test_what_is_finished_has_passed_the_tip():
+    assert plan([PARENT, CHILD], ROWS, LATEST, finished=False) == [Move("child", "17", LATEST)]
+
+
+def test_one_shard_alone():
+    assert plan([PARENT, CHILD], ROWS, TRIM_HORIZON, "parent") == [Move("parent", SHARD_END, TRIM_HORIZON)]
+
+
+def test_what_is_there_already_does_not_move():
+    assert plan([CHILD], {"child": Lease("child", TRIM_HORIZON)}, TRIM_HORIZON) == []
+
+
+def test_a_shard_without_a_lease_gets_one():
+    assert plan([CHILD], {}, LATEST) == [Move("child", "", LATEST)]
+
+
+def test_a_moved_lease_is_fenced_free_and_unfinished():
+    lease = moved(ROWS["parent"], TRIM_HORIZON, 42)
+    assert lease == Lease("parent", TRIM_HORIZON, counter=5, checkpoint_ms=42)
+
+
+def test_alive_is_who_beats():
+    before = [Member("dead", beats=3), Member("living", beats=3), Member("left", beats=3)]
+    after = [Member("dead", beats=3), Member("living", beats=4), Member("fresh", beats=0)]
+    assert alive(before, after) == ["fresh", "living"]
+
+
+def test_state_of_a_shard():
+    assert state_of(None, ROWS) == "new"
+    assert state_of(ROWS["parent"], ROWS) == "finished"
+    assert state_of(ROWS["child"], ROWS) == "owned"
+    waiting = Lease("child", TRIM_HORIZON, parents=("parent",))
+    assert state_of(waiting, ROWS) == "unowned"
+    assert state_of(waiting, {"parent": Lease("parent", "3")}) == "waiting"
