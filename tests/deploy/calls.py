@@ -74,12 +74,12 @@ class Module:
             for node in tree.body
             if isinstance(node, ast.ImportFrom)
             and node.module
-            and node.module.startswith(("service.aws", "service.sinks"))
+            and node.module.startswith(("service.aws", "service.sinks", "service.admin"))
             for alias in node.names
         }
 
 
-MODULES = {path.stem: Module(path) for folder in ("aws", "sinks") for path in (SERVICE / folder).glob("*.py")}
+MODULES = {path.stem: Module(path) for folder in ("aws", "sinks", "admin") for path in (SERVICE / folder).rglob("*.py")}
 
 
 def _service_of(module: str, operation: str) -> str:
