@@ -1,0 +1,238 @@
+"""How events change a person's state. The result depends on the events alone, not on their order or batches.
+
+Where order matters all the same, and what holds then:
+
+- A cap over more than a day, together with decay: which of the capped events counted decides how old the count is.
+- More once entries than are kept: the oldest are forgotten, and a repeat of them counts again (`evictions`).
+- An event of a window older than the one before the newest seen is not counted (`late`).
+- A person with more than `MAX_BUCKETS` active days in an expiring group: days are merged (`decay`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+
+import msgspec
+
+from service.scoring.rules.decay import add_decaying, add_expiring, day_of
+from service.scoring.rules.evaluate import Hit
+from service.scoring.rules.model import FOREIGN_SLOT, MICRO, Cap, Rule, Window
+from service.scoring.rules.state import (
+    DECAYING,
+    EXPIRING,
+    LAST_BYTES,
+    LAST_EVENTS,
+    MAX_HEADER_BYTES,
+    MAX_STATE_BYTES,
+    ONCE_BYTES,
+    PLAIN,
+    STAMP,
+    PersonState,
+    Slot,
+    Used,
+    pack_body,
+)
+
+
+class RuleEvent(msgspec.Struct, frozen=True, gc=False):
+    """One event of a person as the rules see it.
+
+    Attributes:
+        arrival_ms: When it arrived, epoch milliseconds.
+        hits: The rules it meets.
+        event_hash: Hash of its sender's id, to drop duplicates of at-least-once senders; empty: no such id.
+    """
+
+    arrival_ms: int
+    hits: tuple[Hit, ...]
+    event_hash: bytes = b""
+
+
+class Absorbed(msgspec.Struct, frozen=True, gc=False):
+    """What became of a person's events.
+
+    Attributes:
+        state: The state after them.
+        body: Its bytes behind the header.
+        duplicates: Events whose sender's id had been seen.
+        repeats: Hits not counted, as `once` had seen their message or campaign.
+        capped: Hits not counted, or in part, as a cap was reached.
+        late: Hits not counted, as their cap's window is too old.
+        evicted: Once entries dropped.
+    """
+
+    state: PersonState
+    body: bytes
+    duplicates: int = 0
+    repeats: int = 0
+    capped: int = 0
+    late: int = 0
+    evicted: int = 0
+
+
+def window_of(window: Window, day: int) -> int:
+    """Return the index of the calendar window that a day belongs to; weeks begin on Monday."""
+    match window:
+        case Window.DAY:
+            return day
+        case Window.WEEK:
+            return (day + 3) // 7
+        case Window.MONTH:
+            return _month(day)
+        case Window.LIFE:
+            return 0
+
+
+def _month(day: int) -> int:
+    """Return months since year 0 of a day counted from 1970-01-01, by the proleptic Gregorian calendar.
+
+    Howard Hinnant's `civil_from_days` (https://howardhinnant.github.io/date_algorithms.html): no clock, no year limit.
+    """
+    era, of_era = divmod(day + 719_468, 146_097)
+    year_of_era = (of_era - of_era // 1460 + of_era // 36_524 - of_era // 146_096) // 365
+    of_year = of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
+    shifted = (5 * of_year + 2) // 153
+    month = shifted + 3 if shifted < 10 else shifted - 9  # noqa: PLR2004 - March is month 0 of the shifted year
+    return (year_of_era + era * 400 + (month <= 2)) * 12 + month  # noqa: PLR2004 - January and February
+
+
+def granted(cap: Cap, used: Used | None, day: int, value: int) -> tuple[int, Used, bool]:
+    """Return how much of `value` a cap lets through, what is used then, and whether the window is too old."""
+    window = window_of(cap.window, day)
+    if used is None:
+        used = Used(window, 0)
+    if window > used.window:
+        used = Used(window, 0, used.current if window == used.window + 1 else 0)
+    if window < used.window - 1:
+        return 0, used, True
+    size = abs(value) if cap.in_points else 1
+    before = used.current if window == used.window else used.previous
+    free = max(0, cap.limit - before)
+    taken = min(size, free)
+    after = before + taken
+    used = Used(window, after, used.previous) if window == used.window else Used(used.window, used.current, after)
+    if not cap.in_points:
+        return (value if taken else 0), used, False
+    return (taken if value >= 0 else -taken), used, False
+
+
+def absorb(state: PersonState, events: Iterable[RuleEvent], once_entries: int) -> Absorbed:
+    """Return the state after `events`, none of which is in it yet."""
+    work = _Work(state)
+    for event in events:
+        work.take(event)
+    return work.finish(once_entries)
+
+
+def adopt_foreign(state: PersonState, points: Decimal) -> PersonState:
+    """Return the state after something else added `points` to `Score`: they count undecayed, in the group `main`."""
+    if not points:
+        return state
+    nano = int(points.scaleb(9))
+    slot = state.slots.get(FOREIGN_SLOT)
+    total = nano + (slot.sums.get(0, 0) if slot is not None else 0)
+    return msgspec.structs.replace(state, slots={**state.slots, FOREIGN_SLOT: Slot(PLAIN, {0: total})})
+
+
+class _Work:
+    """A state while events are added to it."""
+
+    def __init__(self, state: PersonState) -> None:
+        self._before = state
+        self._slots = dict(state.slots)
+        self._once = dict(state.once)
+        self._last = list(state.last)
+        self._duplicates = self._repeats = self._capped = self._late = 0
+
+    def take(self, event: RuleEvent) -> None:
+        day = day_of(event.arrival_ms)
+        if event.event_hash and self._seen(event.event_hash, day):
+            self._duplicates += 1
+            return
+        for hit in event.hits:
+            if hit.once and self._seen(hit.once, day):
+                self._repeats += 1
+            else:
+                self._count(hit.rule, hit.value, event.arrival_ms, day)
+
+    def _seen(self, digest: bytes, day: int) -> bool:
+        seen = self._once.get(digest)
+        self._once[digest] = day if seen is None else max(seen, day)
+        return seen is not None
+
+    def _count(self, rule: Rule, value: int, arrival_ms: int, day: int) -> None:
+        slot = self._slots.get(rule.slot)
+        self._last.append((arrival_ms // 1000, rule.slot))
+        if rule.is_stamp:
+            newest = arrival_ms if slot is None else max(slot.sums.get(0, 0), arrival_ms)
+            self._slots[rule.slot] = Slot(STAMP, {0: newest})
+            return
+        used = None if slot is None else slot.used
+        if rule.cap is not None:
+            given, used, late = granted(rule.cap, used, day, self._points(rule, value))
+            self._late += late
+            self._capped += not late and given != self._points(rule, value)
+            value = self._share(rule, value, given)
+        sums = {} if slot is None else slot.sums
+        if not value:
+            kind = slot.kind if slot is not None else _kind(rule)
+            self._slots[rule.slot] = Slot(kind, sums, used)
+        elif rule.half_life:
+            self._slots[rule.slot] = Slot(DECAYING, add_decaying(sums, day, rule.half_life, value), used)
+        elif rule.expire:
+            self._slots[rule.slot] = Slot(EXPIRING, add_expiring(sums, day, rule.expire, value), used)
+        else:
+            self._slots[rule.slot] = Slot(PLAIN, {0: sums.get(0, 0) + value}, used)
+
+    @staticmethod
+    def _points(rule: Rule, value: int) -> int:
+        """Return what a cap counts: events, or millionths of points."""
+        if rule.cap is None or not rule.cap.in_points or rule.points is None:
+            return value
+        return int(rule.points * MICRO)
+
+    @staticmethod
+    def _share(rule: Rule, value: int, given: int) -> int:
+        """Return what is added to the sum where a cap gave `given`: of fixed points, a share of one event."""
+        if rule.cap is None or not rule.cap.in_points or rule.points is None:
+            return given
+        whole = abs(int(rule.points * MICRO))
+        return value * abs(given) // whole if whole else 0
+
+    def finish(self, once_entries: int) -> Absorbed:
+        once = self._once
+        evicted = max(0, len(once) - once_entries)
+        if evicted:
+            once = dict(sorted(once.items(), key=_age)[evicted:])
+        last = tuple(sorted(self._last)[-LAST_EVENTS:])
+        state = msgspec.structs.replace(
+            self._before, slots=self._slots, once=once, last=last, evictions=self._before.evictions + evicted
+        )
+        body = pack_body(state)
+        over = len(body) + MAX_HEADER_BYTES - MAX_STATE_BYTES
+        if over > 0:
+            state, more = _shortened(state, over)
+            body = pack_body(state)
+            evicted += more
+        return Absorbed(state, body, self._duplicates, self._repeats, self._capped, self._late, evicted)
+
+
+def _kind(rule: Rule) -> int:
+    return DECAYING if rule.half_life else EXPIRING if rule.expire else PLAIN
+
+
+def _shortened(state: PersonState, over: int) -> tuple[PersonState, int]:
+    """Return the state `over` bytes shorter, as far as dropping helps, and how many once entries went."""
+    drop_last = min(len(state.last), -(-over // LAST_BYTES))
+    over -= drop_last * LAST_BYTES
+    drop_once = min(len(state.once), -(-over // ONCE_BYTES)) if over > 0 else 0
+    once = dict(sorted(state.once.items(), key=_age)[drop_once:])
+    return (
+        msgspec.structs.replace(state, last=state.last[drop_last:], once=once, evictions=state.evictions + drop_once),
+        drop_once,
+    )
+
+
+def _age(entry: tuple[bytes, int]) -> tuple[int, bytes]:
+    return entry[1], entry[0]
