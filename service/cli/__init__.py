@@ -6,7 +6,13 @@ from typing import NoReturn
 
 
 def main() -> NoReturn:
-    """Run the command line of this process; exits by `SystemExit` with 0 done, 1 failure, 2 usage."""
-    from service.cli.root import scoring  # noqa: PLC0415 # importing the package must cost nothing
+    """Run the command line of this process.
 
-    scoring.main(prog_name="scoring")
+    Exits by `SystemExit` with 0 done, 1 failure, 2 usage, 130 Ctrl-C, also while it still imports.
+    """
+    try:
+        from service.cli.root import scoring  # noqa: PLC0415 # importing the package must cost nothing
+
+        scoring.main(prog_name="scoring")
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

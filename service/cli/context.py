@@ -1,17 +1,14 @@
-"""What commands share: settings, AWS clients for one-shot calls, and output that suits a person or a program."""
+"""What commands share: settings, AWS clients for one-shot calls, and their asynchronous part."""
 
 from __future__ import annotations
 
 import os
-import sys
 import time
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Coroutine, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-import msgspec
 
 from service.config.settings import Purpose, Settings, load
 
@@ -19,11 +16,6 @@ if TYPE_CHECKING:
     from service.aws.clients import AwsSettings
 
 T = TypeVar("T")
-
-_YEAR_10000_MS: Final = 253_402_300_800_000
-_JSON: Final = msgspec.json.Encoder(decimal_format="number")
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON to standard output.")
 
 
 def settings_for(purpose: Purpose, **overrides: str) -> Settings:
@@ -120,62 +112,3 @@ def one_project(settings: Settings, project: str | None) -> str:
     if len(settings.project_ids) == 1:
         return settings.project_ids[0]
     raise click.UsageError("which project? Name it with --project, or set SCORING_PROJECT_IDS to one id")
-
-
-def print_json(value: object) -> None:
-    """Write one JSON document to standard output, indented on a terminal."""
-    encoded = _JSON.encode(value)
-    click.echo(msgspec.json.format(encoded, indent=2 if sys.stdout.isatty() else -1).decode())
-
-
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
-    """Write rows to standard output: a table on a terminal, tab-separated lines elsewhere.
-
-    Args:
-        columns: Headings.
-        rows: As many cells each.
-        empty: Said on standard error where there are no rows.
-    """
-    cells = [[_cell(value) for value in row] for row in rows]
-    if not cells:
-        click.echo(empty, err=True)
-        return
-    if not sys.stdout.isatty():
-        for line in ([column.lower().replace(" ", "_") for column in columns], *cells):
-            click.echo("\t".join(" ".join(cell.split()) for cell in line))
-        return
-    from rich.console import Console  # noqa: PLC0415 # only a terminal needs it
-    from rich.table import Table  # noqa: PLC0415 # likewise
-    from rich.text import Text  # noqa: PLC0415 # likewise
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for line in cells:
-        table.add_row(*map(Text, line))
-    Console().print(table)
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    return f"{value:f}" if isinstance(value, Decimal) else str(value)
-
-
-def note(text: str) -> None:
-    """Tell the person how it goes: standard error."""
-    click.echo(text, err=True)
-
-
-def number_of(count: int, what: str) -> str:
-    """Return `1 shard`, `2 shards`."""
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
-
-
-def iso(epoch_ms: int) -> str:
-    """Return an ISO UTC time of epoch milliseconds; empty for 0, which means not known, and beyond the year 9999."""
-    if not 0 < epoch_ms < _YEAR_10000_MS:
-        return ""
-    from datetime import UTC, datetime  # noqa: PLC0415 # keeps `--help` quick
-
-    return datetime.fromtimestamp(epoch_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

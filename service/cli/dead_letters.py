@@ -12,8 +12,9 @@ import msgspec
 
 from service.aws.clients import clients
 from service.aws.tables.dead_letters import NEW, REDRIVEN, REDRIVING, DeadLetterTable, StoredLetter
-from service.cli.context import aws_settings, iso, json_option, note, print_json, print_table, run_async, settings_for
+from service.cli.context import aws_settings, run_async, settings_for
 from service.cli.failures import FAILURE, Failure
+from service.cli.output import iso, json_option, note, print_json, print_table, write, write_bytes, write_fields
 from service.cli.redrive import DONE, MAX_LETTERS, Outcome, Redriver, Result, by_fault, due
 from service.config.settings import Purpose, Settings
 from service.ingest.letters import split_letter_id
@@ -40,7 +41,7 @@ def dead_letters() -> None:
 @click.option("--limit", type=click.IntRange(1, MAX_LETTERS), default=MAX_LISTED, show_default=True, help="Most shown.")
 @json_option
 def list_(reason: str | None, stage: str | None, state: str | None, limit: int, *, as_json: bool) -> None:
-    """Show dead letters, the newest first, and how many there are of each fault."""
+    """Show dead letters, the newest first, and how many of each fault are still to do."""
     settings = settings_for(Purpose.TABLES)
     found, complete = run_async(_find(settings, reason, stage))
     letters = [stored for stored in found if state in (None, stored.state)]
@@ -52,13 +53,25 @@ def list_(reason: str | None, stage: str | None, state: str | None, limit: int, 
             (each.letter.letter_id, iso(each.letter.at_ms), each.letter.stage, each.letter.reason.value, each.state)
             for each in letters[:limit]
         ]
-        print_table(("Id", "Set aside", "Stage", "Reason", "State"), rows, "no dead letters")
-    for counted_stage, counted_reason, count in by_fault(letters):
-        note(f"{count:,} {counted_stage} {counted_reason}")
+        columns = ("Id", "Set aside", "Stage", "Reason", "State")
+        print_table(columns, rows, "no dead letters", optional=("Set aside", "Stage"))
+    for line in _counted(letters):
+        note(line)
     if len(letters) > limit:
         note(f"{len(letters) - limit:,} more are not shown: raise --limit")
     if not complete:
         note(f"there are more than {MAX_LETTERS:,}: narrow it with --reason or --stage")
+
+
+def _counted(letters: Sequence[StoredLetter]) -> list[str]:
+    """Return how many letters there are of each fault that wait for a person, and how many do not."""
+    of = {state: [each for each in letters if each.state == state] for state in (NEW, REDRIVING, REDRIVEN)}
+    lines = [f"to do: {count:,} {stage} {reason}" for stage, reason, count in by_fault(of[NEW])]
+    if of[REDRIVING]:
+        lines.append(f"half-way through a redrive: {len(of[REDRIVING]):,}")
+    if of[REDRIVEN]:
+        lines.append(f"redriven, kept until they expire: {len(of[REDRIVEN]):,}")
+    return lines
 
 
 @dead_letters.command()
@@ -84,14 +97,14 @@ def show(letter_id: str, *, payload_only: bool, as_json: bool) -> None:
                 "the record was too large to be kept",
                 f"it is in {_pointer(stored)} as long as the stream keeps it",
             )
-        sys.stdout.buffer.write(stored.letter.payload)
+        write_bytes(stored.letter.payload)
         return
     described = _described(stored) | _payload(stored)
     if as_json:
         print_json(described)
         return
     for name, value in described.items():
-        click.echo(f"{name + ':':<14} {value}")
+        write(f"{name + ':':<14} {value}")
 
 
 @dead_letters.command()
@@ -166,8 +179,9 @@ def _confirm(count: int, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise click.UsageError("nobody is there to ask: add --yes, or --dry-run to see what would be done")
-    click.confirm(f"redrive {count:,} letters?", abort=True, err=True)
+        raise click.UsageError("not a terminal: add --yes, or --dry-run to see what would be done")
+    if not click.confirm(f"redrive {count:,} letters?", err=True):
+        raise Failure("nothing was redriven")
 
 
 async def _find(settings: Settings, reason: str | None, stage: str | None) -> tuple[list[StoredLetter], bool]:
@@ -190,7 +204,7 @@ async def _get(settings: Settings, letter_id: str) -> StoredLetter | None:
 async def _redrive(settings: Settings, letters: Sequence[StoredLetter], *, quiet: bool) -> list[Result]:
     def report(result: Result) -> None:
         if not quiet:
-            click.echo(f"{result.letter_id}\t{result.outcome.value}" + (f"\t{result.detail}" if result.detail else ""))
+            write_fields(result.letter_id, result.outcome.value, *([result.detail] if result.detail else []))
 
     patient = aws_settings(settings)
     async with clients(patient) as aws, clients(msgspec.structs.replace(patient, attempts=1)) as once:

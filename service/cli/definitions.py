@@ -9,8 +9,9 @@ from typing import Any, BinaryIO
 import click
 import msgspec
 
-from service.cli.context import Aws, json_option, note, one_project, print_json, print_table, settings_for
+from service.cli.context import Aws, one_project, settings_for
 from service.cli.failures import FAILURE, UsageFailure
+from service.cli.output import json_option, note, print_json, print_table
 from service.config.settings import Purpose, Settings
 from service.scoring.definitions import Definition, points_fault
 from service.scoring.event import MAX_PROJECT_BYTES, Rejected, id_fault
@@ -44,6 +45,7 @@ def list_(project: str | None, *, as_json: bool) -> None:
         ("Project", "Event type", "Points"),
         [(row["PinpointProjectId"], row["EventType"], row["ScoreOffset"]) for row in rows],
         f"no definitions in table {settings.definitions_table}; `scoring setup --project ID` writes the defaults",
+        right=("Points",),
     )
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import signal
-import sys
 from types import FrameType
 
 import click
 
-from service.cli.context import print_json
 from service.cli.failures import FAILURE, Failure
+from service.cli.output import console, heading, note, out_is_terminal, print_json, terminal_width, write, write_styled
 
 _TERMINATED = 128 + signal.SIGTERM
 _INTERRUPTED = 128 + signal.SIGINT
+LINE_WIDTH = 100
+"""Characters of a line of the report where it does not go to a terminal."""
 
 
 @click.command()
@@ -43,31 +44,27 @@ def demo(
     Pinpoint. Half-way the worker is killed with SIGKILL and started again. The exit code is 0 only if every
     score of every user is right, in the table and on each endpoint.
     """
-    from rich.console import Console  # noqa: PLC0415 # a demo's imports; --help needs none of them
-
-    from service.local.demo import Demo, DemoError, Options  # noqa: PLC0415 # likewise
+    from service.local.demo import Demo, DemoError, Options  # noqa: PLC0415 # a demo's imports; --help needs none
     from service.local.emulator import EmulatorMissingError  # noqa: PLC0415 # likewise
     from service.local.live import View  # noqa: PLC0415 # likewise
-    from service.local.report import as_document, print_report, verdict  # noqa: PLC0415 # likewise
+    from service.local.report import as_document, report_lines, verdict  # noqa: PLC0415 # likewise
 
     signal.signal(signal.SIGTERM, _terminated)
     options = Options(users, events, seed, shards, rate, corrupt_one_score)
-    progress = Console(stderr=True)
     exact: bool | None = None
     try:
-        with View(progress) as view, Demo(options, view) as play:
+        with View(console(stderr=True)) as view, Demo(options, view) as play:
             report = play.play(keep=keep)
             view.close()
             exact = report.exact
             if as_json:
                 print_json(as_document(report))
             else:
-                out = Console() if sys.stdout.isatty() else Console(width=100)
-                print_report(report, out)
-                click.echo(verdict(report))
-            sys.stdout.flush()
+                width = terminal_width() if out_is_terminal() else LINE_WIDTH
+                write_styled(report_lines(report, width, heading()))
+                write(verdict(report))
             if not exact:
-                click.echo(f"the logs are in {play.logs}; the worker's is {play.worker_log}", err=True)
+                note(f"the logs are in {play.logs}; the worker's is {play.worker_log}")
             if keep:
                 _say_where(play.urls(), play.environment())
                 play.hold()
@@ -76,7 +73,7 @@ def demo(
     except DemoError as error:
         raise Failure(error.what, error.why, error.remedy) from error
     except KeyboardInterrupt:
-        click.echo("everything is stopped" if exact is not None else "interrupted; everything is stopped", err=True)
+        note("everything is stopped" if exact is not None else "interrupted; everything is stopped")
         if exact is None:
             ctx.exit(_INTERRUPTED)
     ctx.exit(0 if exact else FAILURE)
@@ -88,9 +85,9 @@ def _terminated(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _say_where(urls: dict[str, str], environment: dict[str, str]) -> None:
-    click.echo("\nleft running until Ctrl-C:", err=True)
+    note("\nleft running until Ctrl-C:")
     for name, url in urls.items():
-        click.echo(f"  {name:<16} {url}", err=True)
-    click.echo("to talk to it from another shell:", err=True)
+        note(f"  {name:<16} {url}")
+    note("to talk to it from another shell:")
     for name, value in sorted(environment.items()):
-        click.echo(f"  export {name}={value}", err=True)
+        note(f"  export {name}={value}")

@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
-from service.cli.context import aws_settings, json_option, note, print_json, print_table, settings_for
+from service.cli.context import aws_settings, settings_for
 from service.cli.failures import FAILURE
+from service.cli.output import json_option, note, print_json, print_table
 from service.cli.setup import names_of
 from service.config.settings import Purpose, Settings
 
@@ -40,7 +41,7 @@ def doctor(ctx: click.Context, *, as_json: bool) -> None:
         print_json(findings)
     else:
         rows = [(each.verdict.value, each.subject, each.detail) for each in findings]
-        print_table(("", "What", "Found"), rows, "nothing was looked at")
+        print_table(("Result", "What", "Found"), rows, "nothing was looked at")
         for each in findings:
             if each.remedy:
                 note(f"{each.subject}: {each.remedy}")

@@ -14,6 +14,7 @@ from service.aws.errors import THROTTLES, AwsSetupError, code_of
 from service.config.settings import ConfigurationError
 from service.observability.http import BindError
 from service.runtime.errors import TransientError
+from service.runtime.text import printable
 
 FAILURE = 1
 USAGE = 2
@@ -49,11 +50,11 @@ class Failure(click.ClickException):
     def show(self, file: IO[Any] | None = None) -> None:
         """Write the message to standard error; with it the traceback, where the log level is `debug`."""
         if self.__cause__ is not None and os.environ.get("SCORING_LOG_LEVEL", "").lower() == "debug":
-            click.echo("".join(traceback.format_exception(self.__cause__)), err=True, nl=False)
-        click.echo(f"error: {self.message}", file=file, err=file is None)
-        for line in (self.why, self.remedy):
-            if line:
-                click.echo(f"  {line}", file=file, err=file is None)
+            trace = "".join(traceback.format_exception(self.__cause__))
+            click.echo(printable(trace, lines=True), err=True, nl=False)
+        for line in (f"error: {self.message}", *(f"  {text}" for text in (self.why, self.remedy) if text)):
+            # Messages quote what AWS, a file or an event says.
+            click.echo(printable(line, lines=True), file=file, err=file is None)
 
 
 class UsageFailure(Failure):

@@ -9,7 +9,8 @@ import click
 import msgspec
 
 from service.aws.clients import clients
-from service.cli.context import aws_settings, iso, json_option, note, print_json, print_table, run_async, settings_for
+from service.cli.context import aws_settings, run_async, settings_for
+from service.cli.output import iso, json_option, note, print_json, print_table
 from service.cli.streams import INGEST, View, look, pipelines_of
 from service.config.settings import Purpose, Settings
 from service.runtime.errors import IteratorExpiredError, RecordsTrimmedError, ShardGoneError, TransientError
@@ -85,7 +86,8 @@ def lag(*, everything: bool, as_json: bool) -> None:
         for line in lines
     ]
     columns = ("Pipeline", "Stream", "Shard", "State", "Owner", "Checkpoint", "Behind s", "Records")
-    print_table(columns, rows, "no shards")
+    optional = ("Checkpoint", "Stream", "Owner")
+    print_table(columns, rows, "no shards", optional=optional, right=("Behind s", "Records"))
 
 
 async def _lines(settings: Settings) -> list[Line]:

@@ -14,18 +14,9 @@ import msgspec
 
 from service.admin.kinesis_python import Row, Taken, TakenOver, read_rows
 from service.aws.clients import clients
-from service.cli.context import (
-    aws_settings,
-    iso,
-    json_option,
-    note,
-    number_of,
-    print_json,
-    print_table,
-    run_async,
-    settings_for,
-)
+from service.cli.context import aws_settings, run_async, settings_for
 from service.cli.failures import Failure
+from service.cli.output import iso, json_option, note, number_of, print_json, print_table
 from service.cli.position import refuse_while_read
 from service.cli.streams import INGEST, View, look
 from service.config.settings import Purpose, Settings

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from service.cli.context import json_option, note, print_json
 from service.cli.failures import Failure
+from service.cli.output import json_option, note, print_json, write
 from service.cli.traffic import traffic
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def pinpoint(host: str, port: int, quotas: str, projects: tuple[str, ...], *, as
         if as_json:
             print_json({"url": url, "port": fake.port})
         else:
-            click.echo(f"AWS_ENDPOINT_URL_PINPOINT={url}")
+            write(f"AWS_ENDPOINT_URL_PINPOINT={url}")
         note("serving until interrupted")
 
     try:

@@ -14,18 +14,9 @@ import msgspec
 
 from service.admin.kinesis_python import Taken, TakenOver
 from service.aws.clients import clients
-from service.cli.context import (
-    aws_settings,
-    iso,
-    json_option,
-    note,
-    number_of,
-    print_json,
-    print_table,
-    run_async,
-    settings_for,
-)
+from service.cli.context import aws_settings, run_async, settings_for
 from service.cli.failures import Failure
+from service.cli.output import iso, json_option, note, number_of, print_json, print_table
 from service.cli.streams import INGEST, PUBLISH, View, look
 from service.config.settings import TO_COME, Purpose, Settings, epoch_ms
 from service.stream.leases.lease import Lease, Member

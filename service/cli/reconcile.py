@@ -16,8 +16,9 @@ from service.app.publishing import make_publisher
 from service.aws.clients import Clients, clients
 from service.aws.tables.identities import IdentityTable
 from service.aws.tables.scores import ScoreTable
-from service.cli.context import aws_settings, json_option, note, number_of, print_json, run_async, settings_for
+from service.cli.context import aws_settings, run_async, settings_for
 from service.cli.failures import FAILURE
+from service.cli.output import json_option, note, number_of, print_json, write_fields
 from service.config.settings import Purpose, Settings
 from service.observability import logs
 from service.observability.metrics import Metrics
@@ -78,7 +79,7 @@ def reconcile(ctx: click.Context, per_s: float, project: str, *, dry_run: bool, 
         print_json(summary)
         ctx.exit(FAILURE if summary.rejected else 0)
     for name, count in sorted(summary.projects.items()):
-        click.echo(f"{name}\t{count}")
+        write_fields(name, str(count))
     if dry_run:
         seconds = summary.scores / per_s
         note(f"would publish {number_of(summary.scores, 'score')} to {', '.join(settings.sinks)} in {seconds:,.0f} s")

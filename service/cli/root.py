@@ -7,9 +7,13 @@ from typing import Any
 import click
 
 from service.cli.lazy import LazyGroup
+from service.runtime.text import printable
+
+INTERRUPTED = 128 + 2
+"""Exit code after Ctrl-C: 128 and the number of SIGINT, as shells have it."""
 
 COMMANDS = {
-    "run": ("service.cli.run:run", "Run a worker until it is told to stop."),
+    "run": ("service.cli.run:run", "Run a worker until it is stopped by a signal."),
     "setup": ("service.cli.setup:setup", "Create the stream, the tables and the default definitions."),
     "doctor": ("service.cli.doctor:doctor", "Try every permission, and check streams, tables, clock and quotas."),
     "send": ("service.cli.send:send", "Put events from a file on the stream."),
@@ -26,17 +30,27 @@ COMMANDS = {
 
 
 class Root(LazyGroup):
-    """Turns every error into a message and an exit code: 1 failure, 2 usage or configuration."""
+    """Turns every error into a message and an exit code: 1 failure, 2 usage or configuration, 130 Ctrl-C."""
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 # click's signature
         """Run the command."""
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError, SystemExit):
+        except click.ClickException as error:
+            # It may quote an argument that came out of a file or an event.
+            vars(error)["message"] = printable(error.message, lines=True)
             raise
+        except (click.exceptions.Exit, BrokenPipeError, SystemExit):
+            raise
+        except (KeyboardInterrupt, click.Abort):
+            click.echo("interrupted", err=True)
+            ctx.exit(INTERRUPTED)
         except Exception as error:
-            from service.cli.failures import explain  # noqa: PLC0415 # knows botocore, which is slow to import
+            from service.cli.failures import explain, leaf  # noqa: PLC0415 # knows botocore, which is slow to import
 
+            cause = leaf(error)
+            if isinstance(cause, BrokenPipeError):
+                raise cause from None
             raise explain(error) from error
 
 
@@ -53,7 +67,7 @@ def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None: 
     commands_in=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Configuration comes from SCORING_ variables and AWS's own; the README lists them. "
-    "Exit codes: 0 done, 1 failure, 2 usage.",
+    "Exit codes: 0 done, 1 failure, 2 usage, 130 Ctrl-C.",
 )
 @click.option(
     "--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version and exit."

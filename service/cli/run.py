@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from service.cli.context import settings_for
 from service.cli.failures import FAILURE, explain, is_known, leaf
+from service.cli.output import err_is_terminal
 from service.config.settings import Purpose
 from service.observability import logs
 
@@ -43,7 +42,7 @@ def run(ctx: click.Context, role: str | None) -> None:
         failure = explain(error)
         told = {"cause": getattr(failure, "why", ""), "remedy": getattr(failure, "remedy", "")}
         log.error("worker.failed", reason=failure.message, **{name: text for name, text in told.items() if text})  # noqa: TRY400
-        if sys.stderr.isatty():
+        if err_is_terminal():
             raise failure from error
         ctx.exit(failure.exit_code)
     ctx.exit(code)

@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
-from service.cli.context import Aws, iso, json_option, note, print_json, print_table, settings_for
+from service.cli.context import Aws, settings_for
 from service.cli.failures import FAILURE
+from service.cli.output import iso, json_option, note, print_json, print_table
 from service.config.settings import Purpose
 
 

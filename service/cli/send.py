@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,8 +12,9 @@ from typing import Any, BinaryIO
 import click
 import msgspec
 
-from service.cli.context import Aws, json_option, note, number_of, print_json, settings_for, stream_argument
+from service.cli.context import Aws, settings_for, stream_argument
 from service.cli.failures import FAILURE, Failure
+from service.cli.output import console, err_is_terminal, json_option, note, number_of, print_json, write
 from service.config.settings import Purpose
 
 MAX_RECORDS = 500
@@ -180,7 +180,7 @@ def send(ctx: click.Context, file: BinaryIO, key_path: str, *, as_json: bool) ->
     if as_json:
         print_json(summary)
     else:
-        click.echo(
+        write(
             f"sent {number_of(summary.sent, 'record')}, {summary.sent_bytes:,} bytes, "
             f"to {number_of(summary.shards, 'shard')} of {settings.stream_name} in {summary.seconds:.1f} s"
             + (f"; {summary.retried:,} sent again" if summary.retried else "")
@@ -192,15 +192,15 @@ def send(ctx: click.Context, file: BinaryIO, key_path: str, *, as_json: bool) ->
 
 
 def _send(file: BinaryIO, path: Sequence[str], sender: Sender) -> None:
-    if not sys.stderr.isatty():
+    if not err_is_terminal():
         for batch in batches(read(file, path, lambda _: None)):
             sender.put(batch)
         return
-    from rich.console import Console  # noqa: PLC0415 # only a terminal needs it
+    # Slow to import, and only a terminal needs it.
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn  # noqa: PLC0415
 
     columns = (TextColumn("sending"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
         task = progress.add_task("sending", total=_size(file))
         for batch in batches(read(file, path, lambda count: progress.advance(task, count))):
             sender.put(batch)

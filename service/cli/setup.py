@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from service.cli.context import Aws, json_option, note, print_json, print_table, settings_for
+from service.cli.context import Aws, settings_for
+from service.cli.output import json_option, note, print_json, print_table
 from service.config.settings import Purpose, Settings
 
 if TYPE_CHECKING:

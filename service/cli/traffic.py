@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 import click
 import msgspec
 
-from service.cli.context import note, settings_for, stream_argument
+from service.cli.context import settings_for, stream_argument
 from service.cli.failures import Failure
+from service.cli.output import note
 from service.config.settings import Purpose
 
 LINE_EVERY_S = 10.0

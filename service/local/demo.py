@@ -125,6 +125,8 @@ class Demo:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt | SystemExit):
+            self._view.say("interrupted: stopping the worker and the servers, which takes a few seconds")
         self._stack.close()
         interrupted = kind is not None and not issubclass(kind, Exception)
         if self._done or interrupted:
@@ -290,11 +292,12 @@ class Demo:
         last = self._worker.last
         # What a killed worker committed after the last look at it is in nobody's counts: at the tip all is dealt with.
         at_tip = put == self._options.events and last.lag_s.get("ingest") == 0.0
-        scored = put if at_tip else min(put, self._handled_before + last.handled)
+        processed = put if at_tip else min(put, self._handled_before + last.handled)
         self._moment = msgspec.structs.replace(
             self._moment,
             put=put,
-            scored=scored,
+            processed=processed,
+            worker_up=gauges is not None,
             lag_s=gauges and gauges.lag_s.get("ingest"),
             publish_lag_s=gauges and gauges.lag_s.get("publish"),
         )

@@ -29,8 +29,10 @@ class Moment(msgspec.Struct, frozen=True):
     Attributes:
         put: Events on the stream.
         total: Events there will be.
-        scored: Events the worker has dealt with.
-        lag_s: Age of the oldest event not yet scored, seconds; None where no worker says.
+        processed: Events the worker has finished, whatever their outcome: scored, ignored, set aside.
+        worker_up: Whether the worker answers.
+        lag_s: Age of the oldest event not yet processed, seconds; None where the worker does not answer, or reads no
+            shard yet.
         publish_lag_s: Age of the oldest score not yet published, seconds; likewise.
         users: Users with a score.
         endpoints: Endpoints that show a score.
@@ -39,7 +41,8 @@ class Moment(msgspec.Struct, frozen=True):
 
     put: int = 0
     total: int = 0
-    scored: int = 0
+    processed: int = 0
+    worker_up: bool = True
     lag_s: float | None = None
     publish_lag_s: float | None = None
     users: int = 0
@@ -93,7 +96,7 @@ class View:
         """Show what there is now."""
         now = time.monotonic()
         self._moment = moment
-        self._rates.append((now, moment.scored))
+        self._rates.append((now, moment.processed))
         while len(self._rates) > 1 and self._rates[0][0] < now - RATE_OVER_S:
             self._rates.popleft()
         if self._live is not None:
@@ -109,8 +112,8 @@ class View:
 
     def _line(self, moment: Moment) -> str:
         return (
-            f"put {moment.put:,}/{moment.total:,} · scored {moment.scored:,} ({self._rate:,.0f}/s) · "
-            f"lag {_seconds(moment.lag_s)}, to publish {_seconds(moment.publish_lag_s)} · users {moment.users:,} · "
+            f"put {moment.put:,}/{moment.total:,} · processed {moment.processed:,} ({self._rate:,.0f}/s) · "
+            f"{_lags(moment)} · users {moment.users:,} · "
             f"endpoints {moment.endpoints:,} · dead letters {moment.dead_letters:,}"
         )
 
@@ -119,17 +122,17 @@ class View:
             return
         moment = self._moment
         bars = Table.grid(padding=(0, 2))
-        for name, count in (("events put", moment.put), ("events scored", moment.scored)):
-            bar = ProgressBar(total=max(1, moment.total), completed=min(count, moment.total), width=46)
+        for name, count in (("events put", moment.put), ("events processed", moment.processed)):
+            bar = ProgressBar(total=max(1, moment.total), completed=min(count, moment.total), width=40)
             bars.add_row(Text(name, style="bold"), bar, f"{count:,} of {moment.total:,}")
         rate = self._rate if self._rates else 0.0
         figures = Table.grid(padding=(0, 3))
         figures.add_row(
-            f"rate [b]{rate:,.0f}/s[/]", f"lag [b]{_seconds(moment.lag_s)}[/]", f"users [b]{moment.users:,}[/]"
+            f"rate [b]{rate:,.0f}/s[/]", f"lag [b]{_seconds(moment, moment.lag_s)}[/]", f"users [b]{moment.users:,}[/]"
         )
         figures.add_row(
             f"endpoints with a score [b]{moment.endpoints:,}[/]",
-            f"publish lag [b]{_seconds(moment.publish_lag_s)}[/]",
+            f"publish lag [b]{_seconds(moment, moment.publish_lag_s)}[/]",
             f"dead letters [b]{moment.dead_letters:,}[/]",
         )
         news = Text("\n".join(self._news), style="dim")
@@ -137,5 +140,13 @@ class View:
         self._live.update(Panel(Group(bars, "", figures, "", news), title=title, width=100), refresh=True)
 
 
-def _seconds(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.1f} s"
+def _lags(moment: Moment) -> str:
+    if not moment.worker_up:
+        return "lag not measured: the worker is down"
+    return f"lag {_seconds(moment, moment.lag_s)}, to publish {_seconds(moment, moment.publish_lag_s)}"
+
+
+def _seconds(moment: Moment, value: float | None) -> str:
+    if not moment.worker_up:
+        return "worker down"
+    return "no shard read yet" if value is None else f"{value:.1f} s"

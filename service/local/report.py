@@ -1,18 +1,16 @@
-"""What the demo found, for a person (text) or a program (JSON). Pure, but for `print_report`."""
+"""What the demo found, for a person (text) or a program (JSON). Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 import msgspec
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from service.local.meter import Counts
 from service.local.truth import Replaced, as_text
+from service.runtime.text import printable, table, wrapped
 
 REQUEST_BUDGET = 120.0
 """Requests per 1,000 events that the service may make, all in all."""
@@ -20,12 +18,14 @@ REQUEST_BUDGET = 120.0
 BUDGET_FROM = 20_000
 """Events from which on that is judged: below, what is asked once a run counts for too much."""
 
+COST_COLUMNS = ("operation", "the replaced system", "this service")
+INDENT = "  "
 LEADERS = 10
 DIFFERENCES_SHOWN = 10
 
 
 class Report(msgspec.Struct, frozen=True):
-    """All that the demo has to tell.
+    """Everything that the demo found.
 
     Attributes:
         events: Records put on the stream.
@@ -127,48 +127,42 @@ def as_document(report: Report) -> dict[str, Any]:
     }
 
 
-def print_report(report: Report, console: Console) -> None:
-    """Write everything but the verdict."""
-    console.print(_leaderboard(report))
-    console.print(_dead_letters(report))
-    console.print(_costs(report))
-    _sums(report, console)
-    for difference in report.differences[:DIFFERENCES_SHOWN]:
-        console.print(f"  - {difference}", markup=False, highlight=False, soft_wrap=True)
+def report_lines(report: Report, width: int, heading: Callable[[str], str] = str) -> list[str]:
+    """Return everything but the verdict, in lines that fit `width` cells but for single long words.
+
+    Args:
+        report: What was found.
+        width: Cells of a line.
+        heading: Decorates a heading; must add no cells.
+    """
+    lines = [
+        *_titled("Leaderboard", ("user", "score"), _leaders(report), width, heading),
+        *_titled("Dead letters", ("reason", "letters"), _dead_letters(report), width, heading),
+        *_titled("Requests per 1,000 events", COST_COLUMNS, _costs(report), width, heading),
+    ]
+    for paragraph in _sums(report):
+        lines += wrapped(paragraph, width)
+    lines += [f"  - {printable(difference)}" for difference in report.differences[:DIFFERENCES_SHOWN]]
     more = len(report.differences) - DIFFERENCES_SHOWN
-    if more > 0:
-        console.print(f"  ... and {more:,} more", highlight=False)
+    return [*lines, f"  ... and {more:,} more"] if more > 0 else lines
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-    table.add_column(columns[0])
-    for column in columns[1:]:
-        table.add_column(column, justify="right")
-    return table
+def _titled(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], width: int, heading: Callable[[str], str]
+) -> list[str]:
+    lines, _ = table(columns, rows, width - len(INDENT), right=columns[1:], heading=heading)
+    return [heading(title), *(INDENT + line if line else "" for line in lines), ""]
 
 
-def _leaderboard(report: Report) -> Table:
-    table = _table("Leaderboard", "user", "score")
-    for user, score in leaders(report.scores):
-        table.add_row(user, as_text(score))
-    return table
+def _leaders(report: Report) -> list[tuple[str, str]]:
+    return [(user, as_text(score)) for user, score in leaders(report.scores)]
 
 
-def _dead_letters(report: Report) -> Table:
-    table = _table("Dead letters", "reason", "letters")
-    for reason, count in sorted(report.dead_letters.items()):
-        table.add_row(reason, f"{count:,}")
-    return table
+def _dead_letters(report: Report) -> list[tuple[str, str]]:
+    return [(reason, f"{count:,}") for reason, count in sorted(report.dead_letters.items())]
 
 
-def _costs(report: Report) -> Table:
-    table = _table(
-        "Requests per 1,000 events",
-        "operation",
-        "the replaced system",
-        "this service",
-    )
+def _costs(report: Report) -> list[tuple[str, str, str]]:
     old = {
         "dynamodb.GetItem": report.replaced.get_item,
         "dynamodb.UpdateItem": report.replaced.update_item,
@@ -176,38 +170,46 @@ def _costs(report: Report) -> Table:
         "pinpoint.GetUserEndpoints": report.replaced.get_user_endpoints,
         "pinpoint.UpdateEndpoint": report.replaced.update_endpoint,
     }
-    for name in sorted(old.keys() | report.bill.by_operation.keys()):
-        table.add_row(name, _rate(report, old.get(name, 0)), _rate(report, report.bill.by_operation.get(name, 0)))
-    table.add_section()
-    table.add_row("all requests", _rate(report, report.replaced.requests), _rate(report, report.bill.requests))
-    table.add_row(
-        "write units", _rate(report, report.replaced.update_item), _rate(report, report.bill.write_units), style="bold"
-    )
-    return table
+    rows = [
+        (name, _rate(report, old.get(name, 0)), _rate(report, report.bill.by_operation.get(name, 0)))
+        for name in sorted(old.keys() | report.bill.by_operation.keys())
+    ]
+    return [
+        *rows,
+        ("", "", ""),
+        ("all requests", _rate(report, report.replaced.requests), _rate(report, report.bill.requests)),
+        ("write units", _rate(report, report.replaced.update_item), _rate(report, report.bill.write_units)),
+    ]
 
 
 def _rate(report: Report, count: float) -> str:
     return f"{report.per_thousand(count):,.1f}" if count else "-"
 
 
-def _sums(report: Report, console: Console) -> None:
+def _sums(report: Report) -> list[str]:
     old = report.replaced
     each = old.update_endpoint / old.get_user_endpoints if old.get_user_endpoints else 0.0
     mark = {True: "PASS", False: "MISS", None: "    "}[report.within_budget]
     outcomes = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(report.outcomes.items()))
     down = "not seen" if report.down_s is None else f"{report.down_s:.1f} s"
     old_sum = " + ".join(f"{count:,}" for count in msgspec.structs.astuple(old))
-    budget = f"the budget is {REQUEST_BUDGET:.0f}, from {BUDGET_FROM:,} events on"
-    text = f"""\
-The replaced system reads the definition of each of {old.get_item:,} events, asks GetEndpoint for
-the {old.get_endpoint:,} that have one, and for the {old.update_item:,} of them that have a user writes once, asks
-GetUserEndpoints once, and updates all of the user's endpoints ({each:.2f} on average):
-{old_sum} = {old.requests:,} requests.
-Its reading of the streams is not counted. Ours is, and so is everything else in both lives of
-the worker, at the wire: {report.bill.requests:,} requests.
-
-{mark}  {report.per_thousand(report.bill.requests):.1f} requests per 1,000 events; {budget}
-events: {outcomes} (seed {report.seed})
-kill -9 to the first new commit: {down}; played {report.played_s:.1f} s, drained {report.drained_s:.1f} s later, \
-{report.total_s:.1f} s in all"""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    return [
+        (
+            f"The replaced system reads the definition of each of {old.get_item:,} events. For the "
+            f"{old.get_endpoint:,} that have one it calls GetEndpoint. For the {old.update_item:,} of them that have "
+            f"a user it writes once, calls GetUserEndpoints once, and updates all of the user's endpoints "
+            f"({each:.2f} on average): {old_sum} = {old.requests:,} requests. Its reading of the streams is not "
+            "counted. Ours is, and so is everything else that both lives of the worker asked for, counted at the "
+            f"wire: {report.bill.requests:,} requests."
+        ),
+        "",
+        (
+            f"{mark}  {report.per_thousand(report.bill.requests):.1f} requests per 1,000 events; the budget is "
+            f"{REQUEST_BUDGET:.0f}, from {BUDGET_FROM:,} events on"
+        ),
+        f"events: {outcomes} (seed {report.seed})",
+        (
+            f"kill -9 to the first new commit: {down}; played {report.played_s:.1f} s, "
+            f"drained {report.drained_s:.1f} s later, {report.total_s:.1f} s in all"
+        ),
+    ]

@@ -9,13 +9,15 @@ with the result.
 from __future__ import annotations
 
 import math
+import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
+from service.runtime.text import table, wrapped
 from tests.benchmarks.contest import ROOT
 from tests.benchmarks.contestants import LAMBDA, SERVICE
 from tests.benchmarks.workload import RECORD_BYTES
@@ -115,40 +117,63 @@ def costs(measured: Measured, prices: Prices, task: Task | None = None) -> Costs
     )
 
 
-def main() -> None:
-    """Print inputs, capacity and costs."""
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build" / "bench.json"
-    if not path.exists():
-        path = Path(__file__).parent / "results" / "bench.json"
-    report = msgspec.json.decode(path.read_bytes())
-    console, task = Console(highlight=False), Task()
-    console.print(f"measured {report['date']} on {report['machine']}, CPython {report['python']}")
-    console.print(f"prices (US dollars): {msgspec.to_builtins(PRICES)}")
-    console.print(f"task: {msgspec.to_builtins(task)}; running all month: {task.hour(PRICES) * HOURS_PER_MONTH:.2f}")
-    table = Table()
-    columns = ("workload", "CPU us/event", "WCU/1,000", "events/s a task")
-    for title in (*columns, "writes", "reads", "stream", "Kinesis", "Fargate"):
-        table.add_column(title, justify="right")
-    table.add_column("per million", justify="right")
+FIGURES = (
+    "CPU, us per event",
+    "write units per 1,000",
+    "events/s of a task",
+    "DynamoDB writes",
+    "DynamoDB reads",
+    "table stream",
+    "Kinesis",
+    "Fargate",
+    "sum per million",
+)
+"""What is shown of each workload: capacity, then US dollars per million events."""
+
+
+def lines(report: dict[str, Any], width: int) -> list[str]:
+    """Return inputs, capacity and costs as lines that fit `width` cells."""
+    task = Task()
+    workloads: dict[str, Sequence[str]] = {}
     for row in report["rows"]:
         if row["workload"] not in {"a", "b", "c"} or row["contender"] not in {SERVICE, LAMBDA}:
             continue
         reads = 1.0 if row["contender"] == LAMBDA else {"a": 2.0, "b": 0.4, "c": 2.0}[row["workload"]]
         found = costs(Measured(row["cpu_us"], row["requests"], row["write_units"], reads), PRICES, task)
-        table.add_row(
-            f"{row['workload']} {row['contender']}",
-            f"{row['cpu_us']:.1f}",
+        workloads[f"{row['workload']} {row['contender']}"] = (
+            f"{row['cpu_us']:,.1f}",
             f"{row['write_units']:,.0f}",
             f"{found.events_per_s:,.0f}",
             *(f"{value:.3f}" for value in found.per_million.values()),
             f"{found.total:.2f}",
         )
-    console.print(table)
-    console.print(
+    texts = [
+        f"measured {report['date']} on {report['machine']}, CPython {report['python']}",
+        f"prices (US dollars): {_listed(PRICES)}",
+        f"task: {_listed(task)}; running all month: {task.hour(PRICES) * HOURS_PER_MONTH:.2f}",
+    ]
+    notes = (
         f"Records of {RECORD_BYTES} bytes on a stream on demand, which costs {PRICES.kinesis_stream_hour} an hour "
-        "beside that. Not in it: Pinpoint, logs, data transfer. A 0.25 vCPU is taken as a quarter of a core of the "
-        "machine measured."
+        "in addition. Not included: Pinpoint, logs, data transfer. A 0.25 vCPU counts as a quarter of a core of the "
+        "machine measured. Amounts are US dollars per million events."
     )
+    shown, _ = table(
+        ("workload", *workloads), list(zip(FIGURES, *workloads.values(), strict=True)), width, right=list(workloads)
+    )
+    return [*(line for text in texts for line in wrapped(text, width)), "", *shown, "", *wrapped(notes, width)]
+
+
+def _listed(values: msgspec.Struct) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in msgspec.structs.asdict(values).items())
+
+
+def main() -> None:
+    """Print inputs, capacity and costs."""
+    path = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build" / "bench.json"
+    if not path.exists():
+        path = Path(__file__).parent / "results" / "bench.json"
+    for line in lines(msgspec.json.decode(path.read_bytes()), shutil.get_terminal_size().columns):
+        print(line)  # noqa: T201 # a program's output
 
 
 if __name__ == "__main__":

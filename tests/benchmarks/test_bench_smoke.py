@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import msgspec
@@ -80,3 +81,11 @@ def test_costs_follow_from_what_is_measured():
     dear = sizing.costs(sizing.Measured(cpu_us=100, requests=60, write_units=2000), sizing.PRICES)
     assert dear.events_per_s == pytest.approx(cheap.events_per_s / 2)
     assert dear.per_million["DynamoDB writes"] == pytest.approx(2 * cheap.per_million["DynamoDB writes"])
+
+
+def test_the_sizing_fits_80_columns_without_breaking_a_word():
+    report = msgspec.json.decode((Path(sizing.__file__).parent / "results" / "bench.json").read_bytes())
+    lines = sizing.lines(report, 80)
+    assert max(map(len, lines)) <= 80
+    words = set(" ".join(lines).split())
+    assert {"workload", "DynamoDB", "Kinesis", "Fargate", "a"} <= words

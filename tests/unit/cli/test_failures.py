@@ -7,7 +7,7 @@ import sys
 import click
 import pytest
 from botocore import exceptions as aws
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from service.aws.errors import AwsSetupError
 from service.cli.failures import FAILURE, USAGE, Failure, explain, is_known, leaf
@@ -83,6 +83,39 @@ def test_a_traceback_only_at_debug(level: str):
     assert result.stdout == ""
     assert "error: RuntimeError: it broke" in result.stderr
     assert ("Traceback" in result.stderr) == (level == "debug")
+
+
+def ending(error: BaseException) -> Result:
+    @click.command(cls=Root, commands_in={})
+    def group() -> None: ...
+
+    @click.command()
+    def fail() -> None:
+        raise error
+
+    group.get_command = lambda _ctx, _name: fail  # type: ignore[attr-defined]
+    return CliRunner().invoke(group, ["fail"])
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort()])
+def test_ctrl_c_at_any_moment_is_130_and_not_aborted(error: BaseException):
+    result = ending(error)
+    assert result.exit_code == 130
+    assert result.stderr == "interrupted\n"
+
+
+def test_a_reader_that_goes_away_inside_a_task_group_is_no_fault_of_the_program():
+    result = ending(ExceptionGroup("", [ExceptionGroup("", [BrokenPipeError(32, "Broken pipe")])]))
+    assert result.exit_code == FAILURE
+    assert result.stderr == ""
+
+
+def test_what_aws_or_an_argument_says_cannot_act_on_the_terminal():
+    hostile = "\x1b]0;title\x07"
+    for error in (refused("ValidationException", Message=hostile), click.UsageError(hostile), Failure("x", hostile)):
+        stderr = ending(error).stderr
+        assert r"\x1b]0;title\x07" in stderr
+        assert "\x1b" not in stderr
 
 
 def test_a_failure_says_three_things():

@@ -13,7 +13,7 @@ from service.local.live import Moment, View
 from service.local.meter import Counts
 from service.local.playback import MAX_PER_CALL, Playback, PlaybackError, breaths
 from service.local.population import populate
-from service.local.report import Report, as_document, leaders, print_report, verdict
+from service.local.report import Report, as_document, leaders, report_lines, verdict
 from service.local.request_counts import OperationTally
 from service.local.traffic import Meaning, campaign
 from service.local.truth import Replaced
@@ -45,9 +45,7 @@ RIGHT = Report(
 
 
 def _text(report: Report) -> str:
-    out = io.StringIO()
-    print_report(report, Console(file=out, width=100))
-    return out.getvalue()
+    return "\n".join(report_lines(report, 100))
 
 
 def test_the_verdict_names_what_was_compared_or_the_first_difference():
@@ -59,7 +57,7 @@ def test_the_verdict_names_what_was_compared_or_the_first_difference():
 
 def test_the_report_shows_costs_side_by_side_and_whether_the_budget_holds():
     text = _text(RIGHT)
-    assert "2,000 + 1,500 + 1,500 + 1,500 + 3,000 = 9,500 requests" in text
+    assert "2,000 + 1,500 + 1,500 + 1,500 + 3,000 = 9,500 requests" in " ".join(text.split())
     assert "(2.00 on average)" in text
     assert "      51.5 requests per 1,000 events" in text  # too few events to judge
     assert RIGHT.within_budget is None
@@ -68,6 +66,14 @@ def test_the_report_shows_costs_side_by_side_and_whether_the_budget_holds():
     assert "kill -9 to the first new commit: 6.1 s" in text
     dear = msgspec.structs.replace(large, bill=Counts({"kinesis.GetRecords": OperationTally(2_410)}))
     assert "MISS  120.5 requests per 1,000 events" in _text(dear)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_no_line_of_the_report_is_longer_than_the_terminal(width: int):
+    lines = report_lines(RIGHT, width)
+    assert max(map(len, lines)) <= width
+    words = set(" ".join(lines).split())
+    assert {"dynamodb.BatchExecuteStatement", "pinpoint.GetUserEndpoints", "GetUserEndpoints"} <= words
 
 
 def test_many_differences_are_cut_short():
@@ -165,17 +171,25 @@ def test_without_a_terminal_there_are_plain_lines():
     out = io.StringIO()
     with View(Console(file=out, width=200)) as view:
         view.say("starting [bold]things[/]")
-        view.show(Moment(put=1_000, total=2_000, scored=900, lag_s=0.4, users=12, endpoints=20, dead_letters=3))
+        view.show(Moment(put=1_000, total=2_000, processed=900, lag_s=0.4, users=12, endpoints=20, dead_letters=3))
     assert "starting [bold]things[/]" in out.getvalue()
-    assert "put 1,000/2,000 · scored 900" in out.getvalue()
-    assert "lag 0.4 s, to publish unknown" in out.getvalue()
+    assert "put 1,000/2,000 · processed 900" in out.getvalue()
+    assert "lag 0.4 s, to publish no shard read yet" in out.getvalue()
     assert "\x1b" not in out.getvalue()
+
+
+def test_while_the_worker_is_down_the_view_says_so():
+    out = io.StringIO()
+    with View(Console(file=out, width=200)) as view:
+        view.show(Moment(put=1_000, total=2_000, processed=900, worker_up=False))
+    assert "lag not measured: the worker is down" in out.getvalue()
+    assert "unknown" not in out.getvalue()
 
 
 def test_on_a_terminal_there_is_one_view_that_is_drawn_again():
     out = io.StringIO()
     with View(Console(file=out, width=120, force_terminal=True)) as view:
-        view.show(Moment(put=1_000, total=2_000, scored=900, users=12))
+        view.show(Moment(put=1_000, total=2_000, processed=900, users=12))
         view.say("kill -9")
-    assert "events scored" in out.getvalue()
+    assert "events processed" in out.getvalue()
     assert "kill -9" in out.getvalue()
