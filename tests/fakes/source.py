@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from service.runtime.errors import IteratorExpiredError, RecordsTrimmedError, ShardGoneError
+from service.runtime.errors import IteratorExpiredError, RecordsTrimmedError, ShardGoneError, TransientError
 from service.stream.ports import Page, Record, Shard, StreamId
 from service.stream.position import LATEST, SHARD_END, TRIM_HORIZON, sequence_of, timestamp_of
 from tests.fakes.aio import EPOCH_MS, Gate
@@ -43,6 +43,7 @@ class FakeStream:
     Attributes:
         hidden: Shard ids that lists leave out.
         fetches: Start times of fetches, by shard.
+        failing: How many of the next calls for an iterator fail.
     """
 
     def __init__(self, shards: int = 1, *, dynamodb: bool = False, iterator_life: float = 300) -> None:
@@ -50,6 +51,7 @@ class FakeStream:
         self.hidden: set[str] = set()
         self.fetches: dict[str, list[float]] = {}
         self.lists = 0
+        self.failing = 0
         self._dynamodb = dynamodb
         self.iterator_life = iterator_life
         self._sequence = 10**40
@@ -111,6 +113,9 @@ class FakeStream:
         return [shard.as_listed() for shard in self.shards.values() if shard.shard_id not in self.hidden]
 
     def iterator(self, shard_id: str, position: str) -> str:
+        if self.failing:
+            self.failing -= 1
+            raise TransientError("injected: no iterator")
         at_ms, sequence = timestamp_of(position), sequence_of(position)
         if position == SHARD_END or (self._dynamodb and at_ms is not None):
             raise ValueError(f"no start at {position}")

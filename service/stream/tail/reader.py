@@ -230,8 +230,10 @@ class Reader(Generic[P, T]):
             self._iterator = None
             return 0 if first else wait
         if isinstance(error, RecordsTrimmedError):
+            # Whether it is a loss depends on the position alone, not on how many calls failed before.
+            lost = self._position != TRIM_HORIZON
             self._iterator, self._position = None, TRIM_HORIZON
-            if first:
+            if lost:
                 self._lost("the position has left the stream's retention")
             return 0 if first else wait
         if isinstance(error, ShardGoneError):

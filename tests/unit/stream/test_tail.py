@@ -144,6 +144,44 @@ def test_trimmed_records_are_told_counted_and_passed_over():
     run(story())
 
 
+def test_trimmed_records_are_reported_even_where_other_calls_failed_before():
+    """The simulation's seed 45718080: a partition, then the loss; nobody reported it, and nothing was reconciled."""
+
+    async def story() -> None:
+        stream = FakeStream(1, dynamodb=True)
+        stream.put_many(FIRST, range(100))
+        async with World(stream) as world:
+            position = stream.shards[FIRST].records[9].sequence
+            world.table.leases[FIRST] = Lease(shard_id=FIRST, checkpoint=position)
+            stream.trim(FIRST, 50)
+            stream.failing = 3
+            worker = world.start("a")
+            await world.until(lambda: len(world.data()) == 50)
+            assert stream.failing == 0
+            assert worker.trimmed == [FIRST]
+            assert worker.value("scoring_records_trimmed_total", pipeline="ingest") == 1
+
+    run(story())
+
+
+def test_a_trimmed_answer_at_the_trim_horizon_is_not_a_loss():
+    """DynamoDB Local gives it for an iterator taken while the stream was empty, once the first record comes."""
+
+    async def story() -> None:
+        stream = FakeStream(1, dynamodb=True)
+        good = stream.iterator
+        stream.iterator = lambda shard_id, position: (  # type: ignore[method-assign] # the first answer only
+            good(shard_id, position) if stream.fetches else f"{shard_id}|-1|0.0"
+        )
+        async with World(stream) as world:
+            worker = world.start("a")
+            stream.put_many(FIRST, range(3))
+            await world.until(lambda: world.data() == [0, 1, 2])
+            assert worker.trimmed == []
+
+    run(story())
+
+
 def test_a_log_line_tells_which_lease_it_is_about(monkeypatch: pytest.MonkeyPatch):
     # A logger keeps what it was bound to when first used, in whichever test that was.
     monkeypatch.setattr(reader, "log", structlog.get_logger())
