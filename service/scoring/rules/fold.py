@@ -150,7 +150,10 @@ class _Work:
         if event.event_hash and self._seen(event.event_hash, day):
             self._duplicates += 1
             return
+        second = event.arrival_ms // 1000
         for hit in event.hits:
+            # Before anything is dropped: which of several repeats is counted depends on their order.
+            self._last.append((second, hit.rule.slot))
             if hit.once and self._seen(hit.once, day):
                 self._repeats += 1
             else:
@@ -163,7 +166,6 @@ class _Work:
 
     def _count(self, rule: Rule, value: int, arrival_ms: int, day: int) -> None:
         slot = self._slots.get(rule.slot)
-        self._last.append((arrival_ms // 1000, rule.slot))
         if rule.is_stamp:
             newest = arrival_ms if slot is None else max(slot.sums.get(0, 0), arrival_ms)
             self._slots[rule.slot] = Slot(STAMP, {0: newest})
