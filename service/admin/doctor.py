@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -11,6 +12,7 @@ from botocore.exceptions import ClientError
 
 from service.admin.doctor_plan import (
     DENIED,
+    MAX_PROJECTS,
     MISSING,
     SCORE_STREAM_HOURS,
     Finding,
@@ -24,6 +26,7 @@ from service.admin.doctor_plan import (
     judge_retention,
     judge_shards,
     judge_table,
+    pinpoint_trials,
     trials,
 )
 from service.admin.setup import found_table
@@ -60,11 +63,22 @@ class Doctor:
         """
         for spec in tables(self._wanted.names):
             yield from self._table(spec)
+        projects: Sequence[str] = self._wanted.projects
         for trial in trials(self._wanted):
             finding, answer = self._try(trial)
             yield finding
             if trial.operation == "scan" and trial.params["TableName"] == self._wanted.names.definitions and answer:
-                yield judge_definitions(self._wanted.names.definitions, answer["Count"])
+                defined = self._defined(answer)
+                yield from judge_definitions(self._wanted.names.definitions, defined, projects)
+                projects = projects or sorted(defined)[:MAX_PROJECTS]
+        for project in projects:
+            yield from self._pinpoint(project)
+        if self._wanted.asks_pinpoint and not projects:
+            yield Finding(
+                Verdict.SKIPPED,
+                "Pinpoint",
+                "not looked at: neither SCORING_PROJECT_IDS nor a definition names a project",
+            )
         if self._wanted.ingests:
             yield from self._event_stream()
         if self._wanted.publishes:
@@ -95,6 +109,26 @@ class Doctor:
     def _try(self, trial: Trial) -> tuple[Finding, dict[str, Any] | None]:
         answer, code, message = self._call(trial.service, trial.operation, trial.params)
         return judge(trial, code, message), answer
+
+    def _defined(self, page: Mapping[str, Any]) -> Mapping[str, int]:
+        """Return how many definitions each project has; `page` is the first page of the table."""
+        found: Counter[str] = Counter()
+        answer: Mapping[str, Any] | None = page
+        while answer is not None:
+            found.update(item["PinpointProjectId"]["S"] for item in answer["Items"])
+            start = answer.get("LastEvaluatedKey")
+            if not start:
+                break
+            params = {"TableName": self._wanted.names.definitions, "ExclusiveStartKey": start}
+            answer, _, _ = self._call("dynamodb", "scan", params)
+        return found
+
+    def _pinpoint(self, project: str) -> Iterator[Finding]:
+        for trial in pinpoint_trials(self._wanted, project):
+            finding, _ = self._try(trial)
+            yield finding
+            if finding.verdict is Verdict.BROKEN and finding.remedy == trial.remedy:
+                return  # where there is no such project, the other calls only look as if all were well
 
     def _table(self, spec: TableSpec) -> Iterator[Finding]:
         answer, code, message = self._call("dynamodb", "describe_table", {"TableName": spec.name})

@@ -23,6 +23,9 @@ MAX_SKEW_S = 60.0
 """AWS refuses requests whose clock is 5 minutes off
 (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html)."""
 
+MAX_PROJECTS = 20
+"""Projects that are looked at where none is configured, and the definitions name them."""
+
 WANTED_RETENTION_H = 168
 """A week: a service that breaks on a Friday evening is still in time on Monday."""
 
@@ -75,7 +78,8 @@ class Wanted(msgspec.Struct, frozen=True):
         names: Stream and tables.
         ingests: Whether this installation reads the stream.
         publishes: Whether it writes scores to sinks.
-        projects: Pinpoint projects, where the sink is Pinpoint; empty: no Pinpoint permission is tried.
+        projects: Projects whose events count; empty: all that have definitions.
+        pinpoint: Whether Pinpoint is a sink.
         lookups: Whether endpoints are looked up in Pinpoint.
         update_batches_per_s: Configured rate of `UpdateEndpointsBatch`.
         lookups_per_s: Configured rate of `GetEndpoint`.
@@ -85,9 +89,15 @@ class Wanted(msgspec.Struct, frozen=True):
     ingests: bool
     publishes: bool
     projects: tuple[str, ...] = ()
+    pinpoint: bool = False
     lookups: bool = False
     update_batches_per_s: float = 2.0
     lookups_per_s: float = 10.0
+
+    @property
+    def asks_pinpoint(self) -> bool:
+        """Whether this installation calls Pinpoint at all."""
+        return (self.ingests and self.lookups) or (self.publishes and self.pinpoint)
 
 
 class Trial(msgspec.Struct, frozen=True):
@@ -100,6 +110,9 @@ class Trial(msgspec.Struct, frozen=True):
         operation: Method of its client.
         params: Arguments.
         proves: Error codes that mean "allowed, and nothing to do".
+        missing: Error codes that mean that the resource does not exist.
+        remedy: What to do where it does not.
+        optional: What is lost where it is not allowed, for people; empty: the service cannot work then.
     """
 
     action: str
@@ -108,6 +121,9 @@ class Trial(msgspec.Struct, frozen=True):
     operation: str
     params: Mapping[str, Any]
     proves: frozenset[str] = frozenset()
+    missing: frozenset[str] = MISSING
+    remedy: str = "run `scoring setup`, or correct the name"
+    optional: str = ""
 
 
 def _dynamodb(operation: str, method: str, table: str, proves: str = "", **params: object) -> Trial:
@@ -170,25 +186,43 @@ def trials(wanted: Wanted) -> list[Trial]:
     )
     if wanted.ingests:
         tried += [
-            _dynamodb("Scan", "scan", names.definitions, Limit=1),
+            _dynamodb("Scan", "scan", names.definitions),
             _statement("Insert", names.scores, f"INSERT INTO \"{names.scores}\" VALUE {{'NoKey': ?}}", [PROBE],
                        "ValidationError", "ValidationException"),
         ]  # fmt: skip
     if wanted.publishes:
         tried.append(_dynamodb("Scan", "scan", names.scores, Limit=1))
-    return tried + [trial for project in wanted.projects for trial in _pinpoint(wanted, project)]
+    return tried
 
 
-def _pinpoint(wanted: Wanted, project: str) -> list[Trial]:
+def pinpoint_trials(wanted: Wanted, project: str) -> list[Trial]:
+    """Return the calls that try a Pinpoint project. The first one finds out whether there is such a project.
+
+    The others cannot tell: Pinpoint answers `NotFoundException` for a user and for a project that do not exist.
+    """
+
     def trial(operation: str, method: str, **params: object) -> Trial:
         action, resource = f"mobiletargeting:{operation}", f"Pinpoint project {project}"
         proves = frozenset({"NotFoundException", "BadRequestException"})
         return Trial(action, resource, "pinpoint", method, {"ApplicationId": project, **params}, proves)
 
-    tried = []
+    if not wanted.asks_pinpoint:
+        return []
+    tried = [
+        Trial(
+            "mobiletargeting:GetApp",
+            f"Pinpoint project {project}",
+            "pinpoint",
+            "get_app",
+            {"ApplicationId": project},
+            missing=frozenset({"NotFoundException", "BadRequestException"}),
+            remedy="correct the project id, the account or the region, or create the project",
+            optional="a project that does not exist cannot be told from one whose users have no endpoints",
+        )
+    ]
     if wanted.ingests and wanted.lookups:
         tried.append(trial("GetEndpoint", "get_endpoint", EndpointId=PROBE))
-    if wanted.publishes:
+    if wanted.pinpoint and wanted.publishes:
         tried += [
             trial("GetUserEndpoints", "get_user_endpoints", UserId=PROBE),
             trial("UpdateEndpointsBatch", "update_endpoints_batch", EndpointBatchRequest={"Item": []}),
@@ -208,11 +242,12 @@ def judge(trial: Trial, code: str, message: str = "") -> Finding:
     if not code or code in trial.proves:
         return Finding(Verdict.OK, subject, "allowed")
     if code in DENIED:
-        return Finding(Verdict.BROKEN, subject, "not allowed", f"allow {trial.action} on {trial.resource} to this role")
-    if code in MISSING:
-        return Finding(
-            Verdict.BROKEN, subject, f"there is no {trial.resource}", "run `scoring setup`, or correct the name"
-        )
+        remedy = f"allow {trial.action} on {trial.resource} to this role"
+        if trial.optional:
+            return Finding(Verdict.NOTE, subject, f"not allowed: {trial.optional}", remedy)
+        return Finding(Verdict.BROKEN, subject, "not allowed", remedy)
+    if code in trial.missing:
+        return Finding(Verdict.BROKEN, subject, f"there is no {trial.resource}", trial.remedy)
     return Finding(Verdict.BROKEN, subject, f"{code}: {message}", "try again; if it stays, the message says more")
 
 
@@ -265,12 +300,29 @@ def judge_clock(skew_s: float) -> Finding:
     return Finding(Verdict.OK, "clock", f"differs from AWS's by {skew_s:+.0f} s")
 
 
-def judge_definitions(table: str, count: int) -> Finding:
-    """Return what the number of definitions found (one page at most) means."""
-    if count:
-        return Finding(Verdict.OK, f"definitions in {table}", "there are some")
-    remedy = "write the defaults: scoring setup --project ID"
-    return Finding(Verdict.BROKEN, f"definitions in {table}", "there are none: no event counts", remedy)
+def judge_definitions(table: str, found: Mapping[str, int], projects: Sequence[str]) -> list[Finding]:
+    """Return what the definitions found mean for the projects.
+
+    Args:
+        table: Where they are.
+        found: How many definitions each project has there.
+        projects: Projects whose events count; empty: all that have definitions.
+    """
+    subject = f"definitions in {table}"
+    if not found and not projects:
+        remedy = "write the defaults: scoring setup --project ID"
+        return [Finding(Verdict.BROKEN, subject, "there are none: no event counts", remedy)]
+    return [
+        Finding(Verdict.OK, f"{subject} for project {project}", f"{found[project]} event types")
+        if found.get(project)
+        else Finding(
+            Verdict.BROKEN,
+            f"{subject} for project {project}",
+            "there are none: no event of the project counts",
+            f"correct the project id, or write the defaults: scoring setup --project {project}",
+        )
+        for project in (projects or sorted(found)[:MAX_PROJECTS])
+    ]
 
 
 def judge_shards(open_shards: int, limit: int) -> Finding:
@@ -299,5 +351,5 @@ def judge_rates(wanted: Wanted) -> list[Finding]:
             f"make sure that the account's quota was raised, or lower {variable}",
         )
         for operation, rate, default, variable in rates
-        if wanted.projects and rate > default
+        if wanted.asks_pinpoint and rate > default
     ]

@@ -236,7 +236,7 @@ class Worker:
             definitions,
             IdentityResolver(
                 identities,
-                PinpointLookup(aws.pinpoint, metrics, per_second=settings.identity_lookup_per_s)
+                PinpointLookup(aws.pinpoint, clock, metrics, per_second=settings.identity_lookup_per_s)
                 if settings.identity_lookup
                 else None,
                 IdentitySettings(

@@ -26,12 +26,12 @@ def doctor(ctx: click.Context, *, as_json: bool) -> None:
     from service.admin.doctor_plan import Verdict, Wanted  # noqa: PLC0415 # likewise
 
     settings = settings_for(Purpose.RUN)
-    pinpoint = "pinpoint" in settings.sinks
     wanted = Wanted(
         names=names_of(settings),
         ingests=settings.ingests,
         publishes=settings.publishes,
-        projects=settings.project_ids if pinpoint else (),
+        projects=settings.project_ids,
+        pinpoint="pinpoint" in settings.sinks,
         lookups=settings.identity_lookup,
         update_batches_per_s=settings.pinpoint_update_batch_per_s,
         lookups_per_s=settings.identity_lookup_per_s,
@@ -45,8 +45,6 @@ def doctor(ctx: click.Context, *, as_json: bool) -> None:
         for each in findings:
             if each.remedy:
                 note(f"{each.subject}: {each.remedy}")
-    if pinpoint and not settings.project_ids:
-        note("Pinpoint permissions were not tried: SCORING_PROJECT_IDS names no project")
     broken = sum(each.verdict is Verdict.BROKEN for each in findings)
     note(
         f"{broken} broken of {len(findings)}"

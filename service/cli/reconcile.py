@@ -22,6 +22,7 @@ from service.cli.output import json_option, note, number_of, print_json, write_f
 from service.config.settings import Purpose, Settings
 from service.observability import logs
 from service.observability.metrics import Metrics
+from service.publish.sender import OUTCOMES
 from service.runtime.clock import SystemClock
 from service.scoring.change import ScoreChange
 
@@ -39,7 +40,8 @@ class Summary(msgspec.Struct):
     Attributes:
         scores: How many there are.
         projects: The same by project.
-        outcomes: By sink, how many were `published`, had `no_target`, or were `rejected` (and set aside).
+        outcomes: By sink, how many were `published`, had `no_target`, had `no_destination` (their project does not
+            exist there), or were `rejected` (and set aside).
     """
 
     scores: int = 0
@@ -50,6 +52,11 @@ class Summary(msgspec.Struct):
     def rejected(self) -> int:
         """Scores that a sink refused for good."""
         return sum(outcomes["rejected"] for outcomes in self.outcomes.values())
+
+    @property
+    def nowhere(self) -> int:
+        """Scores whose project does not exist in a sink."""
+        return sum(outcomes["no_destination"] for outcomes in self.outcomes.values())
 
 
 @click.command()
@@ -77,7 +84,7 @@ def reconcile(ctx: click.Context, per_s: float, project: str, *, dry_run: bool, 
     summary = run_async(_count(settings, project) if dry_run else _reconcile(settings, project, per_s))
     if as_json:
         print_json(summary)
-        ctx.exit(FAILURE if summary.rejected else 0)
+        ctx.exit(FAILURE if summary.rejected or summary.nowhere else 0)
     for name, count in sorted(summary.projects.items()):
         write_fields(name, str(count))
     if dry_run:
@@ -88,6 +95,9 @@ def reconcile(ctx: click.Context, per_s: float, project: str, *, dry_run: bool, 
         note(f"{sink}: {told or 'nothing to publish'}")
     if summary.rejected:
         note("what was rejected is set aside: `scoring dead-letters list --stage publish`")
+    if summary.nowhere:
+        note("no destination: the project does not exist in the sink; correct the project id, or create the project")
+    if summary.rejected or summary.nowhere:
         ctx.exit(FAILURE)
 
 
@@ -153,6 +163,5 @@ async def _report(summary: Summary, metrics: Metrics) -> None:
 
 def _outcomes(metrics: Metrics, sink: str) -> Counter[str]:
     value = metrics.registry.get_sample_value
-    names = ("published", "no_target", "rejected")
-    found = {name: value("scoring_sink_updates_total", {"sink": sink, "outcome": name}) for name in names}
+    found = {name: value("scoring_sink_updates_total", {"sink": sink, "outcome": name}) for name in OUTCOMES}
     return Counter({name: int(count) for name, count in found.items() if count})

@@ -198,7 +198,15 @@ class NoTarget(msgspec.Struct, frozen=True):
     """The sink knows nobody to write this score to, such as a user without endpoints: counted, no error."""
 
 
-SinkOutcome = Published | NoTarget | Rejected
+class NoDestination(msgspec.Struct, frozen=True):
+    """The place that the scores of this project go to does not exist, such as a Pinpoint project.
+
+    A fault of the configuration: counted by itself, reported by the sink, and watched by an alert. The score stays in
+    its table: `scoring reconcile` publishes it once the place exists.
+    """
+
+
+SinkOutcome = Published | NoTarget | NoDestination | Rejected
 
 
 class Sink(Protocol):

@@ -149,7 +149,7 @@ class Metrics:
     def _publishing(self) -> None:
         self.sink_updates = self._counter(
             "sink_updates",
-            "Scores handed to a sink by outcome: published, no_target, rejected.",
+            "Scores handed to a sink by outcome: published, no_target, no_destination, rejected.",
             "sink",
             "outcome",
         )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from service.ingest.letters import publish_letter_id
-from service.ingest.stores import DeadLetter, DeadLetters, NoTarget, Published, Sink, SinkOutcome
+from service.ingest.stores import DeadLetter, DeadLetters, NoDestination, NoTarget, Published, Sink, SinkOutcome
 from service.observability.metrics import Metrics
 from service.publish.outbox import Held, Offered, Outbox, Pending, Ticket
 from service.runtime.backoff import Backoff
@@ -22,6 +22,9 @@ from service.scoring.event import Rejected
 from service.scoring.fold import UserKey
 
 STAGE = "publish"
+
+OUTCOMES = ("published", "no_target", "no_destination", "rejected")
+"""What may become of a score handed to a sink, as metric labels."""
 
 MIN_WAIT_S = 0.001
 """Shortest wait: a shorter one may end before the clock has moved."""
@@ -87,6 +90,8 @@ class Sender:
         self._options = options
         self._pending = metrics.sink_pending.labels(sink.name)
         self._latency = metrics.event_to_sink.labels(sink.name)
+        for outcome in OUTCOMES:
+            metrics.sink_updates.labels(sink.name, outcome)  # from zero on: an alert must see the first one
         self._offered = asyncio.Event()
         self._room = asyncio.Event()
         self._backoff = Backoff(rng, last=RETRY_CAP_S)
@@ -241,6 +246,8 @@ class Sender:
                 return ""
             case NoTarget():
                 label = "no_target"
+            case NoDestination():
+                label = "no_destination"
             case Rejected():
                 label = "rejected"
         self.outbox.acknowledge(pending)

@@ -15,6 +15,7 @@ from service.ingest.stores import EndpointKey, EndpointLookup
 from service.local.pinpoint_fake import Fault, PinpointFake
 from service.local.pinpoint_fake.shapes import EndpointRequest, User
 from service.observability.metrics import Metrics
+from service.runtime.clock import SystemClock
 from service.runtime.errors import TransientError
 from service.sinks.pinpoint.lookup import PinpointLookup
 from tests.fakes.identities import MemoryLookup
@@ -71,7 +72,7 @@ async def pinpoint(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
         for name, value in fake.environment().items():
             monkeypatch.setenv(name, value)
         async with clients(AwsSettings(region="us-east-1", attempts=1)) as made:
-            yield PinpointWorld(fake, PinpointLookup(made.pinpoint, Metrics(), per_second=1000))
+            yield PinpointWorld(fake, PinpointLookup(made.pinpoint, SystemClock(), Metrics(), per_second=1000))
 
 
 Play = Callable[[Callable[[World], Awaitable[None]]], None]

@@ -29,8 +29,11 @@ ADAPTERS: dict[str, tuple[str, tuple[type, ...]]] = {
     "PinpointLookup": ("project", (pipeline_ports.EndpointLookup,)),
     "PinpointSink": ("project", (pipeline_ports.Sink,)),
     "Targets": ("project", ()),
+    "Projects": ("project", ()),
 }
-"""Class -> the resource it works on, and the ports through which a worker reaches it. `Targets` is the sink's."""
+"""Class -> the resource it works on, and the ports through which a worker reaches it.
+
+`Targets` and `Projects` are the sink's, and `Projects` the look-up's too."""
 
 NOT_IN_A_WORKER = {"KinesisWriter", "Setup", "Doctor", "TakenOver"}
 """Classes that only commands use, with the operator's permissions."""
@@ -148,6 +151,7 @@ def worker_actions() -> dict[str, set[str]]:
                 "__init__",
                 "open",
                 "find",
+                "exists",
             }
             actions.setdefault(resource, set()).update(reached(module, name, methods))
     # Opening the score table's stream looks at the table first.

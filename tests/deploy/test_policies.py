@@ -71,7 +71,7 @@ def test_the_roles_divide_what_the_worker_does():
     # What a sink may hold an older score of is written again; no score is ever made there.
     assert {"dynamodb:PartiQLUpdate", "dynamodb:PartiQLInsert"} & publish["scores"] == {"dynamodb:PartiQLUpdate"}
     assert "score stream" not in ingest
-    assert ingest["project"] == {"mobiletargeting:GetEndpoint"}
+    assert ingest["project"] == {"mobiletargeting:GetApp", "mobiletargeting:GetEndpoint"}
 
 
 def test_without_pinpoint_there_is_no_word_of_it():

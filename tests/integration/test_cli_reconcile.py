@@ -16,6 +16,7 @@ from service.cli.context import settings_for
 from service.cli.root import scoring
 from service.config.settings import Purpose
 from service.ingest.stores import Published
+from service.local.pinpoint_fake import PinpointProcess
 from service.runtime.errors import RecordsTrimmedError
 from service.scoring.change import ScoreChange
 from service.scoring.event import Reason, Rejected
@@ -117,6 +118,14 @@ def test_what_a_sink_refuses_is_set_aside(cli: Cli, told: Told):
     assert "29 published, 1 rejected" in cli("reconcile", code=1).stderr
     (letter,) = json.loads(cli("dead-letters", "list", "--stage", "publish", "--json").stdout)
     assert letter["reason"] == "sink_rejected"
+
+
+def test_reconcile_names_scores_of_a_project_that_does_not_exist(cli: Cli, stored: dict[str, str]):
+    with PinpointProcess(apps=["p0", "p1"]) as pinpoint:
+        stored |= {"SCORING_SINKS": "pinpoint", **pinpoint.environment()}
+        result = cli("reconcile", "--per-s", "1000", code=1)
+    assert "pinpoint: 20 no target, 10 no destination" in result.stderr
+    assert "the project does not exist in the sink" in result.stderr
 
 
 @pytest.mark.usefixtures("aws_environment")

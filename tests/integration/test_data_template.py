@@ -31,6 +31,7 @@ PARTIQL = {"dynamodb:PartiQLInsert", "dynamodb:PartiQLUpdate"}
 RARE = {
     "dynamodb:Query": "letters are looked for only where a batch is read again",
     "dynamodb:DeleteItem": "lease rows go when their shards are listed no more, hours later",
+    "mobiletargeting:GetApp": "asked only where Pinpoint does not find a user or an endpoint",
     "mobiletargeting:GetEndpoint": "asked only for an endpoint that no event explained",
 }
 """Granted, and not always called in a short life: why."""

@@ -18,6 +18,7 @@ from service.admin.setup_plan import Names
 from service.aws.clients import AwsSettings
 from service.cli.root import scoring
 from service.local.emulator import REGION, Emulator
+from service.local.pinpoint_fake import PinpointProcess
 from tests.fakes.embedded import FreshName
 
 PROJECT = "0123456789abcdef0123456789abcdef"
@@ -240,6 +241,65 @@ def test_no_definitions_mean_no_scores(examine: Examine, clients: dict[str, Any]
     assert found.remedy == "write the defaults: scoring setup --project ID"
 
 
+def test_a_project_id_that_nobody_has_definitions_for_is_broken(examine: Examine, names: Names):
+    (found,) = broken(examine(projects=(PROJECT, "nobodys")))
+    assert found.subject == f"definitions in {names.definitions} for project nobodys"
+    assert found.remedy.endswith("scoring setup --project nobodys")
+
+
+@pytest.fixture
+def pinpoint(clients: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[PinpointProcess]:
+    with PinpointProcess(apps=[PROJECT]) as fake:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_PINPOINT", fake.endpoint_url)
+        clients["pinpoint"] = client("pinpoint", AwsSettings(region=REGION))
+        yield fake
+        del clients["pinpoint"]
+
+
+def of_pinpoint(findings: list[Finding]) -> dict[str, Verdict]:
+    return {
+        finding.subject.partition(":")[2].partition(" ")[0]: finding.verdict
+        for finding in findings
+        if finding.subject.startswith("mobiletargeting:")
+    }
+
+
+def test_a_pinpoint_project_that_does_not_exist_is_broken(
+    examine: Examine, clients: dict[str, Any], names: Names, pinpoint: PinpointProcess
+):
+    assert pinpoint.endpoint_url
+    item = {"EventType": {"S": "A"}, "PinpointProjectId": {"S": "nobodys"}, "ScoreOffset": {"N": "1"}}
+    clients["dynamodb"].put_item(TableName=names.definitions, Item=item)
+    (found,) = broken(examine(projects=("nobodys",), pinpoint=True, lookups=True))
+    assert found.subject == "mobiletargeting:GetApp on Pinpoint project nobodys"
+    assert found.detail == "there is no Pinpoint project nobodys"
+    assert "correct the project id" in found.remedy
+
+
+def test_a_pinpoint_project_that_exists_is_tried_with_every_call(examine: Examine, pinpoint: PinpointProcess):
+    assert pinpoint.endpoint_url
+    # No project is configured: the definitions name it.
+    findings = examine(pinpoint=True, lookups=True)
+    assert broken(findings) == []
+    operations = ("GetApp", "GetEndpoint", "GetUserEndpoints", "UpdateEndpointsBatch")
+    assert of_pinpoint(findings) == dict.fromkeys(operations, Verdict.OK)
+
+
+def test_a_role_that_may_not_look_projects_up_is_noted(examine: Examine, pinpoint: PinpointProcess):
+    pinpoint.fail("GetApp", status=403)
+    findings = examine(pinpoint=True)
+    assert broken(findings) == []
+    (noted,) = [finding for finding in findings if "GetApp" in finding.subject]
+    assert noted.verdict is Verdict.NOTE
+    assert "cannot be told from one whose users have no endpoints" in noted.detail
+
+
+def test_without_any_project_the_doctor_says_that_pinpoint_was_not_looked_at(examine: Examine):
+    findings = examine(ingests=False, pinpoint=True)
+    (skipped,) = [finding for finding in findings if finding.subject == "Pinpoint"]
+    assert skipped.verdict is Verdict.SKIPPED
+
+
 def test_a_clock_that_is_off(clients: dict[str, Any], names: Names):
     doctor = Doctor(Wanted(names, ingests=True, publishes=True), clients, wall_s=lambda: 0.0)
     (found,) = broken(list(doctor.examine()))
@@ -280,11 +340,9 @@ def test_quotas_in_sight_are_noted():
     assert judge_shards(499, 500).verdict is Verdict.NOTE
     assert judge_shards(4, 500).verdict is Verdict.OK
     names = Names("s", "scores", "definitions", "identities", "leases", "letters")
-    wanted = Wanted(
-        names, ingests=True, publishes=True, projects=(PROJECT,), update_batches_per_s=20, lookups_per_s=100
-    )
+    wanted = Wanted(names, ingests=True, publishes=True, pinpoint=True, update_batches_per_s=20, lookups_per_s=100)
     assert len(judge_rates(wanted)) == 2
-    assert judge_rates(Wanted(names, ingests=True, publishes=True, projects=(PROJECT,))) == []
+    assert judge_rates(Wanted(names, ingests=True, publishes=True, pinpoint=True)) == []
 
 
 class TestCommand:

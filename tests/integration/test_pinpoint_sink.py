@@ -12,9 +12,10 @@ from decimal import Decimal
 from typing import Any, Literal
 
 import pytest
+import structlog
 
 from service.aws.clients import AwsSettings, clients, observe
-from service.ingest.stores import DirectoryEntry, EndpointKey, NoTarget, Published
+from service.ingest.stores import DirectoryEntry, EndpointKey, NoDestination, NoTarget, Published
 from service.local.pinpoint_fake import Fault, PinpointFake
 from service.local.pinpoint_fake.shapes import EndpointRequest, User
 from service.observability.metrics import Metrics
@@ -26,7 +27,9 @@ from service.scoring.change import ScoreChange
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import UserKey
 from service.sinks.pinpoint.lookup import PinpointLookup
+from service.sinks.pinpoint.projects import MISSING_FOR_S, Projects
 from service.sinks.pinpoint.sink import PinpointOptions, PinpointSink
+from tests.fakes.clock import ManualClock
 from tests.fakes.identities import MemoryDirectory, MemoryIdentities
 
 APP = "a" * 32
@@ -215,15 +218,73 @@ def test_what_is_too_large_is_split(monkeypatch: pytest.MonkeyPatch):
     asyncio.run(main())
 
 
-def test_projects_are_written_apart_and_a_project_that_is_gone_is_no_error(monkeypatch: pytest.MonkeyPatch):
+def test_projects_are_written_apart_and_a_project_that_is_gone_is_reported(monkeypatch: pytest.MonkeyPatch):
     async def main() -> None:
         async with pinpoint(monkeypatch) as world:
             world.add("u", "e")
             now = int(time.time() * 1000)
             world.directory.entries[UserKey("u", "b" * 32)] = DirectoryEntry("e", "ACTIVE", "EMAIL", now)
-            outcomes = await world.sink.publish([change("u", "1"), change("u", "2", project="b" * 32)])
-            assert outcomes == [Published(), NoTarget()]
+            with structlog.testing.capture_logs() as lines:
+                outcomes = await world.sink.publish([change("u", "1"), change("u", "2", project="b" * 32)])
+            assert outcomes == [Published(), NoDestination()]
             assert world.score("e") == "1"
+            assert [line["event"] for line in lines] == ["pinpoint.project_missing"]
+
+    asyncio.run(main())
+
+
+def test_a_project_that_does_not_exist_is_no_user_without_endpoints(monkeypatch: pytest.MonkeyPatch):
+    async def main() -> None:
+        async with pinpoint(monkeypatch) as world:
+            world.add("u", "e")
+            users = [change(f"u{n}", "1", project="b" * 32) for n in range(20)]
+            with structlog.testing.capture_logs() as lines:
+                outcomes = await world.sink.publish([change("u", "1"), change("stranger", "2"), *users])
+                assert outcomes == [Published(), NoTarget(), *[NoDestination()] * 20]
+                assert await world.sink.publish(users) == [NoDestination()] * 20
+            # One look-up per project, one line, and no further call while the project is known to be missing.
+            assert world.calls("GetApp") == 2
+            assert world.calls("GetUserEndpoints") == 22
+            (line,) = lines
+            assert (line["log_level"], line["project"]) == ("error", "b" * 32)
+            assert "SCORING_PROJECT_IDS" in line["remedy"]
+            # Nothing is remembered of its users: once the project exists, their endpoints are looked up.
+            assert not [key for key in world.directory.entries if key.project_id == "b" * 32]
+
+    asyncio.run(main())
+
+
+def test_a_missing_project_is_looked_up_again_and_its_return_is_reported(monkeypatch: pytest.MonkeyPatch):
+    async def main() -> None:
+        clock = ManualClock()
+        async with pinpoint(monkeypatch) as world:
+            projects = Projects(world.client, clock, consequence="none", remedy="none")
+            with structlog.testing.capture_logs() as lines:
+                assert not await projects.exists("new")
+                assert projects.known_missing("new")
+                world.fake.state.create_app("new", datetime.now(UTC), app_id="new")
+                assert not await projects.exists("new")
+                clock.now += MISSING_FOR_S + 1
+                assert not projects.known_missing("new")
+                assert await projects.exists("new")
+            assert [line["event"] for line in lines] == ["pinpoint.project_missing", "pinpoint.project_found"]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("status", "exists"), [(403, True), (400, False)])
+def test_a_role_that_may_not_look_projects_up_publishes_as_before(
+    monkeypatch: pytest.MonkeyPatch,
+    status: Literal[403, 400],
+    exists: bool,  # noqa: FBT001 - a row of the table
+):
+    async def main() -> None:
+        async with pinpoint(monkeypatch) as world:
+            world.fake.faults.add(Fault(operation="GetApp", status=status))
+            projects = Projects(world.client, SystemClock(), consequence="none", remedy="none")
+            with structlog.testing.capture_logs() as lines:
+                assert await projects.exists(APP) is exists
+            assert ("mobiletargeting:GetApp" in lines[0]["remedy"]) is exists
 
     asyncio.run(main())
 
@@ -347,7 +408,7 @@ def test_a_lookup_answered_with_404_is_no_error_and_a_refused_update_is_one(monk
         async with pinpoint(monkeypatch) as world:
             observe(world.client, world.metrics)
             world.add("u", "mail")
-            lookup = PinpointLookup(world.client, world.metrics, per_second=1000)
+            lookup = PinpointLookup(world.client, SystemClock(), world.metrics, per_second=1000)
             assert await lookup.user_of(EndpointKey("mail", APP)) == "u"
             assert await lookup.user_of(EndpointKey("nobody", APP)) == ""
             assert await world.sink.publish([change("stranger", "1")]) == [NoTarget()]

@@ -10,15 +10,16 @@ from botocore.exceptions import ClientError
 
 from service.aws.clients import AwsClient
 from service.aws.errors import code_of, translated
-from service.ingest.stores import DirectoryEntry, EndpointDirectory, EndpointKey, Identities
+from service.ingest.stores import DirectoryEntry, EndpointDirectory, EndpointKey, Identities, NoDestination
 from service.runtime.clock import Clock
 from service.runtime.errors import TransientError
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import UserKey
 from service.sinks.pinpoint.endpoints import choose_endpoint
+from service.sinks.pinpoint.projects import Projects
 from service.sinks.ratelimit import RateLimit
 
-Target = DirectoryEntry | Rejected | TransientError
+Target = DirectoryEntry | NoDestination | Rejected | TransientError
 
 
 class DirectoryOptions(msgspec.Struct, frozen=True):
@@ -42,6 +43,7 @@ class Targets:
 
     Args:
         client: Pinpoint.
+        projects: Tells a missing project from a user without endpoints.
         directory: What is remembered across workers and restarts.
         limit: For `GetUserEndpoints`.
         clock: Time.
@@ -52,6 +54,7 @@ class Targets:
     def __init__(
         self,
         client: AwsClient,
+        projects: Projects,
         directory: EndpointDirectory,
         limit: RateLimit,
         clock: Clock,
@@ -59,6 +62,7 @@ class Targets:
         identities: Identities | None = None,
     ) -> None:
         self._client = client
+        self._projects = projects
         self._directory = directory
         self._limit = limit
         self._clock = clock
@@ -117,6 +121,8 @@ class Targets:
         except ClientError as error:
             code = code_of(error)
             if code == "NotFoundException":
+                if not await self._projects.exists(key.project_id):
+                    return NoDestination()
                 return DirectoryEntry("", "", "", self._clock.wall_ms())
             if code == "BadRequestException":
                 return Rejected(Reason.SINK_REJECTED, "GetUserEndpoints refuses the user id")

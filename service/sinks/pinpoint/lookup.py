@@ -10,6 +10,8 @@ from service.aws.clients import AwsClient
 from service.aws.errors import code_of, translated
 from service.ingest.stores import EndpointKey
 from service.observability.metrics import Metrics
+from service.runtime.clock import Clock
+from service.sinks.pinpoint.projects import Projects
 from service.sinks.ratelimit import RateLimit
 
 REQUEST_TIMEOUT_S = 15.0
@@ -20,24 +22,40 @@ class PinpointLookup:
 
     Args:
         client: Pinpoint.
+        clock: Time.
         metrics: The catalogue.
         per_second: Calls per second; 10 is the default quota
             (https://docs.aws.amazon.com/pinpoint/latest/developerguide/quotas.html).
     """
 
-    def __init__(self, client: AwsClient, metrics: Metrics, *, per_second: float = 10.0) -> None:
+    def __init__(self, client: AwsClient, clock: Clock, metrics: Metrics, *, per_second: float = 10.0) -> None:
         self._client = client
+        self._projects = Projects(
+            client,
+            clock,
+            consequence="no user is looked up in this project; its events that need one go to the dead letters",
+            remedy="correct the project id that senders use, or create the project; then redrive the letters",
+        )
         self._limit = RateLimit("pinpoint", "get_endpoint", per_second, metrics)
 
     async def user_of(self, key: EndpointKey) -> str:
-        """Return the user of an endpoint; empty when it has none, does not exist, or cannot be an endpoint's id."""
+        """Return the user of an endpoint; empty when it has none, does not exist, or cannot be an endpoint's id.
+
+        Empty too where the whole project does not exist, which is reported.
+        """
+        if self._projects.known_missing(key.project_id):
+            return ""
         await self._limit.wait()
         try:
             with translated(f"Pinpoint project {key.project_id}"):
                 async with asyncio.timeout(REQUEST_TIMEOUT_S):
                     answer = await self._client.get_endpoint(ApplicationId=key.project_id, EndpointId=key.endpoint_id)
         except ClientError as error:
-            if code_of(error) in {"NotFoundException", "BadRequestException"}:
+            code = code_of(error)
+            if code == "NotFoundException":
+                await self._projects.exists(key.project_id)  # reports a project that does not
+                return ""
+            if code == "BadRequestException":
                 return ""
             raise
         endpoint = answer.get("EndpointResponse", {})

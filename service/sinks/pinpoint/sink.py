@@ -27,6 +27,7 @@ from service.ingest.stores import (
     DirectoryEntry,
     EndpointDirectory,
     Identities,
+    NoDestination,
     NoTarget,
     Published,
     SinkOutcome,
@@ -40,6 +41,7 @@ from service.scoring.event import Reason, Rejected
 from service.scoring.fold import UserKey
 from service.sinks.pinpoint.directory import DirectoryOptions, Target, Targets
 from service.sinks.pinpoint.endpoints import batch_item
+from service.sinks.pinpoint.projects import Projects
 from service.sinks.ratelimit import RateLimit
 
 MAX_ITEMS = 100
@@ -103,7 +105,13 @@ class PinpointSink:
         self._client = client
         self._updates = RateLimit(self.name, "update_endpoints_batch", options.updates_per_s, metrics)
         lookups = RateLimit(self.name, "get_user_endpoints", options.lookups_per_s, metrics)
-        self._targets = Targets(client, directory, lookups, clock, options.directory, identities)
+        self._projects = Projects(
+            client,
+            clock,
+            consequence="no score of this project is published; the scores stay in their table",
+            remedy="correct SCORING_PROJECT_IDS or the definitions, or create the project and run `scoring reconcile`",
+        )
+        self._targets = Targets(client, self._projects, directory, lookups, clock, options.directory, identities)
         self._written: RecentCache[UserKey, Decimal] = RecentCache(_WRITTEN, lambda key, _: getsizeof(key.user_id))
 
     async def publish(self, changes: Sequence[ScoreChange]) -> Sequence[Outcome]:
@@ -112,6 +120,18 @@ class PinpointSink:
         Raises:
             TransientError: None went out.
         """
+        outcomes: dict[UserKey, Outcome] = {
+            change.key: NoDestination() for change in changes if self._projects.known_missing(change.key.project_id)
+        }
+        wanted = [change for change in changes if change.key not in outcomes]
+        if wanted:
+            outcomes.update(await self._publish(wanted))
+        for change in wanted:
+            if isinstance(outcomes[change.key], Published) and change.score is not None:
+                self._written.put(change.key, change.score)
+        return [outcomes[change.key] for change in changes]
+
+    async def _publish(self, changes: Sequence[ScoreChange]) -> Mapping[UserKey, Outcome]:
         falling = {change.key for change in changes if self._falls(change)} if self._options.recheck_falling else ()
         targets = await self._targets.find([change.key for change in changes], falling)
         outcomes: dict[UserKey, Outcome] = {}
@@ -132,10 +152,7 @@ class PinpointSink:
         if len(errors) == len(changes):
             # It speaks for all of them: where one request may have been carried out, so may be said of each.
             raise next((error for error in errors if not error.undone), errors[0])
-        for change in changes:
-            if isinstance(outcomes[change.key], Published) and change.score is not None:
-                self._written.put(change.key, change.score)
-        return [outcomes[change.key] for change in changes]
+        return outcomes
 
     def _falls(self, change: ScoreChange) -> bool:
         last = self._written.get(change.key)
@@ -165,7 +182,8 @@ class PinpointSink:
         except ClientError as error:
             code = code_of(error)
             if code == "NotFoundException":
-                return dict.fromkeys(keys, NoTarget())  # the project is gone, and its endpoints with it
+                self._projects.missing(project_id)  # an update creates endpoints: only the project can be missing
+                return dict.fromkeys(keys, NoDestination())
             if code not in _REFUSED | _TOO_LARGE:
                 raise
             if len(changes) == 1:

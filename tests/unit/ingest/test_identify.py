@@ -7,22 +7,8 @@ from service.ingest.identify import IdentityResolver, IdentitySettings
 from service.ingest.stores import EndpointKey
 from service.observability.metrics import Metrics
 from service.runtime.errors import TransientError
+from tests.fakes.clock import ManualClock
 from tests.fakes.identities import MemoryIdentities, MemoryLookup
-
-
-class ManualClock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def wall_ms(self) -> int:
-        return int(self.now * 1000)
-
-    async def sleep(self, seconds: float) -> None:
-        self.now += seconds
-        await asyncio.sleep(0)
 
 
 def key(name: str) -> EndpointKey:
