@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Coroutine, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import click
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from service.aws.clients import AwsSettings
 
 T = TypeVar("T")
+
+STDIN = "standard input"
 
 
 def settings_for(purpose: Purpose, **overrides: str) -> Settings:
@@ -44,11 +46,16 @@ def _profile_region(environ: Mapping[str, str]) -> str | None:
         return None  # said when the first client is made
 
 
-def aws_settings(settings: Settings) -> AwsSettings:
-    """Return how one-shot commands call AWS: patiently, because nobody calls again for them."""
+def aws_settings(settings: Settings, *, attempts: int = 5) -> AwsSettings:
+    """Return how one-shot commands call AWS: patiently, because nobody calls again for them.
+
+    Args:
+        settings: Names the region.
+        attempts: Requests per call; 1 where a repeated call would count twice.
+    """
     from service.aws.clients import AwsSettings  # noqa: PLC0415 # slow to import
 
-    return AwsSettings(region=settings.aws_region, read_timeout_s=20, attempts=5)
+    return AwsSettings(region=settings.aws_region, read_timeout_s=20, attempts=attempts)
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
@@ -96,11 +103,6 @@ def _name_resource(parsed: dict[str, Any], context: Mapping[str, Any], **_kwargs
         parsed["Error"]["Resource"] = context["scoring_resource"]
 
 
-def stream_argument(settings: Settings) -> dict[str, str]:
-    """Return how Kinesis calls name the stream."""
-    return {"StreamARN" if settings.stream.startswith("arn:") else "StreamName": settings.stream}
-
-
 def one_project(settings: Settings, project: str | None) -> str:
     """Return the project a command is about: the option, else the only one configured.
 
@@ -112,3 +114,9 @@ def one_project(settings: Settings, project: str | None) -> str:
     if len(settings.project_ids) == 1:
         return settings.project_ids[0]
     raise click.UsageError("which project? Name it with --project, or set SCORING_PROJECT_IDS to one id")
+
+
+def name_of(file: BinaryIO) -> str:
+    """Return what to call a file that was given as an argument; `-` is standard input."""
+    name = getattr(file, "name", None)
+    return name if isinstance(name, str) and name != "<stdin>" else STDIN

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Sequence
 
 import click
-import msgspec
 
 from service.aws.clients import clients
 from service.aws.tables.dead_letters import NEW, REDRIVEN, REDRIVING, DeadLetterTable, StoredLetter
@@ -206,8 +205,7 @@ async def _redrive(settings: Settings, letters: Sequence[StoredLetter], *, quiet
         if not quiet:
             write_fields(result.letter_id, result.outcome.value, *([result.detail] if result.detail else []))
 
-    patient = aws_settings(settings)
-    async with clients(patient) as aws, clients(msgspec.structs.replace(patient, attempts=1)) as once:
+    async with clients(aws_settings(settings)) as aws, clients(aws_settings(settings, attempts=1)) as once:
         return await Redriver(aws, once.kinesis, settings).redrive(letters, report)
 
 

@@ -21,7 +21,7 @@ from botocore.exceptions import ClientError
 
 from service.aws.clients import AwsClient, Clients
 from service.aws.errors import AwsSetupError, code_of, is_condition_failure, translated
-from service.aws.streams.kinesis import KinesisWriter, Put
+from service.aws.streams.writer import KinesisWriter, Put
 from service.aws.tables.dead_letters import NEW, REDRIVING, DeadLetterTable, StoredLetter
 from service.config.settings import Settings
 from service.ingest.stores import DeadLetter

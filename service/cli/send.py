@@ -2,154 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-import random
+import asyncio
+import shlex
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from itertools import chain
+from typing import BinaryIO
 
 import click
-import msgspec
 
-from service.cli.context import Aws, settings_for, stream_argument
-from service.cli.failures import FAILURE, Failure
+from service.admin.input_files import HEAD_BYTES, unusable
+from service.admin.send import MAX_ROUNDS, Account, Line, Sender, batches, lines, ranges
+from service.aws.clients import clients
+from service.aws.streams.writer import KinesisWriter
+from service.cli.context import STDIN, aws_settings, name_of, settings_for
+from service.cli.failures import FAILURE, UsageFailure
+from service.cli.interrupt import Interrupt
 from service.cli.output import console, err_is_terminal, json_option, note, number_of, print_json, write
-from service.config.settings import Purpose
+from service.cli.root import INTERRUPTED
+from service.config.settings import Purpose, Settings
 
-MAX_RECORDS = 500
-MAX_CALL_BYTES = 5 * 1024 * 1024
-"""PutRecords takes 500 records; 5 MiB a call, partition keys included, is within what every region allows
-(https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html)."""
-MAX_RECORD_BYTES = 10 * 1024 * 1024
-"""Largest record a stream can be set to take (same page); most streams take 1 MiB."""
-MAX_KEY_CHARACTERS = 256
-"""Longest partition key (same page)."""
-MAX_ATTEMPTS = 10
-"""Calls that one record is part of before it counts as failed."""
-BACKOFF_S = 0.1
-BACKOFF_MAX_S = 5.0
-
-
-class Line(msgspec.Struct, frozen=True):
-    """A record to send, and the line of the file it came from."""
-
-    number: int
-    data: bytes
-    key: str
-
-    @property
-    def size(self) -> int:
-        """Bytes that count against a call."""
-        return len(self.data) + len(self.key.encode())
-
-
-class Summary(msgspec.Struct):
-    """What became of the file."""
-
-    sent: int = 0
-    failed: int = 0
-    sent_bytes: int = 0
-    calls: int = 0
-    retried: int = 0
-    shards: int = 0
-    seconds: float = 0.0
-
-
-def partition_key(data: bytes, path: Sequence[str]) -> str:
-    """Return the value at `path` inside a JSON record; a hash of the record where there is none."""
-    value: object = None
-    try:
-        value = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        path = ()
-    for name in path:
-        value = value.get(name) if isinstance(value, dict) else None
-    if path and isinstance(value, str | int) and 0 < len(str(value)) <= MAX_KEY_CHARACTERS and _encodes(str(value)):
-        return str(value)
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
-def _encodes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def batches(lines: Iterable[Line]) -> Iterator[list[Line]]:
-    """Yield the lines in order, as many at a time as one call takes."""
-    batch: list[Line] = []
-    size = 0
-    for line in lines:
-        if batch and (len(batch) == MAX_RECORDS or size + line.size > MAX_CALL_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(line)
-        size += line.size
-    if batch:
-        yield batch
-
-
-class Sender:
-    """Puts batches on a stream, and puts again what a call did not take.
-
-    Args:
-        kinesis: A boto3 client.
-        stream: How calls name the stream.
-        sleep: Waits that many seconds.
-    """
-
-    def __init__(self, kinesis: Any, stream: dict[str, str], sleep: Callable[[float], None] = time.sleep) -> None:  # noqa: ANN401 # boto3 makes its clients at run time
-        self._kinesis = kinesis
-        self._stream = stream
-        self._sleep = sleep
-        self._shards: set[str] = set()
-        self.summary = Summary()
-        self.faults: Counter[str] = Counter()
-
-    def put(self, batch: Sequence[Line]) -> None:
-        """Send a batch; what fails `MAX_ATTEMPTS` times is counted as failed."""
-        left = list(batch)
-        for attempt in range(MAX_ATTEMPTS):
-            if attempt:
-                self.summary.retried += len(left)
-                self._sleep(random.uniform(0.5, 1.0) * min(BACKOFF_MAX_S, BACKOFF_S * 2**attempt))  # noqa: S311 # jitter
-            answer = self._kinesis.put_records(
-                Records=[{"Data": line.data, "PartitionKey": line.key} for line in left], **self._stream
-            )
-            self.summary.calls += 1
-            again = []
-            for line, result in zip(left, answer["Records"], strict=True):
-                if result.get("ErrorCode"):
-                    again.append((line, str(result["ErrorCode"])))
-                    continue
-                self.summary.sent += 1
-                self.summary.sent_bytes += len(line.data)
-                self._shards.add(result["ShardId"])
-            self.summary.shards = len(self._shards)
-            if not again:
-                return
-            left = [line for line, _ in again]
-        self.summary.failed += len(left)
-        self.faults.update(code for _, code in again)
-
-
-def read(source: BinaryIO, path: Sequence[str], on_bytes: Callable[[int], None]) -> Iterator[Line]:
-    """Yield the records of a file: its lines, without line end; empty ones are left out."""
-    for number, raw in enumerate(source, 1):
-        on_bytes(len(raw))
-        data = raw.rstrip(b"\r\n")
-        if not data.strip():
-            continue
-        if len(data) > MAX_RECORD_BYTES:
-            raise Failure(
-                f"line {number} has {len(data):,} bytes",
-                f"a Kinesis record holds at most {MAX_RECORD_BYTES:,}",
-                "take it out of the file; the lines before it may be sent already",
-            )
-        yield Line(number, data, partition_key(data, path))
+CHUNK_BYTES = 256 * 1024
+MAX_RANGES = 50
+"""Runs of lines that are named one by one."""
 
 
 @click.command()
@@ -162,39 +38,132 @@ def read(source: BinaryIO, path: Sequence[str], on_bytes: Callable[[int], None])
     show_default=True,
     help="Where in a record its partition key is; a record without one gets a hash of itself.",
 )
+@click.option("--from-line", type=click.IntRange(1), default=1, show_default=True, help="Leave out the lines before.")
+@click.option("--as-is", is_flag=True, help="Send the lines even where FILE looks compressed or is not one per event.")
 @json_option
 @click.pass_context
-def send(ctx: click.Context, file: BinaryIO, key_path: str, *, as_json: bool) -> None:
+def send(ctx: click.Context, file: BinaryIO, key_path: str, from_line: int, *, as_is: bool, as_json: bool) -> None:
     """Put each line of FILE on the stream as one record; `-` is standard input.
 
-    Lines are sent as they are, also those that are no events: those show up as dead letters. A file sent
-    twice counts twice, as would a call that was repeated because its answer was lost.
+    Lines are sent as they are, also malformed ones: those show up as dead letters. A file sent twice counts twice.
+    Whatever ends it, Ctrl-C included, it says how many lines were sent and where to go on.
     """
     settings = settings_for(Purpose.STREAM)
-    sender = Sender(Aws(settings).kinesis, stream_argument(settings))
-    started = time.monotonic()
+    called = name_of(file)
+    name = "FILE" if called == STDIN else shlex.quote(called)
+    chunks = _chunks(file)
+    head = b"" if as_is else next(chunks, b"")
+    found = unusable(head[:HEAD_BYTES], name)
+    if found is not None:
+        raise UsageFailure(
+            f"{called} {found.what}",
+            "each line is sent as one record",
+            f"try: {found.command} | scoring send -\n  or send its lines as they are with --as-is",
+        )
     path = [part for part in key_path.split(".") if part]
-    _send(file, path, sender)
-    summary = sender.summary
-    summary.seconds = round(time.monotonic() - started, 3)
+    started = time.monotonic()
+    with Interrupt("the call in flight") as interrupt:
+        account, error = _send(settings, lines(chain([head], chunks), path, from_line), from_line, file, interrupt)
+    account.seconds = round(time.monotonic() - started, 3)
     if as_json:
-        print_json(summary)
+        print_json(account)
     else:
         write(
-            f"sent {number_of(summary.sent, 'record')}, {summary.sent_bytes:,} bytes, "
-            f"to {number_of(summary.shards, 'shard')} of {settings.stream_name} in {summary.seconds:.1f} s"
-            + (f"; {summary.retried:,} sent again" if summary.retried else "")
+            f"sent {number_of(account.sent, 'record')}, {account.sent_bytes:,} bytes, "
+            f"to {number_of(account.shards, 'shard')} of {settings.stream_name} in {account.seconds:.1f} s"
+            + (f"; {account.resent:,} sent again" if account.resent else "")
         )
-    if summary.failed:
-        reasons = ", ".join(f"{count:,} x {code}" for code, count in sender.faults.most_common())
-        note(f"error: {summary.failed:,} records were not taken after {MAX_ATTEMPTS} attempts: {reasons}")
-        ctx.exit(FAILURE)
+    if account.complete:
+        if from_line > 1 and not account.sent:
+            note(f"{called} has no record at line {from_line} or after it")
+        return
+    for text in explained(account, name, interrupted=interrupt.asked):
+        note(text)
+    if error is not None:
+        raise error
+    ctx.exit(INTERRUPTED if interrupt.asked else FAILURE)
 
 
-def _send(file: BinaryIO, path: Sequence[str], sender: Sender) -> None:
+def _send(
+    settings: Settings, source: Iterator[Line], first: int, file: BinaryIO, interrupt: Interrupt
+) -> tuple[Account, Exception | None]:
+    """Send the lines; return the account, and what went wrong that it does not explain."""
+    with asyncio.Runner() as runner, ExitStack() as stack:
+        opened = AsyncExitStack()
+        aws = runner.run(opened.enter_async_context(clients(aws_settings(settings, attempts=1))))
+        stack.callback(lambda: runner.run(opened.aclose()))
+        writer = KinesisWriter(aws.kinesis, settings.stream, rounds=MAX_ROUNDS)
+        sender = Sender(writer, first, lambda: interrupt.asked)
+        advance = stack.enter_context(_progress(file))
+        numbered = batches(source)
+        try:
+            while True:
+                with interrupt.idle():
+                    batch = next(numbered, None)
+                if batch is None:
+                    sender.finished()
+                    break
+                if not runner.run(sender.send(batch)):
+                    break
+                advance(sum(len(line.put.data) + 1 for line in batch))
+        except KeyboardInterrupt:
+            pass  # the account says how far it came
+        except Exception as error:  # noqa: BLE001 # raised by the caller, after the account
+            return sender.account, error
+        return sender.account, None
+
+
+def explained(account: Account, name: str, *, interrupted: bool) -> list[str]:
+    """Return what a person must know of a file that was not sent to its end.
+
+    Args:
+        account: How far it came.
+        name: How a shell command names the file.
+        interrupted: Whether a person ended it.
+    """
+    cause = "interrupted" if interrupted else f"error: {account.error}"
+    go_on = f"  go on with --from-line {account.next_line}"
+    if account.fault_line is not None:
+        line = account.fault_line
+        return [
+            f"error: line {line} cannot be sent: {account.error}",
+            "  it and the lines after it are not on the stream",
+            f"  correct it and go on with --from-line {line}, or leave it out with --from-line {line + 1}",
+        ]
+    if account.not_taken:
+        runs = ranges(account.not_taken)
+        named = ", ".join(f"{low}-{high}" if high > low else f"{low}" for low, high in runs[:MAX_RANGES])
+        more = f" and {len(runs) - MAX_RANGES} more runs (--json names every line)" if len(runs) > MAX_RANGES else ""
+        only = ";".join(f"{low},{high}p" if high > low else f"{low}p" for low, high in runs)
+        return [
+            f"{cause}: {number_of(len(account.not_taken), 'record')} not taken by the stream",
+            f"  lines {named}{more}",
+            *([f"  send them with: sed -n '{only}' {name} | scoring send -"] if not more else []),
+            f"{go_on} after that",
+        ]
+    if account.uncertain is not None:
+        first, last = account.uncertain
+        return [
+            f"{cause}: no answer came for lines {first} to {last}",
+            "  those that are not counted above may be on the stream or not",
+            f"  to leave them out: --from-line {last + 1}",
+            f"  to send them again, so that those that arrived count twice: --from-line {first}",
+        ]
+    return [cause, go_on]
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    """Yield a file's bytes as they come: from a pipe, without waiting for a whole chunk."""
+    some: Callable[[int], bytes] = getattr(file, "read1", file.read)
+    while chunk := some(CHUNK_BYTES):
+        yield chunk
+
+
+@contextmanager
+def _progress(file: BinaryIO) -> Iterator[Callable[[int], None]]:
+    """Show how far it is, on a terminal; yields what is to be called with the bytes sent."""
     if not err_is_terminal():
-        for batch in batches(read(file, path, lambda _: None)):
-            sender.put(batch)
+        yield lambda _count: None
         return
     # Slow to import, and only a terminal needs it.
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn  # noqa: PLC0415
@@ -202,8 +171,7 @@ def _send(file: BinaryIO, path: Sequence[str], sender: Sender) -> None:
     columns = (TextColumn("sending"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console(stderr=True), transient=True) as progress:
         task = progress.add_task("sending", total=_size(file))
-        for batch in batches(read(file, path, lambda count: progress.advance(task, count))):
-            sender.put(batch)
+        yield lambda count: progress.advance(task, count)
 
 
 def _size(file: BinaryIO) -> int | None:
@@ -212,4 +180,4 @@ def _size(file: BinaryIO) -> int | None:
     here = file.tell()
     size = file.seek(0, 2)
     file.seek(here)
-    return size - here
+    return size

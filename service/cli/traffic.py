@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import click
 import msgspec
 
-from service.cli.context import settings_for, stream_argument
+from service.cli.context import settings_for
 from service.cli.failures import Failure
 from service.cli.output import note
 from service.config.settings import Purpose
@@ -60,9 +60,8 @@ def traffic(rate: float, users: int, seed: int, project: str | None) -> None:
 
         def told(_: Sequence[Meaning]) -> None: ...
 
-        name = stream_argument(settings)
         records = stream(population, seed, rate)
-        with Playback(kinesis, name, records, told, project_id=project_id) as playback:
+        with Playback(kinesis, settings.stream, records, told, project_id=project_id) as playback:
             line_at = time.monotonic() + LINE_EVERY_S
             while not playback.done:
                 time.sleep(TICK_S)

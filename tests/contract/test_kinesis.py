@@ -6,7 +6,8 @@ import pytest
 
 from service.aws.clients import Clients
 from service.aws.errors import AwsSetupError
-from service.aws.streams.kinesis import KinesisSource, KinesisWriter, Put
+from service.aws.streams.kinesis import KinesisSource
+from service.aws.streams.writer import KinesisWriter, Put
 from service.stream.ports import Page
 from service.stream.position import TRIM_HORIZON
 from tests.fakes.embedded import FreshName, Run

@@ -19,7 +19,8 @@ import pytest
 
 from service.aws.clients import AwsClient, AwsSettings, Clients, clients
 from service.aws.streams.dynamodb_streams import DynamoDbStreamSource
-from service.aws.streams.kinesis import KinesisSource, KinesisWriter, Put
+from service.aws.streams.kinesis import KinesisSource
+from service.aws.streams.writer import KinesisWriter, Put
 from service.local.emulator import REGION
 from service.runtime.errors import IteratorExpiredError, RecordsTrimmedError, ShardGoneError
 from service.scoring.fold import UserKey

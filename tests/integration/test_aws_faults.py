@@ -21,7 +21,8 @@ from service.aws import calls
 from service.aws.clients import AwsSettings, Clients, clients
 from service.aws.errors import AwsSetupError
 from service.aws.streams.dynamodb_streams import DynamoDbStreamSource
-from service.aws.streams.kinesis import KinesisSource, KinesisWriter, Put
+from service.aws.streams.kinesis import KinesisSource
+from service.aws.streams.writer import KinesisWriter, Put
 from service.aws.tables.dead_letters import DeadLetterTable
 from service.aws.tables.identities import IdentityTable
 from service.aws.tables.scores import ScoreTable

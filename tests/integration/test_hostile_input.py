@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from service.aws.schema import state_of
-from service.aws.streams.kinesis import KinesisWriter, Put
+from service.aws.streams.writer import KinesisWriter, Put
 from service.aws.tables.dead_letters import DeadLetterTable, StoredLetter
 from service.local.worker_process import Worker
 from service.scoring.event import Rejected

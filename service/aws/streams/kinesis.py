@@ -1,4 +1,4 @@
-"""A Kinesis data stream: reading its shards (`ShardSource[bytes]`), and putting records.
+"""A Kinesis data stream: reading its shards (`ShardSource[bytes]`).
 
 Limits, for those who call: 5 GetRecords, 2 MB and 5 GetShardIterator per shard and second, 1,000 ListShards per
 stream and second (https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html).
@@ -12,10 +12,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
 from botocore.exceptions import ClientError
 
-from service.aws.calls import MAX_ROUNDS, pause
 from service.aws.clients import AwsClient
 from service.aws.errors import AwsSetupError, code_of, translated
 from service.aws.fast.codec import KinesisRecord
@@ -25,12 +23,6 @@ from service.stream.position import LATEST, SHARD_END, TRIM_HORIZON, Position, t
 
 MAX_FETCH = 10_000
 """Records per GetRecords (https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html)."""
-
-MAX_PUT_RECORDS = 500
-MAX_PUT_BYTES = 700 * 1024
-"""Per PutRecords call, partition keys included. AWS allows 500 records and at least 5 MiB
-(https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html); in Base64 this stays below the 1 MiB
-from which aiohttp warns that sending a body holds up the event loop. A larger record goes alone."""
 
 _TAG_BYTES = 6
 """48 bits: two streams of one table meet by chance once in 10**14, and every score item carries the tag."""
@@ -74,7 +66,7 @@ class KinesisSource:
         """
         remedy = "run `scoring setup`, or set SCORING_STREAM"
         with translated(f"stream {name_or_arn}", remedy=remedy):
-            answer = await client.describe_stream_summary(**_named(name_or_arn))
+            answer = await client.describe_stream_summary(**named(name_or_arn))
         summary = answer["StreamDescriptionSummary"]
         match summary["StreamStatus"]:
             case "CREATING":
@@ -132,7 +124,8 @@ class KinesisSource:
         )
 
 
-def _named(name_or_arn: str) -> dict[str, str]:
+def named(name_or_arn: str) -> dict[str, str]:
+    """Return how calls name a stream."""
     return {"StreamARN" if name_or_arn.startswith("arn:") else "StreamName": name_or_arn}
 
 
@@ -162,79 +155,3 @@ def _iterator_type(position: Position) -> dict[str, Any]:
     if position == SHARD_END:
         raise ValueError("nothing follows the end of a shard")
     return {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": position}
-
-
-class Put(msgspec.Struct, frozen=True):
-    """A record to put: `data` on the shard that `partition_key` hashes to."""
-
-    partition_key: str
-    data: bytes
-
-    @property
-    def size(self) -> int:
-        """Bytes that count against the limits."""
-        return len(self.data) + len(self.partition_key.encode())
-
-
-class Landed(msgspec.Struct, frozen=True):
-    """Where a record was put."""
-
-    shard_id: str
-    sequence: str
-
-
-class KinesisWriter:
-    """Puts records on a stream, those refused in a call again."""
-
-    def __init__(self, client: AwsClient, name_or_arn: str) -> None:
-        self._client = client
-        self._named = _named(name_or_arn)
-        self._what = f"stream {name_or_arn}"
-
-    async def put(self, records: Sequence[Put]) -> list[Landed]:
-        """Put records (any number) in calls of bounded size; return where each landed, in their order.
-
-        A refused record goes in behind those that were taken, so order holds only while nothing is refused. A
-        call whose answer was lost is repeated, which puts its records twice.
-
-        Raises:
-            TransientError: Records were still refused after `MAX_ROUNDS`; those before them are put.
-        """
-        landed: list[Landed] = []
-        for batch in _put_batches(records):
-            landed += await self._put_batch(batch)
-        return landed
-
-    async def _put_batch(self, batch: Sequence[Put]) -> list[Landed]:
-        landed: dict[int, Landed] = {}
-        pending = list(enumerate(batch))
-        code = ""
-        for attempt in range(1, MAX_ROUNDS + 1):
-            with translated(self._what, remedy="run `scoring setup`, or set SCORING_STREAM"):
-                answer = await self._client.put_records(
-                    Records=[{"Data": put.data, "PartitionKey": put.partition_key} for _, put in pending], **self._named
-                )
-            refused = []
-            for (index, put), result in zip(pending, answer["Records"], strict=True):
-                if result.get("ErrorCode"):
-                    code = result["ErrorCode"]
-                    refused.append((index, put))
-                else:
-                    landed[index] = Landed(result["ShardId"], result["SequenceNumber"])
-            if not refused:
-                return [landed[index] for index in range(len(batch))]
-            pending = refused
-            await pause(attempt)
-        raise TransientError(f"{self._what}: {len(pending)} records stay refused: {code}", throttled=True)
-
-
-def _put_batches(records: Sequence[Put]) -> list[list[Put]]:
-    batches: list[list[Put]] = []
-    size = 0
-    for put in records:
-        if not batches or len(batches[-1]) == MAX_PUT_RECORDS or size + put.size > MAX_PUT_BYTES:
-            batches.append([])
-            size = 0
-        batches[-1].append(put)
-        size += put.size
-    return batches

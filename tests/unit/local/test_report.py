@@ -9,9 +9,10 @@ import pytest
 from prometheus_client import generate_latest
 from rich.console import Console
 
+from service.aws.streams.writer import MAX_PUT_RECORDS
 from service.local.live import Moment, View
 from service.local.meter import Counts
-from service.local.playback import MAX_PER_CALL, Playback, PlaybackError, breaths
+from service.local.playback import Playback, PlaybackError, breaths
 from service.local.population import populate
 from service.local.report import Report, as_document, leaders, report_lines, verdict
 from service.local.request_counts import OperationTally
@@ -133,12 +134,12 @@ class _Stream:
             self._refused.add(key)
             if not refuse:
                 self.placed.append(key)
-            results.append({"ErrorCode": "Throttled"} if refuse else {"SequenceNumber": "1"})
+            results.append({"ErrorCode": "Throttled"} if refuse else {"ShardId": "s", "SequenceNumber": "1"})
         return {"FailedRecordCount": sum("ErrorCode" in result for result in results), "Records": results}
 
 
 def _play(stream: _Stream, monkeypatch: pytest.MonkeyPatch) -> tuple[Playback, list[Meaning]]:
-    monkeypatch.setattr("service.local.playback.RESEND_PAUSE_S", 0.0)
+    monkeypatch.setattr("service.aws.calls.BACKOFF_BASE_S", 0.0)
     told: list[Meaning] = []
     playback = Playback(stream, "events", campaign(populate(20, 1), 300, 1, rate=1e6), told.extend)
     with playback:
@@ -164,7 +165,7 @@ def test_breaths_are_bounded_in_time_and_size():
     records = list(campaign(populate(20, 1), 2_000, 1, rate=100.0))
     assert {len(breath) for breath in list(breaths(records))[:-1]} <= {20, 21}
     fast = list(breaths(campaign(populate(20, 1), 2_000, 1, rate=1e6)))
-    assert [len(breath) for breath in fast] == [MAX_PER_CALL] * 4
+    assert [len(breath) for breath in fast] == [MAX_PUT_RECORDS] * 4
 
 
 def test_without_a_terminal_there_are_plain_lines():

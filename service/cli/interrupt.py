@@ -1,0 +1,60 @@
+"""Ctrl-C and SIGTERM during a command that must not be cut off: the first asks, the second ends."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from service.cli.output import note
+
+CAUGHT = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupt:
+    """A context manager in which the first signal sets `asked`, and the second raises `KeyboardInterrupt`.
+
+    Attributes:
+        asked: Whether a signal came: take nothing new in hand, finish what is in flight, report.
+    """
+
+    def __init__(self, what: str) -> None:
+        """Take the signals over, in the main thread.
+
+        Args:
+            what: What is finished first, for a person: `the call in flight`.
+        """
+        self._what = what
+        self._idle = False
+        self._before: dict[signal.Signals, Any] = {}
+        self.asked = False
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {each: signal.signal(each, self._caught) for each in CAUGHT}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for each, handler in self._before.items():
+            signal.signal(each, handler)
+
+    @contextmanager
+    def idle(self) -> Iterator[None]:
+        """While inside, nothing is in flight: a signal raises `KeyboardInterrupt` at once."""
+        self._idle = True
+        try:
+            yield
+        finally:
+            self._idle = False
+
+    def _caught(self, _signal: int, _frame: FrameType | None) -> None:
+        if self.asked or self._idle:
+            self.asked = True
+            raise KeyboardInterrupt
+        self.asked = True
+        note(f"stopping: {self._what} is finished first; Ctrl-C again ends at once")
