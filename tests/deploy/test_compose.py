@@ -26,6 +26,7 @@ AWS_VARIABLES = {
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_REGION",
+    "AWS_DEFAULT_REGION",
     "AWS_EC2_METADATA_DISABLED",
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_PINPOINT",
@@ -192,17 +193,45 @@ def test_a_worker_is_given_longer_than_its_drain(name: str):
     assert seconds(SERVICES[name]["stop_grace_period"]) > drain
 
 
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_region_is_given_under_both_names(name: str):
+    """boto3 reads AWS_DEFAULT_REGION, this service and other SDKs AWS_REGION."""
+    environment = SERVICES[name].get("environment", {})
+    assert environment.get("AWS_REGION") == environment.get("AWS_DEFAULT_REGION")
+
+
+def test_prometheus_may_write_its_own_directory():
+    """A tmpfs belongs to root with the mode of the directory it hides; the image runs as nobody (65534)."""
+    written = "/prometheus"
+    assert f"--storage.tsdb.path={written}" in SERVICES["prometheus"]["command"]
+    assert f"{written}:uid=65534,gid=65534" in SERVICES["prometheus"]["tmpfs"]
+
+
+def test_localstack_is_healthy_only_once_kinesis_answers():
+    assert "ListStreams" in SERVICES["localstack"]["healthcheck"]["test"][1]
+    assert SERVICES["localstack"]["environment"]["KINESIS_PERSISTENCE"] == "0"
+
+
+def test_grafana_finds_every_folder_of_its_provisioning():
+    """It logs an error at each start for a folder that is missing (https://grafana.com/docs/grafana/latest/administration/provisioning/)."""
+    folder = ROOT / "deploy" / "grafana" / "provisioning"
+    assert {each.name for each in folder.iterdir()} == {"alerting", "dashboards", "datasources", "plugins"}
+    assert all(any(each.iterdir()) for each in folder.iterdir())
+
+
 def test_the_reshards_of_the_chaos_profile_are_real(aws_environment: dict[str, str], fresh_name: FreshName):
     kinesis = boto3.client("kinesis")
     stream = fresh_name("chaos")
-    kinesis.create_stream(StreamName=stream, ShardCount=2)
+    kinesis.create_stream(StreamName=stream, ShardCount=4)
+    environment = {**os.environ, **aws_environment}
+    environment.pop("AWS_DEFAULT_REGION", None)  # the script must do with AWS_REGION, as the service does
     done = subprocess.run(  # noqa: S603 - our own script
-        [sys.executable, "deploy/chaos/reshard.py", "--stream", stream, "--every", "0.1", "--times", "1"],
-        env={**os.environ, **aws_environment},
+        [sys.executable, "deploy/chaos/reshard.py", "--stream", stream, "--every", "0.1", "--times", "2"],
+        env=environment | {"AWS_REGION": "us-east-1"},
         capture_output=True,
         text=True,
         check=True,
         cwd=ROOT,
     )
-    assert done.stdout == "resharding to 4\n"
+    assert done.stdout == "resharding from 4 to 8\nresharding from 8 to 4\n"
     assert kinesis.describe_stream_summary(StreamName=stream)["StreamDescriptionSummary"]["OpenShardCount"] == 4
