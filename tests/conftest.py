@@ -7,11 +7,16 @@ from collections.abc import Iterator
 from itertools import count
 
 import pytest
+from hypothesis import settings
 
 from service.admin.setup_plan import Names, plan_table, tables
 from service.aws.clients import AwsSettings, Clients, clients
 from service.local.emulator import REGION, Emulator
 from tests.fakes.embedded import FreshName, MakeTable, Run
+
+# How long one example takes says more about the machine's other work than about the code.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 _numbers = count(1)
 
