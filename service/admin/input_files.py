@@ -38,7 +38,7 @@ class Unusable(msgspec.Struct, frozen=True):
     command: str
 
 
-def unusable(head: bytes, name: str) -> Unusable | None:
+def unusable(head: bytes, name: str, *, arrays: bool = False) -> Unusable | None:
     """Return what keeps a file from being lines of JSON in UTF-8; None where its start shows nothing.
 
     Lines that are not JSON are not a reason: they are sent as they are, and set aside by the workers.
@@ -46,6 +46,7 @@ def unusable(head: bytes, name: str) -> Unusable | None:
     Args:
         head: Up to `HEAD_BYTES` from its start.
         name: How a shell command names it.
+        arrays: Whether a JSON array will do.
     """
     for signature, (what, command) in _PACKED.items():
         if head.startswith(signature):
@@ -55,13 +56,13 @@ def unusable(head: bytes, name: str) -> Unusable | None:
             return Unusable(f"is text in {encoding}, not UTF-8", f"iconv -f {encoding} -t UTF-8 {name}")
     if head.startswith(BOM):
         return Unusable("starts with a byte order mark, which JSON must not have", f"tail -c +4 {name}")
-    return _structured(head, name)
+    return _structured(head, name, arrays=arrays)
 
 
-def _structured(head: bytes, name: str) -> Unusable | None:
+def _structured(head: bytes, name: str, *, arrays: bool) -> Unusable | None:
     start = head.lstrip()
     line, rest = _first_line(start)
-    if start.startswith(b"[") and (_is_json(line, list) or _spans_lines(start, list) or line == b"["):
+    if start.startswith(b"[") and not arrays and (_is_json(line, list) or _spans_lines(start, list) or line == b"["):
         return Unusable("is a JSON array, not one object per line", f"jq -c '.[]' {name}")
     if start.startswith(b"{") and rest and not _is_json(line, dict):
         unfinished = line.endswith((b"{", b"[", b",")) and len(head) >= HEAD_BYTES

@@ -21,6 +21,7 @@ from typing import Any
 
 import msgspec
 
+from service.aws.calls import Item, pages
 from service.aws.clients import AwsClient
 from service.aws.errors import translated
 from service.stream.ports import StreamId
@@ -123,23 +124,15 @@ class TakenOver:
             )
 
 
-async def _scan(client: AwsClient, table: str, key: str, prefix: str) -> list[Mapping[str, Mapping[str, Any]]]:
-    items: list[Mapping[str, Mapping[str, Any]]] = []
-    start: dict[str, Any] = {}
-    while True:
-        with translated(
-            f"table {table}",
-            remedy="name the table in which kinesis-python kept its state, and check the account and AWS_REGION",
-        ):
-            page = await client.scan(
-                TableName=table,
-                ConsistentRead=True,
-                FilterExpression="begins_with(#key, :prefix)",
-                ExpressionAttributeNames={"#key": key},
-                ExpressionAttributeValues={":prefix": {"S": prefix}},
-                **start,
-            )
-        items += page["Items"]
-        if not page.get("LastEvaluatedKey"):
-            return items
-        start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
+async def _scan(client: AwsClient, table: str, key: str, prefix: str) -> list[Item]:
+    read = pages(
+        client.scan,
+        f"table {table}",
+        remedy="name the table in which kinesis-python kept its state, and check the account and AWS_REGION",
+        TableName=table,
+        ConsistentRead=True,
+        FilterExpression="begins_with(#key, :prefix)",
+        ExpressionAttributeNames={"#key": key},
+        ExpressionAttributeValues={":prefix": {"S": prefix}},
+    )
+    return [item async for page in read for item in page]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from service.aws.clients import AwsClient
@@ -29,6 +29,9 @@ read and paid for: while every call gets some of it, giving up would mean to beg
 
 BACKOFF_BASE_S = 0.05
 BACKOFF_CAP_S = 1.0
+
+SETUP = "run `scoring setup`"
+"""The remedy where a table does not exist."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -123,6 +126,43 @@ class ItemReader:
         wanted: Sequence[Item] = [{hash_name: {"S": one}, range_name: {"S": other}} for one, other in keys]
         await _until_nothing_is_left(table, "keys", get, wanted)
         return items
+
+
+async def pages(
+    call: Callable[..., Awaitable[Mapping[str, Any]]],
+    what: str,
+    *,
+    remedy: str = SETUP,
+    attempts: int = 1,
+    **request: Any,  # noqa: ANN401 # whatever the call takes
+) -> AsyncIterator[Sequence[Item]]:
+    """Yield the items of each page of a Scan or Query, until there are no more.
+
+    Args:
+        call: A client's `scan` or `query`.
+        what: The resource, for people: `table userEngagementScore`.
+        remedy: What to do when it does not exist.
+        attempts: Calls for one page before its `TransientError` is raised: a scan may take hours.
+        **request: Its parameters.
+
+    Raises:
+        TransientError: A page did not come.
+        AwsSetupError: The resource does not exist, or reading it is not allowed.
+    """
+    while True:
+        for attempt in range(1, attempts + 1):
+            try:
+                with translated(what, remedy=remedy):
+                    page = await call(**request)
+                break
+            except TransientError:
+                if attempt == attempts:
+                    raise
+                await pause(attempt)
+        yield page["Items"]
+        if not page.get("LastEvaluatedKey"):
+            return
+        request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
 
 async def batch_put(client: AwsClient, table: str, items: Sequence[Item]) -> None:

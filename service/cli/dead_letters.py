@@ -14,6 +14,7 @@ from service.aws.tables.dead_letters import NEW, REDRIVEN, REDRIVING, DeadLetter
 from service.cli.context import aws_settings, run_async, settings_for
 from service.cli.failures import FAILURE, Failure
 from service.cli.output import iso, json_option, note, print_json, print_table, write, write_bytes, write_fields
+from service.cli.params import Id
 from service.cli.redrive import DONE, MAX_LETTERS, Outcome, Redriver, Result, by_fault, due
 from service.config.settings import Purpose, Settings
 from service.ingest.letters import split_letter_id
@@ -74,7 +75,7 @@ def _counted(letters: Sequence[StoredLetter]) -> list[str]:
 
 
 @dead_letters.command()
-@click.argument("letter_id", metavar="ID")
+@click.argument("letter_id", metavar="ID", type=Id("id"))
 @click.option("--payload", "payload_only", is_flag=True, help="Write only the record, byte for byte.")
 @json_option
 def show(letter_id: str, *, payload_only: bool, as_json: bool) -> None:
@@ -109,7 +110,9 @@ def show(letter_id: str, *, payload_only: bool, as_json: bool) -> None:
 @dead_letters.command()
 @_reason_option
 @_stage_option
-@click.option("--id", "ids", metavar="ID", multiple=True, help="Only this letter; may be given more than once.")
+@click.option(
+    "--id", "ids", metavar="ID", type=Id("id"), multiple=True, help="Only this letter; may be given more than once."
+)
 @click.option(
     "--stuck",
     is_flag=True,

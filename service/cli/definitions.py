@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from decimal import Decimal, InvalidOperation
-from typing import Any, BinaryIO
+import shlex
+from collections.abc import Sequence
+from typing import BinaryIO
 
 import click
-import msgspec
 
-from service.cli.context import Aws, one_project, settings_for
+from service.admin.definitions import (
+    COLUMNS,
+    Known,
+    UnreadableFileError,
+    checked,
+    in_force_s,
+    known_of,
+    points_of,
+    remarks,
+    rows_of,
+    suspicions,
+)
+from service.admin.input_files import HEAD_BYTES, unusable
+from service.aws.clients import clients
+from service.aws.tables.definitions import DefinitionTable
+from service.cli.context import STDIN, aws_settings, name_of, one_project, run_async, settings_for
 from service.cli.failures import FAILURE, UsageFailure
 from service.cli.output import json_option, note, print_json, print_table
+from service.cli.params import PROJECT, Id
 from service.config.settings import Purpose, Settings
-from service.scoring.definitions import Definition, points_fault
-from service.scoring.event import MAX_PROJECT_BYTES, Rejected, id_fault
+from service.scoring.definitions import Definition, Malformed
 
 MAX_FAULTS_SHOWN = 20
 MAX_FILE_BYTES = 16 * 1024 * 1024
 """Largest file that `import` reads."""
 
 project_option = click.option(
-    "--project", metavar="ID", help="The project; not needed where SCORING_PROJECT_IDS names just one."
+    "--project", metavar="ID", type=PROJECT, help="The project; not needed where SCORING_PROJECT_IDS names just one."
 )
+anyway_option = click.option("--anyway", is_flag=True, help="Write also what looks like a typing error.")
 
 
 @click.group()
@@ -31,163 +46,176 @@ def definitions() -> None:
 
 
 @definitions.command(name="list")
-@click.option("--project", metavar="ID", help="Only this project's.")
+@click.option("--project", metavar="ID", type=PROJECT, help="Only this project's.")
 @json_option
 def list_(project: str | None, *, as_json: bool) -> None:
-    """Show the definitions; the JSON can be imported again."""
+    """Show the definitions; `definitions import` reads what this writes to a file.
+
+    Malformed rows are named on standard error, and left out.
+    """
     settings = settings_for(Purpose.TABLES)
-    rows = [row for row in _rows(settings, Aws(settings)) if project in (None, row["PinpointProjectId"])]
-    rows.sort(key=lambda row: (row["PinpointProjectId"], row["EventType"]))
+    rows = [row for row in run_async(_load(settings)) if project in (None, row.project_id)]
+    rows.sort(key=lambda row: (row.project_id, row.event_type))
+    good = [row for row in rows if isinstance(row, Definition)]
     if as_json:
-        print_json(rows)
-        return
-    print_table(
-        ("Project", "Event type", "Points"),
-        [(row["PinpointProjectId"], row["EventType"], row["ScoreOffset"]) for row in rows],
-        f"no definitions in table {settings.definitions_table}; `scoring setup --project ID` writes the defaults",
-        right=("Points",),
-    )
+        print_json(
+            [
+                {"EventType": row.event_type, "PinpointProjectId": row.project_id, "ScoreOffset": row.points}
+                for row in good
+            ]
+        )
+    else:
+        print_table(
+            COLUMNS,
+            [(row.project_id, row.event_type, row.points) for row in good],
+            f"no definitions in table {settings.definitions_table}; `scoring setup --project ID` writes the defaults",
+            right=("Points",),
+        )
+    for row in rows:
+        if isinstance(row, Malformed):
+            note(f"malformed: {row.event_type} in project {row.project_id}: {row.detail}; correct it with `set`")
 
 
 @definitions.command(name="set", context_settings={"ignore_unknown_options": True})
-@click.argument("event_type")
+@click.argument("event_type", type=Id("event type"))
 @click.argument("points")
 @project_option
-def set_(event_type: str, points: str, project: str | None) -> None:
+@anyway_option
+def set_(event_type: str, points: str, project: str | None, *, anyway: bool) -> None:
     """Give events of EVENT_TYPE that many POINTS, which may be negative and may have decimals."""
     settings = settings_for(Purpose.TABLES)
     row = {"EventType": event_type, "PinpointProjectId": one_project(settings, project), "ScoreOffset": points}
-    checked = _checked(row)
-    if isinstance(checked, str):
-        raise click.UsageError(checked)
-    note(_put(settings, Aws(settings), checked))
+    definition = checked(row)
+    if isinstance(definition, str):
+        raise click.UsageError(definition)
+    run_async(_write(settings, [definition], "it", anyway=anyway))
 
 
 @definitions.command()
-@click.argument("event_type")
+@click.argument("event_type", type=Id("event type"))
 @project_option
 @click.pass_context
 def remove(ctx: click.Context, event_type: str, project: str | None) -> None:
-    """Give events of EVENT_TYPE no points any more; exits with 1 where there was no definition."""
+    """Give events of EVENT_TYPE no points from now on; exits with 1 where there was no definition."""
     settings = settings_for(Purpose.TABLES)
     project_id = one_project(settings, project)
-    answer = Aws(settings).dynamodb.delete_item(
-        TableName=settings.definitions_table,
-        Key={"EventType": {"S": event_type}, "PinpointProjectId": {"S": project_id}},
-        ReturnValues="ALL_OLD",
-    )
-    if "Attributes" not in answer:
-        note(f"there was no definition of {event_type} in project {project_id}")
+    if not run_async(_remove(settings, event_type, project_id)):
+        note(f"there was no definition of {event_type} in project {project_id}: `scoring definitions list` shows all")
         ctx.exit(FAILURE)
     note(f"removed {event_type} from project {project_id}")
+    _note_when(settings)
 
 
 @definitions.command(name="import")
 @click.argument("file", type=click.File("rb"))
 @project_option
 @click.option("--dry-run", is_flag=True, help="Only check the file.")
-def import_(file: BinaryIO, project: str | None, *, dry_run: bool) -> None:
-    """Write the definitions in FILE: a JSON array, or one JSON object per line; `-` is standard input.
+@anyway_option
+def import_(file: BinaryIO, project: str | None, *, dry_run: bool, anyway: bool) -> None:
+    """Write the definitions in FILE; `-` is standard input.
 
-    An object has EventType, ScoreOffset and, unless --project is given, PinpointProjectId. Nothing is
-    written unless every one is right. Definitions that FILE does not name stay as they are.
+    FILE is a JSON array, or one JSON object per line, or what `definitions list` writes. An object has EventType,
+    ScoreOffset and, unless --project is given, PinpointProjectId. Nothing is written unless every one is right.
+    Definitions that FILE does not name stay as they are.
     """
     settings = settings_for(Purpose.TABLES)
     fallback = project or (settings.project_ids[0] if len(settings.project_ids) == 1 else None)
     wanted: dict[tuple[str, str], Definition] = {}
     faults: list[str] = []
     for number, row in enumerate(_parsed(file), 1):
-        known = {"PinpointProjectId": fallback, **row} if fallback and isinstance(row, dict) else row
-        checked = _checked(known)
-        if isinstance(checked, str):
-            faults.append(f"definition {number}: {checked}")
+        definition = checked({"PinpointProjectId": fallback, **row} if fallback and isinstance(row, dict) else row)
+        if isinstance(definition, str):
+            faults.append(f"definition {number}: {definition}")
             continue
-        key = (checked.event_type, checked.project_id)
-        if key in wanted and wanted[key] != checked:
-            faults.append(f"definition {number}: {checked.event_type} is there twice, with different points")
-        wanted[key] = checked
+        key = (definition.event_type, definition.project_id)
+        if key in wanted and wanted[key] != definition:
+            faults.append(f"definition {number}: {definition.event_type} is there twice, with different points")
+        wanted[key] = definition
     if faults:
-        more = [f"... and {len(faults) - MAX_FAULTS_SHOWN} more"] if len(faults) > MAX_FAULTS_SHOWN else []
-        raise UsageFailure(
-            f"{_name(file)} is not usable, nothing was written", "\n  ".join(faults[:MAX_FAULTS_SHOWN] + more)
-        )
-    aws = Aws(settings)
-    for definition in wanted.values():
-        note(f"would set {_said(definition)}" if dry_run else _put(settings, aws, definition))
+        raise UsageFailure(f"{name_of(file)} is not usable, nothing was written", _listed(faults))
+    run_async(_write(settings, list(wanted.values()), name_of(file), anyway=anyway, dry_run=dry_run))
 
 
-def _parsed(file: BinaryIO) -> list[Any]:
+def _parsed(file: BinaryIO) -> list[object]:
+    called = name_of(file)
     data = file.read(MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
-        raise UsageFailure(f"{_name(file)} has more than {MAX_FILE_BYTES:,} bytes")
+        raise UsageFailure(f"{called} has more than {MAX_FILE_BYTES:,} bytes")
+    found = unusable(data[:HEAD_BYTES], "FILE" if called == STDIN else shlex.quote(called), arrays=True)
+    if found is not None:
+        raise UsageFailure(f"{called} {found.what}", remedy=f"try: {found.command} | scoring definitions import -")
     try:
-        if data.lstrip()[:1] == b"[":
-            return _ARRAY.decode(data)
-        return [_OBJECT.decode(line) for line in data.splitlines() if line.strip()]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageFailure(f"{_name(file)} is no JSON", str(error)) from None
+        return rows_of(data)
+    except UnreadableFileError as error:
+        raise UsageFailure(f"{called} is not usable, nothing was written", str(error)) from None
 
 
-_OBJECT: msgspec.json.Decoder[Any] = msgspec.json.Decoder(Any, float_hook=Decimal)
-_ARRAY: msgspec.json.Decoder[list[Any]] = msgspec.json.Decoder(list[Any], float_hook=Decimal)
+def _listed(faults: Sequence[str]) -> str:
+    more = [f"... and {len(faults) - MAX_FAULTS_SHOWN} more"] if len(faults) > MAX_FAULTS_SHOWN else []
+    return "\n  ".join([*faults[:MAX_FAULTS_SHOWN], *more])
 
 
-def _checked(row: object) -> Definition | str:
-    """Return the definition that `row` is, or what is wrong with it."""
-    if not isinstance(row, Mapping):
-        return "is no object"
-    event_type, project_id, points = (row.get(name) for name in ("EventType", "PinpointProjectId", "ScoreOffset"))
-    if not isinstance(event_type, str) or not event_type:
-        return "EventType is missing or no text"
-    if not isinstance(project_id, str) or not project_id:
-        return "PinpointProjectId is missing or no text: name it, or give --project"
-    for fault in (id_fault("EventType", event_type), id_fault("PinpointProjectId", project_id, MAX_PROJECT_BYTES)):
-        if isinstance(fault, Rejected):
-            return fault.detail
-    if isinstance(points, bool) or not isinstance(points, str | int | Decimal):
-        return f"ScoreOffset of {event_type} is missing or no number"
-    try:
-        number = Decimal(points)
-    except InvalidOperation:
-        return f"ScoreOffset of {event_type} is no number: {points}"
-    return points_fault(number) or Definition(event_type, project_id, number)
+async def _load(settings: Settings) -> Sequence[Definition | Malformed]:
+    async with clients(aws_settings(settings)) as aws:
+        return await DefinitionTable(aws.dynamodb, settings.definitions_table).load(consistent=True)
 
 
-def _put(settings: Settings, aws: Aws, definition: Definition) -> str:
-    """Write a definition; return what that changed."""
-    answer = aws.dynamodb.put_item(
-        TableName=settings.definitions_table,
-        Item={
-            "EventType": {"S": definition.event_type},
-            "PinpointProjectId": {"S": definition.project_id},
-            "ScoreOffset": {"N": f"{definition.points:f}"},
-        },
-        ReturnValues="ALL_OLD",
-    )
-    before = answer.get("Attributes", {}).get("ScoreOffset", {}).get("N")
+async def _remove(settings: Settings, event_type: str, project_id: str) -> bool:
+    async with clients(aws_settings(settings)) as aws:
+        return await DefinitionTable(aws.dynamodb, settings.definitions_table).remove(event_type, project_id)
+
+
+async def _write(
+    settings: Settings, wanted: Sequence[Definition], what: str, *, anyway: bool, dry_run: bool = False
+) -> None:
+    """Write definitions, and say what that changed; may be repeated, as each replaces what its key held."""
+    async with clients(aws_settings(settings)) as aws:
+        table = DefinitionTable(aws.dynamodb, settings.definitions_table)
+        known = known_of(await table.load(consistent=True), settings.project_ids)
+        _refuse_suspicious(wanted, known, what, anyway=anyway)
+        for remark in remarks({definition.project_id for definition in wanted}, known):
+            note(remark)
+        written = changed = 0
+        try:
+            for definition in wanted:
+                if dry_run:
+                    note(f"would set {_said(definition)}")
+                    continue
+                before = await table.set(definition)
+                written += 1
+                said = _change(definition, before)
+                changed += not said.startswith("unchanged")
+                note(said)
+        finally:
+            if 0 < written < len(wanted):
+                note(f"{written:,} of {len(wanted):,} definitions were written; run it again for the rest")
+            if changed:
+                _note_when(settings)
+
+
+def _refuse_suspicious(wanted: Sequence[Definition], known: Known, what: str, *, anyway: bool) -> None:
+    found = list(dict.fromkeys(text for definition in wanted for text in suspicions(definition, known)))
+    if found and anyway:
+        note(_listed(found))
+    elif found:
+        raise UsageFailure(
+            f"{what} looks like a typing error, nothing was written", _listed(found), "--anyway writes it"
+        )
+
+
+def _note_when(settings: Settings) -> None:
+    seconds = in_force_s(settings.definitions_refresh_s)
+    note(f"in force within {seconds:g} s: events that a worker reads before then are scored by the old definitions")
+
+
+def _change(definition: Definition, before: str | None) -> str:
     if before is None:
         return f"added {_said(definition)}"
-    if Decimal(before) == definition.points:
+    known = points_of(before)
+    if known is not None and known == definition.points:
         return f"unchanged: {_said(definition)}"
     return f"set {_said(definition)}, before: {before}"
 
 
 def _said(definition: Definition) -> str:
     return f"{definition.event_type} = {definition.points:f} in project {definition.project_id}"
-
-
-def _rows(settings: Settings, aws: Aws) -> Iterator[dict[str, Any]]:
-    """Yield the table's rows under the table's own names; a malformed offset stays as the text it is."""
-    pages: Sequence[Any] = aws.dynamodb.get_paginator("scan").paginate(TableName=settings.definitions_table)
-    for page in pages:
-        for item in page["Items"]:
-            offset = item.get("ScoreOffset", {})
-            yield {
-                "EventType": item["EventType"]["S"],
-                "PinpointProjectId": item["PinpointProjectId"]["S"],
-                "ScoreOffset": Decimal(offset["N"]) if "N" in offset else str(next(iter(offset.values()), "missing")),
-            }
-
-
-def _name(file: BinaryIO) -> str:
-    return str(getattr(file, "name", "standard input"))

@@ -17,6 +17,7 @@ from service.aws.clients import clients
 from service.cli.context import aws_settings, run_async, settings_for
 from service.cli.failures import Failure
 from service.cli.output import iso, json_option, note, number_of, print_json, print_table
+from service.cli.params import Id
 from service.cli.position import refuse_while_read
 from service.cli.streams import INGEST, View, look
 from service.config.settings import Purpose, Settings
@@ -105,7 +106,7 @@ def leases() -> None:
 
 
 @leases.command(name="import-kinesis-python")
-@click.argument("table")
+@click.argument("table", type=Id("table", 255))
 @click.option("--execute", is_flag=True, help="Do it; without this only the plan is shown.")
 @click.option("--dry-run", is_flag=True, help="Only show the plan: what happens anyway without --execute.")
 @json_option

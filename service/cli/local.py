@@ -8,6 +8,7 @@ import click
 
 from service.cli.failures import Failure
 from service.cli.output import json_option, note, print_json, write
+from service.cli.params import PROJECT
 from service.cli.traffic import traffic
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ local.add_command(traffic)
     show_default=True,
     help="Requests per second before it answers 429: none, aws (its default quotas), or Operation=number,...",
 )
-@click.option("--project", "projects", metavar="ID", multiple=True, help="A project that exists from the start.")
+@click.option(
+    "--project", "projects", metavar="ID", type=PROJECT, multiple=True, help="A project that exists from the start."
+)
 @json_option
 def pinpoint(host: str, port: int, quotas: str, projects: tuple[str, ...], *, as_json: bool) -> None:
     """Serve a Pinpoint that keeps everything in memory, until SIGTERM or SIGINT.

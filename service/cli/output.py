@@ -142,8 +142,8 @@ def heading() -> Callable[[str], str]:
 
 
 def write_fields(*cells: str) -> None:
-    """Write one line of tab-separated cells to standard output; tabs and line breaks inside a cell become blanks."""
-    _out("\t".join(printable(" ".join(cell.split())) for cell in cells))
+    """Write one line of tab-separated cells to standard output; tabs and line breaks inside a cell are escaped."""
+    _out("\t".join(map(printable, cells)))
 
 
 def _bold(text: str) -> str:

@@ -17,6 +17,7 @@ from service.aws.clients import clients
 from service.cli.context import aws_settings, run_async, settings_for
 from service.cli.failures import Failure
 from service.cli.output import iso, json_option, note, number_of, print_json, print_table
+from service.cli.params import Id
 from service.cli.streams import INGEST, PUBLISH, View, look
 from service.config.settings import TO_COME, Purpose, Settings, epoch_ms
 from service.stream.leases.lease import Lease, Member
@@ -130,7 +131,7 @@ def position() -> None:
 @click.option("--to-earliest", is_flag=True, help="Read everything that the stream still holds.")
 @click.option("--to-latest", is_flag=True, help="Skip what is there, read what comes.")
 @click.option("--to-time", metavar="TIME", help="Read what arrived at this time or later, e.g. 2026-01-31T12:00:00Z.")
-@click.option("--shard", default="", metavar="ID", help="Only this shard.")
+@click.option("--shard", metavar="ID", type=Id("shard"), help="Only this shard.")
 @click.option(
     "--pipeline", type=click.Choice([INGEST, PUBLISH]), default=INGEST, show_default=True, help="Whose position."
 )
@@ -144,7 +145,7 @@ def reset(
     to_earliest: bool,
     to_latest: bool,
     to_time: str | None,
-    shard: str,
+    shard: str | None,
     pipeline: str,
     recount: bool,
     execute: bool,
@@ -153,7 +154,9 @@ def reset(
     """Make every shard go on somewhere else. Stop the workers first."""
     to = _target(earliest=to_earliest, latest=to_latest, moment=to_time, pipeline=pipeline)
     settings = settings_for(Purpose.STREAM if pipeline == INGEST else Purpose.TABLES)
-    moves = run_async(_reset(settings, pipeline, to, shard, finished=not to_latest, recount=recount, execute=execute))
+    moves = run_async(
+        _reset(settings, pipeline, to, shard or "", finished=not to_latest, recount=recount, execute=execute)
+    )
     if as_json:
         print_json(moves)
     else:

@@ -19,6 +19,7 @@ from service.aws.tables.scores import ScoreTable
 from service.cli.context import aws_settings, run_async, settings_for
 from service.cli.failures import FAILURE
 from service.cli.output import json_option, note, number_of, print_json, write_fields
+from service.cli.params import PROJECT
 from service.config.settings import Purpose, Settings
 from service.observability import logs
 from service.observability.metrics import Metrics
@@ -67,11 +68,11 @@ class Summary(msgspec.Struct):
     show_default=True,
     help="Users per second.",
 )
-@click.option("--project", metavar="ID", default="", help="Only this project's scores.")
+@click.option("--project", metavar="ID", type=PROJECT, help="Only this project's scores.")
 @click.option("--dry-run", is_flag=True, help="Only count them.")
 @json_option
 @click.pass_context
-def reconcile(ctx: click.Context, per_s: float, project: str, *, dry_run: bool, as_json: bool) -> None:
+def reconcile(ctx: click.Context, per_s: float, project: str | None, *, dry_run: bool, as_json: bool) -> None:
     """Publish every stored score, from a scan of the table.
 
     For after a loss: a worker does so by itself when the table's stream has lost changes. Scores are absolute, and
@@ -81,7 +82,7 @@ def reconcile(ctx: click.Context, per_s: float, project: str, *, dry_run: bool, 
     """
     settings = settings_for(Purpose.TABLES)
     logs.configure("console", "warning")
-    summary = run_async(_count(settings, project) if dry_run else _reconcile(settings, project, per_s))
+    summary = run_async(_count(settings, project or "") if dry_run else _reconcile(settings, project or "", per_s))
     if as_json:
         print_json(summary)
         ctx.exit(FAILURE if summary.rejected or summary.nowhere else 0)

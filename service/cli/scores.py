@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from decimal import Decimal
-from typing import Any
-
 import click
 
-from service.cli.context import Aws, settings_for
+from service.aws.clients import clients
+from service.cli.context import aws_settings, run_async, settings_for
 from service.cli.failures import FAILURE
 from service.cli.output import iso, json_option, note, print_json, print_table
-from service.config.settings import Purpose
+from service.cli.params import PROJECT, Id
+from service.config.settings import Purpose, Settings
+from service.queries.scores import StoredScore, scores_of
 
 
 @click.group()
@@ -20,8 +19,8 @@ def scores() -> None:
 
 
 @scores.command()
-@click.argument("user")
-@click.option("--project", metavar="ID", help="Only this project's score.")
+@click.argument("user", type=Id("user"))
+@click.option("--project", metavar="ID", type=PROJECT, help="Only this project's score.")
 @json_option
 @click.pass_context
 def get(ctx: click.Context, user: str, project: str | None, *, as_json: bool) -> None:
@@ -30,47 +29,41 @@ def get(ctx: click.Context, user: str, project: str | None, *, as_json: bool) ->
     Exits with 1 where there is none.
     """
     settings = settings_for(Purpose.TABLES)
-    names = {"#user": "UserId"}
-    values = {":user": {"S": user}}
-    condition = "#user = :user"
-    if project:
-        names["#project"] = "PinpointProjectId"
-        values[":project"] = {"S": project}
-        condition += " AND #project = :project"
-    pages = (
-        Aws(settings)
-        .dynamodb.get_paginator("query")
-        .paginate(
-            TableName=settings.scores_table,
-            KeyConditionExpression=condition,
-            ExpressionAttributeNames=names,
-            ExpressionAttributeValues=values,
-            ConsistentRead=True,
-        )
-    )
-    found = [_score(item) for page in pages for item in page["Items"]]
+    found = run_async(_read(settings, user, project or ""))
     if as_json:
-        print_json(found)
+        print_json([_described(score) for score in found])
     elif found:
-        print_table(
-            ("Project", "Score", "Revision", "Newest event"),
-            [(row["project_id"], row["score"], row["revision"] or "not ours", row["updated_at"]) for row in found],
-            empty="",
-        )
+        rows = [
+            (
+                score.project_id,
+                score.score,
+                "not ours" if score.revision is None else score.revision,
+                iso(score.updated_ms),
+                score.fault,
+            )
+            for score in found
+        ]
+        columns = ("Project", "Score", "Revision", "Newest event", "Fault")
+        faulty = any(score.fault for score in found)
+        print_table(columns if faulty else columns[:-1], rows if faulty else [row[:-1] for row in rows], empty="")
     if not found:
         where = f" for project {project}" if project else ""
         note(f"no score of this user{where} in table {settings.scores_table}")
         ctx.exit(FAILURE)
 
 
-def _score(item: Mapping[str, Mapping[str, Any]]) -> dict[str, object]:
-    """Return an item of the score table for a person; `applied` is per shard the last sequence number counted."""
-    marks: Mapping[str, Any] = item.get("Applied", {}).get("M", {})
+async def _read(settings: Settings, user_id: str, project_id: str) -> list[StoredScore]:
+    async with clients(aws_settings(settings)) as aws:
+        return await scores_of(aws.dynamodb, settings.scores_table, user_id, project_id)
+
+
+def _described(score: StoredScore) -> dict[str, object]:
     return {
-        "user_id": item["UserId"]["S"],
-        "project_id": item["PinpointProjectId"]["S"],
-        "score": Decimal(item["Score"]["N"]) if "N" in item.get("Score", {}) else None,
-        "revision": int(item.get("Revision", {}).get("N", 0)),
-        "updated_at": iso(int(Decimal(item.get("UpdatedAt", {}).get("N", 0)))),
-        "applied": {tag: str(int.from_bytes(mark.get("B", b""), "big")) for tag, mark in sorted(marks.items())},
+        "user_id": score.user_id,
+        "project_id": score.project_id,
+        "score": score.score,
+        "revision": score.revision,
+        "updated_at": iso(score.updated_ms),
+        "applied": score.applied,
+        **({"fault": score.fault} if score.fault else {}),
     }

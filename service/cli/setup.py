@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from service.admin.definitions import in_force_s
 from service.cli.context import Aws, settings_for
 from service.cli.output import json_option, note, print_json, print_table
+from service.cli.params import PROJECT
 from service.config.settings import Purpose, Settings
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     "--project",
     "projects",
     metavar="ID",
+    type=PROJECT,
     multiple=True,
     help="Write the default definitions for this project, unless it has any; may be given more than once. "
     "SCORING_PROJECT_IDS otherwise.",
@@ -49,6 +52,9 @@ def setup(projects: Sequence[str], *, dry_run: bool, as_json: bool) -> None:
             [(action.resource, action.state.value, action.detail) for action in actions],
             "nothing to set up",
         )
+    if any(action.state is State.CREATED and action.resource.startswith("definitions ") for action in actions):
+        seconds = in_force_s(settings.definitions_refresh_s)
+        note(f"definitions are in force within {seconds:g} s in workers that run already")
     for action in actions:
         if action.state is State.DIFFERS and action.remedy:
             note(f"{action.resource} differs: {action.remedy}")

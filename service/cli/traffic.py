@@ -17,6 +17,7 @@ import msgspec
 from service.cli.context import settings_for
 from service.cli.failures import Failure
 from service.cli.output import note
+from service.cli.params import PROJECT
 from service.config.settings import Purpose
 
 LINE_EVERY_S = 10.0
@@ -28,7 +29,12 @@ TIMEOUT_S = 5.0
 @click.option("--rate", type=click.FloatRange(0.1, 10_000), default=20, show_default=True, help="Records per second.")
 @click.option("--users", type=click.IntRange(10, 50_000), default=1_000, show_default=True, help="People.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Another seed, other people and campaigns.")
-@click.option("--project", metavar="ID", help="Project of the events; SCORING_PROJECT_IDS, or the demo's, otherwise.")
+@click.option(
+    "--project",
+    metavar="ID",
+    type=PROJECT,
+    help="Project of the events; SCORING_PROJECT_IDS, or the demo's, otherwise.",
+)
 def traffic(rate: float, users: int, seed: int, project: str | None) -> None:
     """Play campaigns to the stream, without end, until SIGTERM or SIGINT.
 

@@ -191,6 +191,14 @@ def test_scores_of_a_user(ready: Cli, aws_clients: Aws, run: Run, names: dict[st
     result = ready("scores", "get", "ann", "--project", "p1")
     assert result.stdout == "project\tscore\trevision\tnewest_event\np1\t12.5\t3\t2026-01-31T12:00:00.000Z\n"
     assert ready("scores", "get", "ann", "--project", "p2", "--json", code=1).stdout == "[]\n"
+    foreign = {"UserId": {"S": "old"}, "PinpointProjectId": {"S": "p1"}, "Score": {"N": "5"}}
+    broken = {"UserId": {"S": "old"}, "PinpointProjectId": {"S": "p2"}, "Score": {"S": "five"}}
+    for each in (foreign, broken):
+        run(aws_clients.dynamodb.put_item(TableName=names["SCORING_SCORES_TABLE"], Item=each))
+    assert ready("scores", "get", "old").stdout.splitlines()[1:] == [
+        "p1\t5\tnot ours\t\t",
+        "p2\t\tnot ours\t\tScore is not a number",
+    ]
     assert "no score" in ready("scores", "get", "bob", code=1).stderr
 
 
@@ -207,9 +215,85 @@ def test_definitions_are_set_listed_and_removed(ready: Cli):
     assert ready("definitions", "list", "--project", "p2").stdout == ""
 
 
-@pytest.mark.parametrize("points", ["many", "nan", "1e20", "0.0000000001"])
+def test_a_change_says_when_it_is_in_force(ready: Cli):
+    said = "in force within 10 s"
+    assert said in ready("definitions", "set", "purchase", "2", "--project", "p1").stderr
+    assert said not in ready("definitions", "set", "purchase", "2", "--project", "p1").stderr
+    assert (
+        said in ready("definitions", "import", "-", "--project", "p1", text='{"EventType":"a","ScoreOffset":1}').stderr
+    )
+    assert said in ready("definitions", "remove", "purchase", "--project", "p1").stderr
+
+
+@pytest.mark.parametrize(
+    ("event_type", "project", "said"),
+    [
+        ("_sms.success", "p1", "did you mean _SMS.SUCCESS?"),
+        (" t.ws ", "p1", "blanks around it"),
+        ("t", "acme-shpo", "did you mean acme-shop?"),
+    ],
+)
+def test_what_looks_like_a_typing_error_is_written_only_on_demand(ready: Cli, event_type: str, project: str, said: str):
+    ready("definitions", "set", "t", "1", "--project", "acme-shop")
+    before = ready("definitions", "list", "--json").stdout
+    arguments = ("definitions", "set", event_type, "1", "--project", project)
+    assert said in ready(*arguments, code=2).stderr
+    text = json.dumps({"EventType": event_type, "PinpointProjectId": project, "ScoreOffset": 1})
+    assert said in ready("definitions", "import", "-", text=text, code=2).stderr
+    assert ready("definitions", "list", "--json").stdout == before
+    assert "added" in ready(*arguments, "--anyway").stderr
+
+
+def test_a_project_without_definitions_before_is_named(ready: Cli):
+    assert "project q had no definition before; there are definitions of: p1" in (
+        ready("definitions", "set", "t", "1", "--project", "q").stderr
+    )
+
+
+@pytest.mark.parametrize("json_", [True, False])
+def test_what_definitions_list_writes_import_reads(
+    ready: Cli,
+    aws_clients: Aws,
+    run: Run,
+    names: dict[str, str],
+    json_: bool,  # noqa: FBT001 # a parameter
+):
+    ready("definitions", "set", "two  blanks é", "-0.5", "--project", "p1")
+    item = {"EventType": {"S": "odd"}, "PinpointProjectId": {"S": "p1"}, "ScoreOffset": {"S": "ten"}}
+    run(aws_clients.dynamodb.put_item(TableName=names["SCORING_DEFINITIONS_TABLE"], Item=item))
+    listed = ready("definitions", "list", *(["--json"] if json_ else []))
+    assert "malformed: odd in project p1" in listed.stderr
+    written = ready("definitions", "import", "-", text=listed.stdout).stderr
+    assert written.count("unchanged: ") == 16
+    assert "before: ten" in ready("definitions", "set", "odd", "10", "--project", "p1").stderr
+
+
+@pytest.mark.parametrize("points", ["many", "nan", "1e20", "0.0000000001", "1_000", " 5", "\u0661"])
 def test_points_that_cannot_be_are_refused(ready: Cli, points: str):
     assert "ScoreOffset" in ready("definitions", "set", "purchase", points, "--project", "p1", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("scores", "get", ""),
+        ("scores", "get", "x" * 2_001),
+        ("scores", "get", "ann", "--project", ""),
+        ("definitions", "set", "", "1", "--project", "p1"),
+        ("definitions", "remove", "", "--project", "p1"),
+        ("definitions", "list", "--project", ""),
+        ("dead-letters", "show", ""),
+        ("dead-letters", "redrive", "--id", ""),
+        ("reconcile", "--project", ""),
+        ("position", "reset", "--to-earliest", "--shard", ""),
+        ("leases", "import-kinesis-python", ""),
+        ("setup", "--project", ""),
+    ],
+)
+def test_an_id_that_cannot_be_is_a_usage_error(ready: Cli, args: tuple[str, ...]):
+    result = ready(*args, code=2)
+    assert "is empty" in result.stderr or "at most 2000" in result.stderr
+    assert "ValidationException" not in result.stderr
 
 
 def test_definitions_need_a_project(ready: Cli):
@@ -228,7 +312,7 @@ def test_definitions_are_imported_all_or_none(ready: Cli):
     bad = '[{"EventType": "c", "ScoreOffset": 1}, {"EventType": "d", "ScoreOffset": true}, 7, {"ScoreOffset": 1}]'
     result = ready("definitions", "import", "-", "--project", "p3", text=bad, code=2)
     assert "definition 2: ScoreOffset" in result.stderr
-    assert "definition 3: is no object" in result.stderr
+    assert "definition 3: is not an object" in result.stderr
     assert "definition 4: EventType" in result.stderr
     assert len(json.loads(ready("definitions", "list", "--json").stdout)) == 17
     ready("definitions", "import", "-", text="{", code=2)
@@ -246,7 +330,7 @@ def test_dead_letters_are_listed_and_shown(ready: Cli, aws_clients: Aws, run: Ru
         "not_json",
         "new",
     )
-    assert "1 ingest not_json" in ready("dead-letters", "list").stderr
+    assert "to do: 1 ingest not_json" in ready("dead-letters", "list").stderr
     assert json.loads(ready("dead-letters", "show", "letter.one", "--json").stdout)["payload_base64"] == "/wA="
     assert ready("dead-letters", "show", "letter.one", "--payload").stdout_bytes == b"\xff\x00"
     assert "payload:       no json" in ready("dead-letters", "show", "letter.two").stdout
@@ -265,6 +349,9 @@ def test_redriving_puts_the_record_back_once(ready: Cli, aws_clients: Aws, run: 
     assert "1 redriven" in result.stderr
     assert "nothing to redrive" in ready("dead-letters", "redrive", "--yes").stderr
     assert records(aws_clients, run, stream) == [b"no json"]
+    counted = ready("dead-letters", "list").stderr
+    assert "to do" not in counted
+    assert "redriven, kept until they expire: 1" in counted
     letter = json.loads(ready("dead-letters", "show", "letter.1", "--json").stdout)
     assert letter["state"] == "redriven"
     assert letter["redriven_to"] in result.stdout

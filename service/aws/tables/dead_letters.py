@@ -29,7 +29,7 @@ from typing import Any
 import msgspec
 from botocore.exceptions import ClientError
 
-from service.aws.calls import MAX_ROUNDS, Item, each, pause
+from service.aws.calls import MAX_ROUNDS, Item, each, pages, pause
 from service.aws.clients import AwsClient
 from service.aws.errors import AwsSetupError, is_condition_failure, translated
 from service.ingest.letters import split_letter_id
@@ -202,32 +202,25 @@ class DeadLetterTable:
             request["ExpressionAttributeValues"] = {
                 f":{name.lower()}": {"S": value} for name, value in conditions.items()
             }
-        while True:
-            with translated(self._what, remedy=_REMEDY):
-                page = await self._client.scan(**request)
-            for item in page["Items"]:
+        async for page in pages(self._client.scan, self._what, remedy=_REMEDY, **request):
+            for item in page:
                 yield _stored(item)
-            if not page.get("LastEvaluatedKey"):
-                return
-            request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
     async def between(self, origin: str, first: str, last: str) -> Collection[str]:
         """Return the ids of an origin's letters from `first` to `last`; see `DeadLetters.between`."""
-        request: dict[str, Any] = {
-            "TableName": self._table,
-            "ConsistentRead": True,
-            "KeyConditionExpression": "Origin = :origin AND Id BETWEEN :first AND :last",
-            "ProjectionExpression": "Id",
-            "ExpressionAttributeValues": {":origin": {"S": origin}, ":first": {"S": first}, ":last": {"S": last}},
-        }
         found: set[str] = set()
-        while True:
-            with translated(self._what, remedy=_REMEDY):
-                page = await self._client.query(**request)
-            found.update(f"{origin}.{item['Id']['S']}" for item in page["Items"])
-            if not page.get("LastEvaluatedKey"):
-                return found
-            request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+        async for page in pages(
+            self._client.query,
+            self._what,
+            remedy=_REMEDY,
+            TableName=self._table,
+            ConsistentRead=True,
+            KeyConditionExpression="Origin = :origin AND Id BETWEEN :first AND :last",
+            ProjectionExpression="Id",
+            ExpressionAttributeValues={":origin": {"S": origin}, ":first": {"S": first}, ":last": {"S": last}},
+        ):
+            found.update(f"{origin}.{item['Id']['S']}" for item in page)
+        return found
 
     async def get(self, letter_id: str) -> StoredLetter | None:
         """Return one letter with its payload, read consistently; None where there is none."""

@@ -5,10 +5,10 @@ Keys `EventType` (HASH) and `PinpointProjectId` (RANGE), `ScoreOffset` N: the fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from service.aws.calls import Item
+from service.aws.calls import Item, pages
 from service.aws.clients import AwsClient
 from service.aws.errors import translated
 from service.scoring.change import number_of
@@ -25,23 +25,18 @@ class DefinitionTable:
         self._table = table
         self._what = f"table {table}"
 
-    async def load(self) -> Sequence[Definition | Malformed]:
+    async def load(self, *, consistent: bool = False) -> Sequence[Definition | Malformed]:
         """Return every row; see `DefinitionSource.load`.
 
-        The scan is eventually consistent (half a unit per 4 KB): a change is in force one refresh later at worst.
+        Args:
+            consistent: Whether what was just written must be in it. Otherwise the read costs half (half a unit per
+                4 KB), and a change is in force one refresh later at worst.
         """
-        rows: list[Definition | Malformed] = []
-        start: dict[str, Any] = {}
-        while True:
-            with translated(self._what, remedy=_REMEDY):
-                page = await self._client.scan(TableName=self._table, **start)
-            rows += [definition_of(item) for item in page["Items"]]
-            if not page.get("LastEvaluatedKey"):
-                return rows
-            start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
+        read = pages(self._client.scan, self._what, remedy=_REMEDY, TableName=self._table, ConsistentRead=consistent)
+        return [definition_of(item) async for page in read for item in page]
 
-    async def set(self, definition: Definition) -> None:
-        """Write a definition over whatever its key held.
+    async def set(self, definition: Definition) -> str | None:
+        """Write a definition over whatever its key held; return the points it held as stored, None where it was new.
 
         Raises:
             ValueError: Its points cannot be a `ScoreOffset`.
@@ -50,7 +45,11 @@ class DefinitionTable:
         if fault is not None:
             raise ValueError(fault)
         with translated(self._what, remedy=_REMEDY):
-            await self._client.put_item(TableName=self._table, Item=definition_item(definition))
+            answer = await self._client.put_item(
+                TableName=self._table, Item=definition_item(definition), ReturnValues="ALL_OLD"
+            )
+        before: Mapping[str, Any] = answer.get("Attributes", {}).get("ScoreOffset", {})
+        return next(iter(map(str, before.values())), "nothing") if answer.get("Attributes") else None
 
     async def remove(self, event_type: str, project_id: str) -> bool:
         """Remove a definition; return whether there was one."""

@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 from botocore.exceptions import ClientError
 
-from service.aws.calls import Item
+from service.aws.calls import Item, pages
 from service.aws.clients import AwsClient
 from service.aws.errors import is_condition_failure, item_of, translated
 from service.stream.leases.lease import Assigned, Leadership, Lease, Member, Snapshot
@@ -62,17 +62,15 @@ class LeaseTable:
         leases: list[Lease] = []
         members: list[Member] = []
         leadership: Leadership | None = None
-        start: dict[str, Any] = {}
-        while True:
-            with translated(self._what):
-                page = await self._client.scan(
-                    TableName=self._table,
-                    ConsistentRead=True,
-                    FilterExpression="begins_with(leaseKey, :prefix)",
-                    ExpressionAttributeValues={":prefix": {"S": self._prefix}},
-                    **start,
-                )
-            for item in page["Items"]:
+        async for page in pages(
+            self._client.scan,
+            self._what,
+            TableName=self._table,
+            ConsistentRead=True,
+            FilterExpression="begins_with(leaseKey, :prefix)",
+            ExpressionAttributeValues={":prefix": {"S": self._prefix}},
+        ):
+            for item in page:
                 name = item["leaseKey"]["S"].removeprefix(self._prefix)
                 if name == _LEADER:
                     leadership = _leadership(item)
@@ -80,9 +78,7 @@ class LeaseTable:
                     members.append(_member(name.removeprefix(_MEMBER), item))
                 else:
                     leases.append(_lease(name, item))
-            if not page.get("LastEvaluatedKey"):
-                return Snapshot(tuple(leases), tuple(members), leadership)
-            start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
+        return Snapshot(tuple(leases), tuple(members), leadership)
 
     async def create(self, lease: Lease) -> bool:
         """Write a new row unless there is one; see `LeaseStore.create`."""

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-import msgspec
 import structlog
 
-from service.aws.calls import MAX_ROUNDS, ItemReader, pause
+from service.aws.calls import MAX_ROUNDS, ItemReader, pages
 from service.aws.clients import AwsClient
 from service.aws.errors import AwsSetupError, translated
 from service.aws.fast.gather import Gatherer
 from service.aws.schema import ATTRIBUTES, KEY_NAMES, restatement, state_of, statement
 from service.ingest.stores import COMMITTED, MAX_COMMITS, Change, Conflict, Outcome, Throttled
 from service.observability.metrics import Metrics
-from service.runtime.errors import TransientError
-from service.scoring.change import ScoreChange, change_of
+from service.scoring.change import ScoreChange, change_of_item
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import ABSENT, ScoreState, UserKey
 
@@ -132,38 +130,19 @@ class ScoreTable:
         """Yield every score; see `ScoreStore.scan`.
 
         Reads are eventually consistent, at half the price: a change too new to be seen is still in the stream.
-        Items that are no scores are skipped, and their number is logged. A page that does not come is asked for
-        again: a scan may be read for hours, and nobody wants to begin anew.
+        Items that are not scores are skipped, and their number is logged. A page that does not come is asked for
+        again: a scan may take hours, and starting over would cost as much again.
 
         Raises:
             TransientError: A page did not come in `MAX_ROUNDS` attempts.
         """
-        start: dict[str, Any] = {}
         unusable = 0
-        while True:
-            page = await self._page(start)
-            for item in page["Items"]:
-                text = msgspec.json.encode(item)
-                change = change_of(text, text)
+        async for page in pages(self._client.scan, self._what, attempts=MAX_ROUNDS, TableName=self._table):
+            for item in page:
+                change = change_of_item(item)
                 if isinstance(change, ScoreChange):
                     yield change
                 elif isinstance(change, Rejected):
                     unusable += 1
-            if not page.get("LastEvaluatedKey"):
-                break
-            start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
         if unusable:
             _log.warning("score_items_unusable", table=self._table, count=unusable)
-
-    async def _page(self, start: Mapping[str, Any]) -> Mapping[str, Any]:
-        for attempt in range(1, MAX_ROUNDS):
-            try:
-                return await self._asked(start)
-            except TransientError:
-                await pause(attempt)
-        return await self._asked(start)
-
-    async def _asked(self, start: Mapping[str, Any]) -> Mapping[str, Any]:
-        with translated(self._what):
-            page: Mapping[str, Any] = await self._client.scan(TableName=self._table, **start)
-        return page

@@ -1,0 +1,161 @@
+"""What people write into the definition table: read, checked, and compared with what is known. Pure.
+
+A definition that no event can meet is written as easily as a right one, and nothing ever says so. So what looks like a
+typing error is not written without `--anyway`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from service.runtime.text import printable
+from service.scoring.definitions import DEFAULT_POINTS, Definition, Malformed, points_fault
+from service.scoring.event import MAX_PROJECT_BYTES, Rejected, id_fault
+
+PINPOINT_TYPES = frozenset(DEFAULT_POINTS) | {
+    "_SMS.BUFFERED",
+    "_SMS.FAILURE",
+    "_email.rejected",
+    "_email.rendering_failure",
+    "_email.send",
+    "_email.softbounce",
+    "_session.pause",
+    "_session.resume",
+    "_session.stop",
+    "_userauth.auth_fail",
+    "_userauth.sign_in",
+}
+"""Event types of Pinpoint itself
+(https://docs.aws.amazon.com/pinpoint/latest/developerguide/event-streams-data-email.html and the pages beside it)."""
+
+COLUMNS = ("Project", "Event type", "Points")
+_HEADER = "\t".join(column.lower().replace(" ", "_") for column in COLUMNS)
+
+_CLOSE = 0.8
+"""Likeness, from 0 to 1, from which on two names are taken for one with a typing error."""
+
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
+"""What is a number in JSON, and with a sign or without a digit before the point. `Decimal` takes `1_000` as well."""
+
+
+class Known(msgspec.Struct, frozen=True):
+    """What there is already.
+
+    Attributes:
+        configured: Projects of `SCORING_PROJECT_IDS`; empty where every project counts.
+        projects: Projects with definitions.
+        event_types: Event types with a definition, of any project.
+    """
+
+    configured: Collection[str] = ()
+    projects: Collection[str] = ()
+    event_types: Collection[str] = ()
+
+
+class UnreadableFileError(ValueError):
+    """A file that holds no definitions; the message says why."""
+
+
+def known_of(rows: Sequence[Definition | Malformed], configured: Collection[str]) -> Known:
+    """Return what a table's rows show."""
+    return Known(configured, {row.project_id for row in rows}, {row.event_type for row in rows})
+
+
+def points_of(text: str) -> Decimal | None:
+    """Return the number a text stands for; None where it is not one, `1_000` and ` 5` included."""
+    return Decimal(text) if _NUMBER.fullmatch(text) else None
+
+
+def checked(row: object) -> Definition | str:
+    """Return the definition that `row` is, or what is wrong with it."""
+    if not isinstance(row, Mapping):
+        return "is not an object"
+    event_type, project_id, points = (row.get(name) for name in ("EventType", "PinpointProjectId", "ScoreOffset"))
+    if not isinstance(event_type, str) or not event_type:
+        return "EventType is missing or not a text"
+    if not isinstance(project_id, str) or not project_id:
+        return "PinpointProjectId is missing or not a text: name it, or give --project"
+    for fault in (id_fault("EventType", event_type), id_fault("PinpointProjectId", project_id, MAX_PROJECT_BYTES)):
+        if isinstance(fault, Rejected):
+            return fault.detail
+    if isinstance(points, bool) or not isinstance(points, str | int | Decimal):
+        return f"ScoreOffset of {event_type} is missing or not a number"
+    number = points_of(points) if isinstance(points, str) else Decimal(points)
+    if number is None:
+        return f"ScoreOffset of {event_type} is not a number: {points!r}"
+    return points_fault(number) or Definition(event_type, project_id, number)
+
+
+def suspicions(definition: Definition, known: Known) -> list[str]:
+    """Return why a definition looks like a typing error; empty where it does not."""
+    found = []
+    for name, text in (("event type", definition.event_type), ("project", definition.project_id)):
+        if text != text.strip():
+            found.append(f"the {name} {text!r} has blanks around it: events are compared exactly")
+        elif printable(text) != text:
+            found.append(f"the {name} {text!r} holds characters that are not printable")
+    event_type, project_id = definition.event_type, definition.project_id
+    types = PINPOINT_TYPES | set(known.event_types)
+    if not found and event_type not in types:
+        cases = [other for other in sorted(types) if other.casefold() == event_type.casefold()]
+        if not cases and event_type.startswith("_"):  # Pinpoint's own
+            cases = difflib.get_close_matches(event_type, sorted(PINPOINT_TYPES), 1, _CLOSE)
+        if cases:
+            found.append(f"no event has the type {event_type}: did you mean {cases[0]}? Events are compared exactly")
+    projects = set(known.projects) | set(known.configured)
+    if not found and project_id not in projects:
+        close = difflib.get_close_matches(project_id, sorted(projects), 1, _CLOSE)
+        if close:
+            found.append(f"there is nothing yet of project {project_id}: did you mean {close[0]}?")
+    return found
+
+
+def remarks(project_ids: Collection[str], known: Known) -> list[str]:
+    """Return what to say of projects that are not known, where that may be meant."""
+    said = []
+    for project_id in sorted(project_ids):
+        if known.configured and project_id not in known.configured:
+            said.append(f"SCORING_PROJECT_IDS does not name {project_id}: workers with this setting do not score it")
+        elif known.projects and project_id not in known.projects:
+            others = ", ".join(sorted(known.projects)[:5])
+            said.append(f"project {project_id} had no definition before; there are definitions of: {others}")
+    return said
+
+
+def rows_of(data: bytes) -> list[Any]:
+    """Return what a file holds: a JSON array, JSON objects one a line, or the lines that `definitions list` writes.
+
+    Raises:
+        UnreadableFileError: It is none of these.
+    """
+    try:
+        if data.lstrip()[:1] == b"[":
+            return _ARRAY.decode(data)
+        lines = data.splitlines()
+        if lines and lines[0].decode() == _HEADER:
+            return [_listed(line.decode()) for line in lines[1:] if line.strip()]
+        return [_OBJECT.decode(line) for line in lines if line.strip()]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UnreadableFileError(f"it is not JSON: {error}") from None
+
+
+def _listed(line: str) -> dict[str, str]:
+    cells = line.split("\t")
+    if len(cells) != len(COLUMNS) or "\\" in line:
+        raise UnreadableFileError(f"the line {line!r} cannot be read back: list them with --json")
+    return dict(zip(("PinpointProjectId", "EventType", "ScoreOffset"), cells, strict=True))
+
+
+_OBJECT: msgspec.json.Decoder[Any] = msgspec.json.Decoder(Any, float_hook=Decimal)
+_ARRAY: msgspec.json.Decoder[list[Any]] = msgspec.json.Decoder(list[Any], float_hook=Decimal)
+
+
+def in_force_s(refresh_s: float) -> float:
+    """Return within how many seconds every worker knows of a change: a read may just miss it, the next one does not."""
+    return 2 * refresh_s

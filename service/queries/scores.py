@@ -1,0 +1,78 @@
+"""What the score table says of a user."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+
+from service.aws.calls import Item, pages
+from service.aws.clients import AwsClient
+from service.aws.schema import state_of
+from service.scoring.event import Rejected
+from service.scoring.fold import Origin
+
+
+class StoredScore(msgspec.Struct, frozen=True):
+    """A user's score in one project.
+
+    Attributes:
+        user_id: Whose.
+        project_id: Where.
+        score: The total; None where the item holds none.
+        revision: The item's revision; None where something else wrote the item.
+        updated_ms: Arrival of the newest event in it, epoch milliseconds; 0: not known.
+        applied: By shard tag, the last sequence number counted.
+        fault: Why the item cannot be a score; then nothing else is known of it.
+    """
+
+    user_id: str
+    project_id: str
+    score: Decimal | None = None
+    revision: int | None = None
+    updated_ms: int = 0
+    applied: dict[str, str] = {}
+    fault: str = ""
+
+
+async def scores_of(client: AwsClient, table: str, user_id: str, project_id: str = "") -> list[StoredScore]:
+    """Return a user's scores, read consistently.
+
+    Args:
+        client: DynamoDB.
+        table: The score table.
+        user_id: The user.
+        project_id: Only this project's; empty: of every project.
+
+    Raises:
+        TransientError: AWS does not answer.
+        AwsSetupError: There is no such table, or it may not be read.
+    """
+    condition, values = "UserId = :user", {":user": {"S": user_id}}
+    if project_id:
+        condition, values = f"{condition} AND PinpointProjectId = :project", {**values, ":project": {"S": project_id}}
+    read = pages(
+        client.query,
+        f"table {table}",
+        TableName=table,
+        KeyConditionExpression=condition,
+        ExpressionAttributeValues=values,
+        ConsistentRead=True,
+    )
+    return [stored_score(item) async for page in read for item in page]
+
+
+def stored_score(item: Item) -> StoredScore:
+    """Read an item of the score table."""
+    user_id, project_id = item["UserId"]["S"], item["PinpointProjectId"]["S"]
+    state = state_of(item)
+    if isinstance(state, Rejected):
+        return StoredScore(user_id, project_id, fault=state.detail)
+    return StoredScore(
+        user_id,
+        project_id,
+        state.score,
+        state.revision if state.origin is Origin.OURS else None,
+        state.updated_ms,
+        {tag: str(int.from_bytes(mark, "big")) for tag, mark in sorted(state.applied.items())},
+    )
