@@ -61,7 +61,7 @@ class Module:
 
     def __init__(self, path: Path) -> None:
         tree = ast.parse(path.read_text())
-        self.name = path.stem
+        self.name = ".".join(path.relative_to(SERVICE.parent).with_suffix("").parts)
         self.functions = {
             node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         }
@@ -73,7 +73,7 @@ class Module:
             if isinstance(node, ast.ClassDef)
         }
         self.imported = {
-            alias.asname or alias.name: node.module.rpartition(".")[2]
+            alias.asname or alias.name: node.module
             for node in tree.body
             if isinstance(node, ast.ImportFrom)
             and node.module
@@ -82,12 +82,18 @@ class Module:
         }
 
 
-MODULES = {path.stem: Module(path) for folder in ("aws", "sinks", "admin") for path in (SERVICE / folder).rglob("*.py")}
+MODULES = {
+    module.name: module
+    for folder in ("aws", "sinks", "admin")
+    for module in map(Module, (SERVICE / folder).rglob("*.py"))
+}
+"""By dotted name: two files may have the same one in different folders."""
 
 
 def _service_of(module: str, operation: str) -> str:
-    if module in STREAM_MODULES and operation in OPERATIONS[STREAM_MODULES[module]]:
-        return STREAM_MODULES[module]
+    source = STREAM_MODULES.get(module.rpartition(".")[2], "")
+    if source and operation in OPERATIONS[source]:
+        return source
     return next(service for service in ("dynamodb", "pinpoint", "kinesis") if operation in OPERATIONS[service])
 
 
