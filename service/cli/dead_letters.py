@@ -9,19 +9,25 @@ from collections.abc import Sequence
 
 import click
 
+from service.admin.redrive import DONE, MAX_LETTERS, Account, Outcome, Redriver, Result, by_fault, due
 from service.aws.clients import clients
 from service.aws.tables.dead_letters import NEW, REDRIVEN, REDRIVING, DeadLetterTable, StoredLetter
+from service.aws.tables.scores import ScoreTable
 from service.cli.context import aws_settings, run_async, settings_for
 from service.cli.failures import FAILURE, Failure
+from service.cli.interrupt import Interrupt
 from service.cli.output import iso, json_option, note, print_json, print_table, write, write_bytes, write_fields
 from service.cli.params import Id
-from service.cli.redrive import DONE, MAX_LETTERS, Outcome, Redriver, Result, by_fault, due
+from service.cli.root import INTERRUPTED
 from service.config.settings import Purpose, Settings
 from service.ingest.letters import split_letter_id
+from service.observability.metrics import Metrics
 from service.scoring.event import Reason
 
 STAGES = ("ingest", "commit", "publish")
 MAX_LISTED = 100
+MAX_NAMED = 20
+"""Letters left half-way that are named one by one."""
 
 _reason_option = click.option(
     "--reason", type=click.Choice([reason.value for reason in Reason]), help="Only this class of fault."
@@ -136,7 +142,8 @@ def redrive(
     """Try dead letters again, and say what became of each.
 
     Records go back on the stream as they were; scores that no sink took are published again. Where the answer of
-    the stream is lost, the letter is left half-way: look whether the record is there before you use --stuck.
+    the stream is lost, the letter is left half-way: look whether the record is there before you use --stuck. Ctrl-C
+    takes up no more letters and finishes those in flight; a second one leaves them half-way.
     """
     settings = settings_for(Purpose.TABLES)
     found, complete = run_async(_find(settings, reason, stage))
@@ -153,15 +160,32 @@ def redrive(
             print_json([_described(stored) for stored in chosen])
         return
     _confirm(len(chosen), yes=yes)
-    results = run_async(_redrive(settings, chosen, quiet=as_json))
-    if as_json:
-        print_json(results)
-    counted = Counter(result.outcome for result in results)
-    note(", ".join(f"{count:,} {outcome.value}" for outcome, count in counted.most_common()))
-    if counted[Outcome.UNCERTAIN]:
-        note("what is left half-way may be on the stream or not: look before using --stuck")
-    if set(counted) - DONE:
+    account = Account()
+    with Interrupt("what is in flight") as interrupt:
+        try:
+            run_async(_redrive(settings, chosen, account, interrupt, quiet=as_json))
+        except KeyboardInterrupt:
+            account.cut_off()
+        finally:
+            _summarize(account, len(chosen), as_json=as_json)
+    if interrupt.asked:
+        ctx.exit(INTERRUPTED)
+    if {result.outcome for result in account.results} - DONE:
         ctx.exit(FAILURE)
+
+
+def _summarize(account: Account, chosen: int, *, as_json: bool) -> None:
+    account.cut_off()
+    if as_json:
+        print_json(account.results)
+    counted = Counter(result.outcome.value for result in account.results)
+    if chosen > len(account.results):
+        counted["not begun"] = chosen - len(account.results)
+    note(", ".join(f"{count:,} {outcome}" for outcome, count in counted.most_common()))
+    half_way = [result.letter_id for result in account.results if result.outcome is Outcome.UNCERTAIN]
+    if half_way:
+        note(f"left half-way: {', '.join(half_way[:MAX_NAMED])}{' and others' if len(half_way) > MAX_NAMED else ''}")
+        note("these may be on the stream or not: look before using --stuck")
 
 
 def _chosen(found: Sequence[StoredLetter], ids: frozenset[str], *, stuck: bool) -> list[StoredLetter]:
@@ -180,7 +204,7 @@ def _chosen(found: Sequence[StoredLetter], ids: frozenset[str], *, stuck: bool) 
 def _confirm(count: int, *, yes: bool) -> None:
     if yes:
         return
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise click.UsageError("not a terminal: add --yes, or --dry-run to see what would be done")
     if not click.confirm(f"redrive {count:,} letters?", err=True):
         raise Failure("nothing was redriven")
@@ -203,13 +227,25 @@ async def _get(settings: Settings, letter_id: str) -> StoredLetter | None:
         return await DeadLetterTable(aws.dynamodb, settings.dead_letters_table).get(letter_id)
 
 
-async def _redrive(settings: Settings, letters: Sequence[StoredLetter], *, quiet: bool) -> list[Result]:
+async def _redrive(
+    settings: Settings, letters: Sequence[StoredLetter], account: Account, interrupt: Interrupt, *, quiet: bool
+) -> None:
     def report(result: Result) -> None:
         if not quiet:
             write_fields(result.letter_id, result.outcome.value, *([result.detail] if result.detail else []))
 
+    def stream_of(name: str) -> str:
+        return settings.stream if name == settings.stream_name else name
+
     async with clients(aws_settings(settings)) as aws, clients(aws_settings(settings, attempts=1)) as once:
-        return await Redriver(aws, once.kinesis, settings).redrive(letters, report)
+        redriver = Redriver(
+            DeadLetterTable(aws.dynamodb, settings.dead_letters_table),
+            ScoreTable(aws.dynamodb, settings.scores_table, Metrics()),
+            aws.kinesis,
+            once.kinesis,
+            stream_of,
+        )
+        await redriver.redrive(letters, account, report, lambda: interrupt.asked)
 
 
 def _pointer(stored: StoredLetter) -> str:

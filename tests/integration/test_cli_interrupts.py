@@ -6,15 +6,24 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import pytest
 
+from service.admin.redrive import CONCURRENT
 from service.aws.streams.writer import MAX_PUT_RECORDS
+from service.aws.tables.dead_letters import DeadLetterTable
+from service.ingest.stores import DeadLetter
+from service.scoring.event import Reason
 from tests.fakes.gated_kinesis import WAIT_S, GatedKinesis
 
 ENDED_S = 60.0
+
+Aws: TypeAlias = Any  # clients have no types
+Run = Callable[..., Any]
 
 
 @pytest.fixture
@@ -23,7 +32,7 @@ def kinesis() -> Iterator[GatedKinesis]:
         yield server
 
 
-def started(kinesis: GatedKinesis, *arguments: str) -> subprocess.Popen[str]:
+def started(kinesis: GatedKinesis, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(  # noqa: S603 # our own command
         [sys.executable, "-m", "service", *arguments],
         stdin=subprocess.PIPE,
@@ -37,6 +46,7 @@ def started(kinesis: GatedKinesis, *arguments: str) -> subprocess.Popen[str]:
             "AWS_REGION": "us-east-1",
             "AWS_ENDPOINT_URL_KINESIS": kinesis.url,
             "SCORING_STREAM": "events",
+            **environment,
         },
     )
 
@@ -95,3 +105,84 @@ def test_ctrl_c_while_send_waits_for_input_ends_it_at_once(kinesis: GatedKinesis
     assert child.returncode == 130
     assert stdout.startswith(f"sent {MAX_PUT_RECORDS} records")
     assert f"go on with --from-line {MAX_PUT_RECORDS + 1}" in stderr
+
+
+class Letters:
+    """A table with letters on the embedded AWS."""
+
+    COUNT = 3 * CONCURRENT
+
+    def __init__(self, table: DeadLetterTable, run: Run, environment: dict[str, str]) -> None:
+        self._table = table
+        self._run = run
+        self.environment = {
+            **{name: value for name, value in environment.items() if name != "AWS_ENDPOINT_URL_KINESIS"},
+            "SCORING_DEAD_LETTERS_TABLE": table._table,
+        }
+        run(table.put([self._letter(number) for number in range(self.COUNT)]))
+
+    @staticmethod
+    def _letter(number: int) -> DeadLetter:
+        name = f"letter.{number:02}"
+        return DeadLetter(name, "ingest", Reason.NOT_JSON, "not JSON", "events", "s", "1", "k", number, b"no json", 7)
+
+    def states(self) -> Counter[str]:
+        async def read() -> Counter[str]:
+            return Counter([stored.state async for stored in self._table.letters()])
+
+        found: Counter[str] = self._run(read())
+        return found
+
+
+@pytest.fixture
+def letters(aws_environment: dict[str, str], aws_clients: Aws, run: Run, make_table: Callable[[str], str]) -> Letters:
+    return Letters(DeadLetterTable(aws_clients.dynamodb, make_table("dead_letters")), run, aws_environment)
+
+
+def test_ctrl_c_during_redrive_leaves_no_letter_half_way(kinesis: GatedKinesis, letters: Letters):
+    child = started(kinesis, "dead-letters", "redrive", "--yes", **letters.environment)
+    for _ in range(CONCURRENT):
+        kinesis.calls.get(timeout=WAIT_S)
+    child.send_signal(signal.SIGINT)
+    assert child.stderr is not None
+    while not child.stderr.readline().startswith("stopping: what is in flight is finished first"):
+        assert child.poll() is None
+    kinesis.gate.release(letters.COUNT)
+    stdout, stderr = child.communicate(timeout=ENDED_S)
+    assert child.returncode == 130
+    assert stdout.count("\tredriven\t") == CONCURRENT
+    assert f"{CONCURRENT} redriven" in stderr
+    assert f"{letters.COUNT - CONCURRENT} not begun" in stderr
+    assert letters.states() == {"redriven": CONCURRENT, "new": letters.COUNT - CONCURRENT}
+    assert kinesis.calls.empty()
+
+
+def test_a_second_ctrl_c_during_redrive_names_the_letters_half_way(kinesis: GatedKinesis, letters: Letters):
+    child = started(kinesis, "dead-letters", "redrive", "--yes", **letters.environment)
+    for _ in range(CONCURRENT):
+        kinesis.calls.get(timeout=WAIT_S)
+    child.send_signal(signal.SIGINT)
+    assert child.stderr is not None
+    while not child.stderr.readline().startswith("stopping: what is in flight is finished first"):
+        assert child.poll() is None
+    child.send_signal(signal.SIGINT)
+    _, stderr = child.communicate(timeout=ENDED_S)
+    assert child.returncode == 130
+    assert "left half-way: letter.00, letter.01" in stderr
+    assert "look before using --stuck" in stderr
+    assert "Traceback" not in stderr
+    assert letters.states() == {"redriving": CONCURRENT, "new": letters.COUNT - CONCURRENT}
+
+
+def test_a_reader_that_goes_away_during_redrive_leaves_no_letter_half_way(kinesis: GatedKinesis, letters: Letters):
+    child = started(kinesis, "dead-letters", "redrive", "--yes", **letters.environment)
+    for _ in range(CONCURRENT):
+        kinesis.calls.get(timeout=WAIT_S)
+    assert child.stdout is not None
+    child.stdout.close()
+    child.stdout = None
+    kinesis.gate.release(letters.COUNT)
+    _, stderr = child.communicate(timeout=ENDED_S)
+    assert child.returncode == 1
+    assert "fault of the program" not in stderr
+    assert "redriving" not in letters.states()

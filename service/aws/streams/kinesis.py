@@ -17,12 +17,15 @@ from botocore.exceptions import ClientError
 from service.aws.clients import AwsClient
 from service.aws.errors import AwsSetupError, code_of, translated
 from service.aws.fast.codec import KinesisRecord
-from service.runtime.errors import TransientError
+from service.runtime.errors import RecordsTrimmedError, ShardGoneError, TransientError
 from service.stream.ports import Page, Record, Shard, StreamId
 from service.stream.position import LATEST, SHARD_END, TRIM_HORIZON, Position, timestamp_of
 
 MAX_FETCH = 10_000
 """Records per GetRecords (https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html)."""
+
+_RECORD_PAGES = 10
+"""Reads spent to find a record by its pointer: pages may be empty before it."""
 
 _TAG_BYTES = 6
 """48 bits: two streams of one table meet by chance once in 10**14, and every score item carries the tag."""
@@ -127,6 +130,39 @@ class KinesisSource:
 def named(name_or_arn: str) -> dict[str, str]:
     """Return how calls name a stream."""
     return {"StreamARN" if name_or_arn.startswith("arn:") else "StreamName": name_or_arn}
+
+
+async def record_at(client: AwsClient, name_or_arn: str, shard_id: str, sequence: str) -> bytes | None:
+    """Return the data of one record by its pointer; None where the stream does not hold it any more.
+
+    Raises:
+        TransientError: AWS does not answer.
+        AwsSetupError: There is no such stream, or reading it is not allowed.
+    """
+    try:
+        with translated(f"stream {name_or_arn}", shard=shard_id):
+            answer = await client.get_shard_iterator(
+                ShardId=shard_id,
+                ShardIteratorType="AT_SEQUENCE_NUMBER",
+                StartingSequenceNumber=sequence,
+                **named(name_or_arn),
+            )
+            iterator: str | None = answer["ShardIterator"]
+            for _ in range(_RECORD_PAGES):
+                page = await client.get_records(ShardIterator=iterator, Limit=1)
+                for record in page["Records"]:
+                    data: bytes = record.data
+                    return data if record.sequence_number == sequence else None
+                iterator = page.get("NextShardIterator")
+                if not iterator:
+                    return None
+    except (ShardGoneError, RecordsTrimmedError):
+        return None
+    except ClientError as error:
+        if code_of(error) in ("InvalidArgumentException", "ValidationException"):
+            return None  # how Kinesis says that it does not know the sequence number
+        raise
+    return None
 
 
 def _shard(listed: dict[str, Any]) -> Shard:

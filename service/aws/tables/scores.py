@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import structlog
+from botocore.exceptions import ClientError
 
 from service.aws.calls import MAX_ROUNDS, ItemReader, pages
 from service.aws.clients import AwsClient
-from service.aws.errors import AwsSetupError, translated
+from service.aws.errors import AwsSetupError, is_condition_failure, translated
 from service.aws.fast.gather import Gatherer
 from service.aws.schema import ATTRIBUTES, KEY_NAMES, restatement, state_of, statement
 from service.ingest.stores import COMMITTED, MAX_COMMITS, Change, Conflict, Outcome, Throttled
@@ -82,6 +83,31 @@ class ScoreTable:
             AwsSetupError: The table does not exist, or writing it is not allowed.
         """
         return await self._write({key: restatement(self._table, key, state) for key, state in states.items()})
+
+    async def advance(self, key: UserKey) -> int | None:
+        """Give an item its next `Revision`, whatever it is now, so that the table's stream publishes it again.
+
+        Returns:
+            The new revision; None where there is no such item.
+
+        Raises:
+            AwsSetupError: The table does not exist, or writing it is not allowed.
+        """
+        with translated(self._what):
+            try:
+                answer = await self._client.update_item(
+                    TableName=self._table,
+                    Key={"UserId": {"S": key.user_id}, "PinpointProjectId": {"S": key.project_id}},
+                    UpdateExpression="ADD Revision :one",
+                    ConditionExpression="attribute_exists(UserId)",
+                    ExpressionAttributeValues={":one": {"N": "1"}},
+                    ReturnValues="UPDATED_NEW",
+                )
+            except ClientError as error:
+                if is_condition_failure(error):
+                    return None
+                raise
+        return int(answer["Attributes"]["Revision"]["N"])
 
     async def _write(self, statements: Mapping[UserKey, Mapping[str, Any]]) -> Sequence[Outcome]:
         if len(statements) > MAX_COMMITS:
