@@ -9,7 +9,6 @@ e-mail and SMS events name only the endpoint, as `client.client_id`.
 
 from __future__ import annotations
 
-from itertools import accumulate
 from sys import intern
 
 import msgspec
@@ -23,13 +22,13 @@ from service.scoring.event import (
     Skipped,
     id_fault,
 )
-
-MAX_RECORD_BYTES = 10 * 1024 * 1024
-"""Largest record decoded: Kinesis takes records of up to 10 MiB
-(https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html)."""
-
-MAX_DEPTH = 64
-"""Deepest nesting of arrays and objects accepted; documented Pinpoint events nest 7 deep."""
+from service.sources.decoding import (
+    MAX_RECORD_BYTES,
+    NOT_AN_OBJECT,
+    byte_fault,
+    may_be_too_deep,
+    why_not_json,
+)
 
 PROBE_TYPE = "_test.event_stream"
 """Pinpoint sends one of these when an event stream is switched on."""
@@ -78,7 +77,6 @@ class _Record(msgspec.Struct, gc=False):
 
 _record = msgspec.json.Decoder(_Record)
 _endpoint = msgspec.json.Decoder(_Endpoint)
-_anything = msgspec.json.Decoder(msgspec.Raw)
 
 _ATTRIBUTED_BY_TYPE = ("_campaign.", "_journey.")
 _MESSAGE_TYPES = ("_email.", "_SMS.")
@@ -101,10 +99,8 @@ def decode(data: bytes) -> Decoded:
         record = _record.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return _why_undecodable(data, error)
-    # Counting takes less than measuring, which only a record with brackets enough needs. `replace` skips from one to
-    # the next, while `count` looks at every byte (CPython 3.11): 0.8 instead of 2.1 us a record.
-    if not data.isascii() or 2 * len(data) - len(data.replace(b"{", b"")) - len(data.replace(b"[", b"")) > MAX_DEPTH:
-        fault = _byte_fault(data)
+    if not data.isascii() or may_be_too_deep(data):
+        fault = byte_fault(data)
         if fault is not None:
             return fault
     event_type = record.event_type
@@ -165,58 +161,9 @@ def _id_fault(event_type: str, project_id: str, endpoint_id: str, user_id: str) 
     )
 
 
-_TOO_DEEP = Rejected(Reason.TOO_DEEP, f"arrays and objects nest deeper than {MAX_DEPTH}")
-
-
 def _why_undecodable(data: bytes, error: Exception) -> Rejected:
     """Name the fault: the typed decoder says only that something was off."""
-    if (fault := _byte_fault(data)) is not None:
-        return fault
-    if isinstance(error, RecursionError):
-        return _TOO_DEEP
-    if not isinstance(error, msgspec.ValidationError):
-        return Rejected(Reason.NOT_JSON, str(error))
-    try:
-        _anything.decode(data)
-    except msgspec.DecodeError as syntax:
-        return Rejected(Reason.NOT_JSON, str(syntax))
-    except RecursionError:
-        return _TOO_DEEP
-    if not data.lstrip().startswith(b"{"):
-        return Rejected(Reason.NOT_AN_OBJECT, "the record is JSON, but no object")
-    return Rejected(Reason.WRONG_TYPE, str(error))
-
-
-def _byte_fault(data: bytes) -> Rejected | None:
-    """Return what is wrong with the bytes that the typed decoder, which skips what it need not read, lets by."""
-    if not data.isascii():
-        try:
-            data.decode()
-        except UnicodeDecodeError as error:
-            return Rejected(Reason.NOT_UTF8, f"invalid UTF-8 at byte {error.start}")
-    return _TOO_DEEP if _too_deep(data) else None
-
-
-_NO_STRUCTURE = bytes(sorted(set(range(256)) - set(b'{}[]"')))
-_STEP = {ord("{"): 1, ord("["): 1, ord("}"): -1, ord("]"): -1}
-_WINDOW = 64 * 1024
-
-
-def _too_deep(data: bytes) -> bool:
-    """Count brackets outside strings, in time and memory that no record can inflate.
-
-    No regular expression: one that knows escapes is quadratic on a string that never ends, and keeps a state per
-    escape; a 10 MiB record took hours, or 600 MiB.
-    """
-    # Without pairs of backslashes, whichever precedes a quote escapes it.
-    structure = data.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _NO_STRUCTURE)
-    depth = quoted = 0
-    for start in range(0, len(structure), _WINDOW):
-        parts = structure[start : start + _WINDOW].split(b'"')
-        outside = b"".join(parts[quoted::2])
-        quoted ^= (len(parts) - 1) & 1
-        depths = accumulate(map(_STEP.__getitem__, outside), initial=depth)
-        for depth in depths:
-            if depth > MAX_DEPTH:
-                return True
-    return False
+    why = why_not_json(data, error)
+    if why.reason is Reason.WRONG_TYPE and not data.lstrip().startswith(b"{"):
+        return NOT_AN_OBJECT
+    return why

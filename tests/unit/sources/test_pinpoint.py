@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.scoring.event import MAX_ID_BYTES, Event, Reason, Rejected, Skipped, id_fault
-from service.sources.pinpoint import MAX_DEPTH, MAX_RECORD_BYTES, decode
+from service.sources.decoding import MAX_DEPTH, MAX_RECORD_BYTES
+from service.sources.pinpoint import decode
 
 SAMPLES = [
     line for line in (Path(__file__).parents[2] / "samples" / "pinpoint-events.jsonl").read_bytes().split(b"\n") if line
