@@ -184,6 +184,11 @@ class Publisher:
         """Changes on their way to a sink."""
         return sum(sender.outbox.in_flight for sender in self._senders.values())
 
+    @property
+    def last_errors(self) -> dict[str, str]:
+        """By sink, what the last call said of a change that it did not take; sinks that took all are not in it."""
+        return {name: sender.last_error for name, sender in self._senders.items() if sender.last_error}
+
     async def drained(self) -> None:
         """Return when no score is in doubt and no call in flight, ours or a dead worker's, while `run` is running.
 

@@ -66,6 +66,9 @@ class Sender:
         metrics: The catalogue.
         rng: For jitter.
         options: Bounds.
+
+    Attributes:
+        last_error: What the last call said of a change that it did not take; empty where it took all.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class Sender:
         self._calls = 0
         self._failed_at = 0.0
         self._paused_until = 0.0
+        self.last_error = ""
 
     async def offer(self, changes: Sequence[ScoreChange], ticket: Ticket) -> None:
         """Take `changes` in hand; waits while the outbox is full."""
@@ -231,7 +235,9 @@ class Sender:
         else:
             self._backoff.succeeded()
         self._metrics.sink_seconds.labels(self._sink.name).observe(self._clock.monotonic() - started)
-        kinds = {_kind(outcome) for outcome in outcomes if isinstance(outcome, TransientError)}
+        failed = [outcome for outcome in outcomes if isinstance(outcome, TransientError)]
+        self.last_error = str(failed[-1]) if failed else ""
+        kinds = {_kind(outcome) for outcome in failed}
         for kind in kinds:
             self._metrics.sink_errors.labels(self._sink.name, kind).inc()
         return outcomes

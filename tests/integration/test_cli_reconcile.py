@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -12,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from service.app.worker import Worker
 from service.aws.streams.dynamodb_streams import DynamoDbStreamSource
+from service.cli import reconcile
 from service.cli.context import settings_for
 from service.cli.root import scoring
 from service.config.settings import Purpose
@@ -126,6 +128,39 @@ def test_reconcile_names_scores_of_a_project_that_does_not_exist(cli: Cli, store
         result = cli("reconcile", "--per-s", "1000", code=1)
     assert "pinpoint: 20 no target, 10 no destination" in result.stderr
     assert "the project does not exist in the sink" in result.stderr
+
+
+def test_an_unreachable_pinpoint_is_named_and_ends_reconcile(
+    cli: Cli, stored: dict[str, str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(reconcile, "PROGRESS_S", 0.5)
+    monkeypatch.setattr(reconcile, "PATIENCE_S", 2.0)
+    monkeypatch.setattr("service.aws.clients.AwsSettings.options", lambda _: {"retries": {"total_max_attempts": 1}})
+    stored |= {"SCORING_SINKS": "pinpoint", "AWS_ENDPOINT_URL_PINPOINT": "http://127.0.0.1:1"}
+    result = cli("reconcile", "--per-s", "1000", code=1)
+    assert (
+        "error: no sink took a score for 2 s: 0 were published or refused, 30 of the 30 read are not" in result.stderr
+    )
+    assert "last error of pinpoint: " in result.stderr
+    assert "127.0.0.1:1" in result.stderr
+    assert "run it again" in result.stderr
+    assert result.stdout == "p0\t10\np1\t10\np2\t10\n"
+
+
+def test_ctrl_c_finishes_the_scores_on_their_way(cli: Cli, told: Told, monkeypatch: pytest.MonkeyPatch):
+    publish = told.publish
+
+    async def interrupted(changes: Sequence[ScoreChange]) -> list[Published | Rejected]:
+        if not told.scores:
+            signal.raise_signal(signal.SIGINT)
+        return await publish(changes)
+
+    monkeypatch.setattr(told, "publish", interrupted)
+    result = cli("reconcile", "--per-s", "20", code=130)
+    count = len(told.scores)
+    assert 0 < count < USERS
+    assert f"log: {count} published" in result.stderr
+    assert f"interrupted after {count} score" in result.stderr
 
 
 @pytest.mark.usefixtures("aws_environment")
