@@ -28,8 +28,8 @@ check: $(VENV)/.dev ## Lint, types, floors
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo 2>&1 | tail -n 20; exit $${PIPESTATUS[0]}
 
-simulate: $(VENV)/.dev ## Thousands of seeded runs with faults in virtual time: make simulate RUNS=n SEED=s
-	@$(BIN)/python -m tests.simulation.simulate --runs $(or $(RUNS),500) --seed $(or $(SEED),1) $(ARGS)
+simulate: $(VENV)/.dev ## Thousands of runs with faults in virtual time, from a fresh seed: make simulate RUNS=n [SEED=s]
+	@$(BIN)/python -m tests.simulation.simulate --runs $(or $(RUNS),500) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 simulate-scale: $(VENV)/.dev ## 10,000 shards and 200 workers in virtual time
 	@$(BIN)/python -m tests.simulation.scale $(ARGS)

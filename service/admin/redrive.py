@@ -25,7 +25,9 @@ from service.aws.streams.kinesis import record_at
 from service.aws.streams.writer import InvalidRecordError, KinesisWriter, Put
 from service.aws.tables.dead_letters import NEW, REDRIVING, DeadLetterTable, StoredLetter
 from service.aws.tables.scores import ScoreTable
+from service.ingest.stores import Committed, Conflict, Throttled
 from service.runtime.errors import TransientError
+from service.scoring.event import Rejected
 from service.scoring.fold import UserKey
 
 MAX_LETTERS = 10_000
@@ -200,14 +202,23 @@ class Redriver:
         return Result(letter_id, Outcome.REDRIVEN, f"{letter.stream}/{landed.shard_id}/{landed.sequence}")
 
     async def _publish(self, stored: StoredLetter) -> Result:
-        letter_id = stored.letter.letter_id
-        key = score_key(stored.letter.payload)
+        letter_id, key = stored.letter.letter_id, score_key(stored.letter.payload)
         if key is None:
             return Result(letter_id, Outcome.UNREADABLE)
-        revision = await self._scores.advance(key)
-        if revision is None:
+        state = (await self._scores.load([key]))[key]
+        if isinstance(state, Rejected):
+            return Result(letter_id, Outcome.REFUSED, state.detail)
+        if state.score is None:
             return Result(letter_id, Outcome.NO_SCORE)
-        return Result(letter_id, Outcome.REDRIVEN, f"revision {revision}")
+        match (await self._scores.restate({key: state}))[0]:
+            case Committed():
+                return Result(letter_id, Outcome.REDRIVEN, f"revision {state.revision + 1}")
+            case Conflict():
+                return Result(letter_id, Outcome.REDRIVEN, "the score has changed meanwhile, which publishes it too")
+            case Throttled():
+                return Result(letter_id, Outcome.REFUSED, "the score table throttles")
+            case Rejected() as refused:
+                return Result(letter_id, Outcome.REFUSED, refused.detail)
 
 
 def score_key(payload: bytes) -> UserKey | None:

@@ -1,68 +1,138 @@
-"""The publisher with its sinks, as the environment asks for them: made for a worker and for `scoring reconcile`."""
+"""The publishing pipeline of a worker, as the environment asks for it."""
 
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import msgspec
 
 from service.aws.clients import Clients
+from service.aws.streams.dynamodb_streams import DynamoDbStreamSource
 from service.aws.tables.dead_letters import DeadLetterTable
 from service.aws.tables.identities import IdentityTable
+from service.aws.tables.leases import LeaseTable
+from service.aws.tables.pipeline import PipelineTable
 from service.aws.tables.scores import ScoreTable
 from service.config.settings import Settings
 from service.ingest.stores import Sink
 from service.observability.metrics import Metrics
-from service.publish.outbox import Held
-from service.publish.publisher import Publisher, PublishOptions
+from service.publish.publisher import PIPELINE, Publisher, PublishOptions
+from service.publish.reconcile import ReconcileOptions, Reconciler
 from service.publish.sender import SenderOptions
 from service.runtime.clock import Clock
 from service.sinks.log import LogSink
 from service.sinks.pinpoint.directory import DirectoryOptions
 from service.sinks.pinpoint.sink import PinpointOptions, PinpointSink
+from service.stream.coordinator import Coordinator
+from service.stream.settings import HOURS_48_MS, MIB, ShardSettings
+from service.stream.tail.budget import ByteBudget
 
 CALL_TIMEOUT_S = 15.0
 """Longest time of a sink's request: a dead worker's last one may take effect for that long."""
 
+CHANGES_PAGE = MIB
+"""Most bytes in a page of changes
+(https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_streams_GetRecords.html)."""
 
-def make_publisher(
+
+class Publishing(msgspec.Struct, frozen=True):
+    """What publishing consists of.
+
+    Attributes:
+        coordinator: Reads the score table's stream.
+        leases: Its lease rows.
+        publisher: What it reads into; `run` must be running.
+        reconciler: Publishes every score again where that is owed; likewise.
+    """
+
+    coordinator: Coordinator[Any, Any]
+    leases: LeaseTable
+    publisher: Publisher
+    reconciler: Reconciler
+
+
+def make_publishing(
     settings: Settings,
     aws: Clients,
+    worker: str,
+    source: DynamoDbStreamSource,
     identities: IdentityTable,
-    still_held: Held,
+    budget: ByteBudget,
     clock: Clock,
     metrics: Metrics,
     rng: random.Random,
-    *,
-    reconcile_per_s: float | None = None,
-) -> Publisher:
-    """Return a publisher to the configured sinks.
+) -> Publishing:
+    """Return the pipeline from the score table's stream to the configured sinks.
 
     Args:
         settings: Names sinks and tables.
         aws: AWS.
+        worker: This worker's id.
+        source: The score table's stream.
         identities: Where scores go; what ingest looks up there need not be looked up again.
-        still_held: Whether the lease of a shard id is ours.
+        budget: For the changes in hand.
         clock: Time.
         metrics: The catalogue.
         rng: For jitter.
-        reconcile_per_s: Users a reconciliation publishes per second; None leaves it at the default.
     """
-    options = PublishOptions(
-        SenderOptions(linger_s=settings.publish_linger_ms / 1000, call_timeout_s=CALL_TIMEOUT_S),
-        project_ids=settings.project_ids,
-    )
-    if reconcile_per_s is not None:
-        options = msgspec.structs.replace(options, reconcile_per_s=reconcile_per_s)
-    return Publisher(
+    scores = ScoreTable(aws.dynamodb, settings.scores_table, metrics)
+    publisher = Publisher(
         [_sink(name, settings, aws, identities, clock, metrics) for name in settings.sinks],
-        ScoreTable(aws.dynamodb, settings.scores_table, metrics),
+        scores,
         DeadLetterTable(aws.dynamodb, settings.dead_letters_table, ttl_days=settings.dead_letter_ttl_days),
-        still_held,
+        lambda shard_id: coordinator.holds(shard_id),  # noqa: PLW0108 - made below
         clock,
         metrics,
         rng,
-        options,
+        PublishOptions(
+            SenderOptions(linger_s=settings.publish_linger_ms / 1000, call_timeout_s=CALL_TIMEOUT_S),
+            project_ids=settings.project_ids,
+        ),
+    )
+    reconciler = Reconciler(
+        scores,
+        PipelineTable(aws.leases, settings.leases_table, PIPELINE),
+        lambda: coordinator.leading,
+        clock,
+        metrics,
+        rng,
+        ReconcileOptions(project_ids=settings.project_ids),
+    )
+    leases = LeaseTable(aws.leases, settings.leases_table, PIPELINE, source.stream)
+    coordinator: Coordinator[Any, Any] = Coordinator(
+        pipeline=PIPELINE,
+        worker=worker,
+        source=source,
+        store=leases,
+        membership=leases,
+        consumer=publisher,
+        settings=_shard_settings(settings),
+        clock=clock,
+        rng=rng,
+        metrics=metrics,
+        budget=budget,
+        on_trimmed=lambda shard_id: reconciler.owe(f"changes of shard {shard_id} were lost"),
+    )
+    metrics.retention.labels(PIPELINE).set(source.retention_s)
+    return Publishing(coordinator, leases, publisher, reconciler)
+
+
+def _shard_settings(settings: Settings) -> ShardSettings:
+    return ShardSettings(
+        lease_duration=settings.lease_duration_s,
+        call_timeout=CALL_TIMEOUT_S,
+        # The senders wait for more changes of the same users: waiting here as well would only add up.
+        batch_max_age=0.1,
+        batch_max_records=1000,
+        fetch_limit=1000,
+        page_bytes=CHANGES_PAGE,
+        in_flight=8,
+        # Calls are billed, and a score is shown to nobody within half a second.
+        poll_min=0.5,
+        poll_max=max(settings.poll_max_ms / 1000, 0.5),
+        checkpoint_interval=settings.checkpoint_interval_ms / 1000,
+        keep_ended_ms=HOURS_48_MS,
     )
 
 

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
-from service.app.publishing import CALL_TIMEOUT_S, make_publisher
+from service.app.publishing import CHANGES_PAGE, make_publishing
 from service.aws.clients import AwsSettings, Clients, clients
 from service.aws.streams.dynamodb_streams import DynamoDbStreamSource
 from service.aws.streams.kinesis import KinesisSource
@@ -50,7 +50,7 @@ from service.sources import pinpoint
 from service.stream.coordinator import Coordinator
 from service.stream.leases.retirement import Retirement
 from service.stream.ports import StreamId
-from service.stream.settings import HOURS_48_MS, MIB, ShardSettings
+from service.stream.settings import MIB, ShardSettings
 from service.stream.tail.budget import ByteBudget
 
 log = structlog.get_logger(__name__)
@@ -62,10 +62,6 @@ FORCED_EXIT = 1
 
 PUBLISH_SHARE = 4
 """Of the bytes in hand, one part in so many is for publishing where a worker does both."""
-
-CHANGES_PAGE = MIB
-"""Most bytes in a page of changes
-(https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_streams_GetRecords.html)."""
 
 GC_ALLOCATIONS = 100_000
 """Objects made, less those gone, between two looks at the youngest; Python's own value is 700."""
@@ -158,14 +154,14 @@ class Worker:
             await asyncio.wait(reading)
             watchdog.cancel()
             if self._parts.publisher is not None:
-                await self._mend(self._parts.publisher)
+                await self._republish(self._parts.publisher)
             for task in beside:
                 task.cancel()
 
-    async def _mend(self, publisher: Publisher) -> None:
-        """Wait for sink calls in flight, a dead worker's too (15 s at most), and for what they may have overwritten.
+    async def _republish(self, publisher: Publisher) -> None:
+        """Wait for sink calls in flight, a dead worker's too (15 s at most), and publish again what they may overwrite.
 
-        It is rare, this worker alone knows of it, and its leases are given back: nobody else waits.
+        It is rare, only this worker knows of it, and its leases are given back: no other worker waits.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(self._leave_by):
@@ -173,8 +169,8 @@ class Worker:
                 return
         self._drained = False
         log.error(
-            "worker.left_in_doubt",
-            scores=publisher.in_doubt,
+            "worker.left_uncertain",
+            scores=publisher.uncertain,
             why="calls of this worker, or of one it took over from, may leave an older score in a sink",
             remedy="scoring reconcile",
         )
@@ -285,54 +281,16 @@ class Worker:
         )
 
     async def _wire_publish(self, aws: Clients, worker: str, budget: ByteBudget, identities: IdentityTable) -> None:
-        settings, metrics, clock = self._settings, self.metrics, self._clock
+        settings, parts = self._settings, self._parts
         source = await self._patiently(
             "score stream",
             lambda: DynamoDbStreamSource.open(aws.dynamodb, aws.streams, settings.scores_table),
         )
-        parts = self._parts
-        publisher = make_publisher(
-            settings,
-            aws,
-            identities,
-            # Asked only while a coordinator reads: by then it is there.
-            lambda shard_id: parts.coordinators[PUBLISH].holds(shard_id),  # noqa: PLW0108 - not there yet here
-            clock,
-            metrics,
-            self._rng,
-        )
-        leases = self._leases(aws, PUBLISH, source.stream)
-        metrics.retention.labels(PUBLISH).set(source.retention_s)
-        parts.background["publisher"] = publisher.run
-        parts.publisher = publisher
-        parts.coordinators[PUBLISH] = Coordinator(
-            pipeline=PUBLISH,
-            worker=worker,
-            source=source,
-            store=leases,
-            membership=leases,
-            consumer=publisher,
-            settings=ShardSettings(
-                lease_duration=settings.lease_duration_s,
-                call_timeout=CALL_TIMEOUT_S,
-                # The senders wait for more changes of the same users: waiting here as well would only add up.
-                batch_max_age=0.1,
-                batch_max_records=1000,
-                fetch_limit=1000,
-                page_bytes=CHANGES_PAGE,
-                in_flight=8,
-                # Calls are billed, and a score is shown to nobody within half a second.
-                poll_min=0.5,
-                poll_max=max(settings.poll_max_ms / 1000, 0.5),
-                checkpoint_interval=settings.checkpoint_interval_ms / 1000,
-                keep_ended_ms=HOURS_48_MS,
-            ),
-            clock=clock,
-            rng=self._rng,
-            metrics=metrics,
-            budget=budget,
-            on_trimmed=lambda _shard_id: publisher.request_reconcile(),
-        )
+        made = make_publishing(settings, aws, worker, source, identities, budget, self._clock, self.metrics, self._rng)
+        parts.background |= {"publisher": made.publisher.run, "reconciler": made.reconciler.run}
+        parts.publisher = made.publisher
+        parts.leases[PUBLISH] = made.leases
+        parts.coordinators[PUBLISH] = made.coordinator
 
     def _leases(self, aws: Clients, pipeline: str, stream: StreamId) -> LeaseTable:
         table = LeaseTable(aws.leases, self._settings.leases_table, pipeline, stream)

@@ -23,7 +23,7 @@ COMMANDS = {
     "lag": ("service.cli.lag:lag", "Show how far each shard is behind."),
     "position": ("service.cli.position:position", "Move where reading goes on."),
     "leases": ("service.cli.leases:leases", "Take over the checkpoints of another consumer."),
-    "reconcile": ("service.cli.reconcile:reconcile", "Publish every stored score once more."),
+    "reconcile": ("service.cli.reconcile:reconcile", "Publish every stored score again."),
     "local": ("service.cli.local:local", "Servers for trying things without AWS."),
     "demo": ("service.cli.demo:demo", "Play a campaign on an embedded AWS and check every score."),
 }

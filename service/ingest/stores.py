@@ -66,12 +66,16 @@ class ScoreStore(Protocol):
     async def restate(self, states: Mapping[UserKey, ScoreState]) -> Sequence[Outcome]:
         """Give up to `MAX_COMMITS` items, stored as `states`, their next `Revision` and change nothing else.
 
-        So the table's stream tells them anew. Returns one outcome for each.
+        So the table's stream brings them to the sinks again. Returns one outcome for each.
         """
         ...
 
-    def scan(self) -> AsyncIterator[ScoreChange]:
-        """Return every score in the table, in no order, for a reconciliation."""
+    def scan(self, after: UserKey | None = None) -> AsyncIterator[UserKey]:
+        """Return the key of every item that has a score, in the table's own order.
+
+        Args:
+            after: Go on behind this one, which need not be there any more; None: from the start.
+        """
         ...
 
 

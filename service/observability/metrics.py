@@ -162,9 +162,9 @@ class Metrics:
         self.scores_restated = self._counter(
             "scores_restated", "Scores written again, the same but for Revision, as a sink may hold an older one."
         )
-        self.scores_in_doubt = self._gauge(
-            "scores_in_doubt",
-            "Scores that a sink may hold an older value of, for all this worker knows; not yet mended.",
+        self.scores_uncertain = self._gauge(
+            "scores_uncertain",
+            "Scores that a sink may hold an older value of, for all this worker knows; not yet published again.",
         )
         self.sink_seconds = self._histogram("sink_seconds", "Duration of a sink call.", CALL_BUCKETS, "sink")
         self.sink_errors = self._counter(

@@ -1,17 +1,17 @@
-"""What one sink still has to be told: the newest change of every user, and who waits for it. Pure.
+"""What is still to be published to one sink: the newest change of every user, and the batches that wait for it. Pure.
 
 The rules:
 
-1. Of two changes of one user only the newer (`supersedes`) is kept; whoever waited for the older one now
-   waits for the newer one.
+1. Of two changes of one user only the newer (`supersedes`) is kept. Batches that waited for the older one wait for the
+   newer one.
 2. One change per user is in flight at most: two could overtake each other on their way. A newer one waits behind.
-3. A change older than what the sink has already been told is done with at once (stale).
-4. A removal is not told to anyone. It ends the user's life: what was pending is done with, and what was told
-   is forgotten, because the next life counts its revisions from 1 again.
-5. A change that nobody waits for any more, because the leases of all who did are lost or being handed over, is
-   dropped; once it is in flight it is not tried again.
-6. Whatever leaves after an attempt whose outcome is not known leaves a doubt: that attempt's request may come after
-   what is told next. There is none while it is here: its shard's next owner would read it again, and tell it anew.
+3. A change older than what this sink was sent before is acknowledged at once (stale).
+4. A removal is not published. What was pending is acknowledged, and the last published revision is forgotten, because
+   a score that is made again counts its revisions from 1.
+5. A change is dropped when all batches that wait for it have lost their leases, or are being handed over. Once in
+   flight it is not tried again.
+6. A change that leaves after an attempt without a certain outcome is uncertain: that attempt's request may land after
+   what is published next. While the change is here it is not: its shard's next owner would read and publish it again.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Ticket:
     """One batch that waits for its changes; open until each is acknowledged by every outbox it was offered to.
 
     Args:
-        stream: Name of the stream the batch came from; empty for changes that came from no stream.
-        shard_id: Its shard; empty for changes that need no lease.
+        stream: Name of the stream the batch came from.
+        shard_id: Its shard.
         settled: Called once, when nothing is open any more or the lease is lost.
 
     Attributes:
@@ -83,7 +83,7 @@ class Ticket:
 
 
 class Pending(msgspec.Struct, eq=False):
-    """A change that the sink has to be told, and the tickets that wait for it.
+    """A change that is to be published, and the tickets that wait for it.
 
     Attributes:
         change: The newest one of its user.
@@ -91,7 +91,7 @@ class Pending(msgspec.Struct, eq=False):
         attempts: Failed attempts so far.
         not_before: Monotonic seconds before which it is not tried again.
         removed: Whether the score was removed while this was in flight: its outcome means nothing any more.
-        unsure_until: Monotonic second until which a request of a failed attempt may still be carried out.
+        uncertain_until: Monotonic second until which a request of a failed attempt may still be carried out.
     """
 
     change: ScoreChange
@@ -99,10 +99,10 @@ class Pending(msgspec.Struct, eq=False):
     attempts: int = 0
     not_before: float = 0.0
     removed: bool = False
-    unsure_until: float = float("-inf")
+    uncertain_until: float = float("-inf")
 
     def close(self) -> None:
-        """Tell every ticket."""
+        """Acknowledge it to every ticket."""
         for ticket in self.tickets:
             ticket.close()
         self.tickets = []
@@ -111,7 +111,7 @@ class Pending(msgspec.Struct, eq=False):
         """Return whether nobody waits for this any more; cancels the tickets whose lease is lost."""
         abandoned = True
         for ticket in self.tickets:
-            if ticket.shard_id and not held(ticket.shard_id):
+            if not held(ticket.shard_id):
                 ticket.cancel()
             abandoned = abandoned and ticket.lost
         return abandoned
@@ -124,9 +124,9 @@ class Pending(msgspec.Struct, eq=False):
                 ticket.close()
         self.tickets = [ticket for ticket in self.tickets if not ticket.let_go]
 
-    def doubtful(self, held: Held) -> bool:
-        """Return whether the lease of anyone who waits for this was lost: another worker may have told a newer one."""
-        return any(ticket.lost or (ticket.shard_id and not held(ticket.shard_id)) for ticket in self.tickets)
+    def overtaken(self, held: Held) -> bool:
+        """Return whether a batch that waits for this lost its lease: another worker may have published a newer one."""
+        return any(ticket.lost or not held(ticket.shard_id) for ticket in self.tickets)
 
 
 class Offered(Enum):
@@ -139,11 +139,11 @@ class Offered(Enum):
 
 
 class Outbox:
-    """The changes one sink has to be told.
+    """The changes to be published to one sink.
 
     Args:
         capacity: Most users in hand, in flight ones included; `has_room` says when it is reached.
-        remembered: Users whose last told revision is kept, in `cache.ENTRY_BYTES` each on average.
+        remembered: Users whose last published revision is kept, in `cache.ENTRY_BYTES` each on average.
     """
 
     def __init__(self, capacity: int, remembered: int) -> None:
@@ -156,7 +156,7 @@ class Outbox:
         self._flying: dict[UserKey, Pending] = {}
         self._told: RecentCache[UserKey, int] = RecentCache(remembered, lambda key, _: getsizeof(key.user_id))
         self._next_due = float("inf")
-        self._unsure: dict[UserKey, float] = {}
+        self._uncertain: dict[UserKey, float] = {}
 
     def __len__(self) -> int:
         return len(self._ready) + len(self._behind) + len(self._delayed) + len(self._flying)
@@ -263,14 +263,14 @@ class Outbox:
         self._delayed[key] = failed
         self._next_due = min(self._next_due, not_before)
 
-    def unsure(self, now: float) -> dict[UserKey, float]:
-        """Return, once, who left with a request that may be carried out after `now`, and until when it may."""
-        unsure, self._unsure = self._unsure, {}
-        return {key: until for key, until in unsure.items() if until > now}
+    def uncertain(self, now: float) -> dict[UserKey, float]:
+        """Return, once, whose change left with a request that may be carried out after `now`, and until when it may."""
+        uncertain, self._uncertain = self._uncertain, {}
+        return {key: until for key, until in uncertain.items() if until > now}
 
     def _leave(self, pending: Pending) -> None:
-        if pending.unsure_until > float("-inf"):
-            self._unsure[pending.change.key] = pending.unsure_until
+        if pending.uncertain_until > float("-inf"):
+            self._uncertain[pending.change.key] = pending.uncertain_until
 
     def _removed(self, key: UserKey) -> Offered:
         self._told.drop(key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -12,7 +12,7 @@ from service.ingest.letters import publish_letter_id
 from service.ingest.stores import DeadLetter, DeadLetters, ScoreStore, Sink
 from service.observability.metrics import Metrics
 from service.publish.outbox import Held, Ticket
-from service.publish.republish import Mender
+from service.publish.republish import Republisher
 from service.publish.sender import STAGE, Sender, SenderOptions
 from service.runtime.clock import Clock
 from service.runtime.errors import LeaseLostError, LetGoError
@@ -33,12 +33,10 @@ class PublishOptions(msgspec.Struct, frozen=True):
 
     Attributes:
         sender: Those of each sink.
-        reconcile_per_s: Users a reconciliation publishes per second.
         project_ids: Projects whose scores are published; empty for all.
     """
 
     sender: SenderOptions = SenderOptions()
-    reconcile_per_s: float = 100.0
     project_ids: Collection[str] = ()
 
 
@@ -48,7 +46,7 @@ class Prepared(msgspec.Struct, frozen=True, eq=False):
     Attributes:
         ticket: Open until they are acknowledged.
         settled: Set when they are, or when the lease is lost.
-        letters: Records that say nothing a sink could be told.
+        letters: Records that cannot be published.
     """
 
     ticket: Ticket
@@ -60,8 +58,8 @@ class Publisher:
     """A `Consumer` of the score table's stream. `run` must be running for anything to be sent.
 
     Args:
-        sinks: Who is told, each every score.
-        scores: The score table: written again where a sink may have been told an older score last.
+        sinks: Every score goes to each.
+        scores: The score table: written again where a sink may hold an older score.
         letters: For what a sink refuses for good.
         still_held: Whether the lease of a shard id is ours and its deadline has not passed.
         clock: Time.
@@ -89,21 +87,18 @@ class Publisher:
         self._rng = rng
         self._tickets: dict[Ticket, asyncio.Event] = {}  # in the order they came; set when settled
         self._project_ids = frozenset(options.project_ids)
-        self._mender = Mender(
-            scores, clock, metrics, rng, reconcile_per_s=options.reconcile_per_s, project_ids=self._project_ids
-        )
-        self._senders = {
-            sink.name: Sender(sink, letters, self._mender.doubt, still_held, clock, metrics, rng, options.sender)
+        self._republisher = Republisher(scores, clock, metrics, rng)
+        self._senders = [
+            Sender(sink, letters, self._republisher.later, still_held, clock, metrics, rng, options.sender)
             for sink in sinks
-        }
-        self._mender.connect(self._senders)
+        ]
 
     async def run(self) -> None:
         """Send until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for sender in self._senders.values():
+            for sender in self._senders:
                 tasks.create_task(sender.run())
-            tasks.create_task(self._mender.run())
+            tasks.create_task(self._republisher.run())
             tasks.create_task(self._watch_leases())
 
     async def prepare(self, batch: Batch[StreamImage]) -> Prepared:
@@ -112,10 +107,10 @@ class Publisher:
         ticket = Ticket(batch.stream.name, batch.shard_id, settled.set)
         changes, letters = self._read(batch)
         if batch.unsettled_until > self._clock.monotonic():
-            await self._mender.watch([change.key for change in changes], batch.unsettled_until)
+            await self._republisher.watch([change.key for change in changes], batch.unsettled_until)
         self._tickets[ticket] = settled
         try:
-            for sender in self._senders.values():
+            for sender in self._senders:
                 await sender.offer(changes, ticket)
         except asyncio.CancelledError:
             if ticket.let_go:
@@ -156,51 +151,33 @@ class Publisher:
     async def let_go(self, shard_id: str) -> None:
         """Send nothing more for a shard that is being handed over; return once its calls in flight are over."""
         waiting = {ticket: settled for ticket, settled in self._tickets.items() if ticket.shard_id == shard_id}
-        for sender in self._senders.values():
+        for sender in self._senders:
             for ticket in waiting:
                 sender.let_go(ticket)
         for settled in waiting.values():
             await settled.wait()
 
-    async def reconcile(self, scan: AsyncIterator[ScoreChange]) -> int:
-        """Publish every score of `scan`, at a limited rate, while `run` is running; return how many.
-
-        Raises:
-            TransientError: From `scan`; what was published so far stays so.
-        """
-        return await self._mender.reconcile(scan)
-
-    def request_reconcile(self) -> None:
-        """Have `run` publish every stored score: the stream has lost changes (`RecordsTrimmedError`)."""
-        self._mender.request_reconcile()
-
     @property
-    def in_doubt(self) -> int:
-        """Users of whom a sink may hold an older score, for all this worker knows, and who are not mended yet."""
-        return self._mender.in_doubt
+    def uncertain(self) -> int:
+        """Users of whom a sink may hold an older score, for all this worker knows, and who are not republished yet."""
+        return self._republisher.waiting
 
     @property
     def in_flight(self) -> int:
         """Changes on their way to a sink."""
-        return sum(sender.outbox.in_flight for sender in self._senders.values())
-
-    @property
-    def last_errors(self) -> dict[str, str]:
-        """By sink, what the last call said of a change that it did not take; sinks that took all are not in it."""
-        return {name: sender.last_error for name, sender in self._senders.items() if sender.last_error}
+        return sum(sender.outbox.in_flight for sender in self._senders)
 
     async def drained(self) -> None:
-        """Return when no score is in doubt and no call in flight, ours or a dead worker's, while `run` is running.
+        """Return when no score is uncertain and no call in flight, ours or a dead worker's, while `run` is running.
 
         Await it, for a while, before the process ends: a call cut off in flight may still take effect, after the
-        next owner of the shard has published a newer score, and nobody would know. Nothing is published from the
-        table any more.
+        next owner of the shard has published a newer score, and no other worker would know.
         """
-        self._mender.leave()
+        self._republisher.leave()
         while True:
-            await self._mender.settled()
-            # Both at once: a call that ends may leave doubts.
-            if self._mender.idle and not self.in_flight:
+            await self._republisher.settled()
+            # Both at once: a call that ends may leave scores uncertain.
+            if self._republisher.idle and not self.in_flight:
                 return
             await self._clock.sleep(LEASE_CHECK_S)
 

@@ -14,7 +14,7 @@ from service.ingest.stores import DeadLetter, DeadLetters, NoDestination, NoTarg
 from service.observability.metrics import Metrics
 from service.publish.outbox import Held, Offered, Outbox, Pending, Ticket
 from service.runtime.backoff import Backoff
-from service.runtime.clock import Clock
+from service.runtime.clock import MIN_WAIT_S, Clock
 from service.runtime.errors import TransientError
 from service.runtime.retry import RETRY_CAP_S, retried
 from service.scoring.change import ScoreChange
@@ -26,12 +26,9 @@ STAGE = "publish"
 OUTCOMES = ("published", "no_target", "no_destination", "rejected")
 """What may become of a score handed to a sink, as metric labels."""
 
-MIN_WAIT_S = 0.001
-"""Shortest wait: a shorter one may end before the clock has moved."""
-
-Doubt = Callable[[Sequence[UserKey], float], None]
-"""Told of users of whom a sink may hold an older score than it did before, and of the monotonic second from which on no
-call may bring that about any more."""
+RepublishLater = Callable[[Sequence[UserKey], float], None]
+"""Called with users of whom a sink may come to hold an older score than it did before, and with the monotonic second
+from which on no call can do that any more."""
 
 
 class SenderOptions(msgspec.Struct, frozen=True):
@@ -55,27 +52,24 @@ class SenderOptions(msgspec.Struct, frozen=True):
 
 
 class Sender:
-    """Tells one sink every change offered, the newest one wins, and retries without end.
+    """Publishes every change offered to one sink; the newest one wins; retries without end.
 
     Args:
-        sink: Who is told.
+        sink: The sink.
         letters: Where changes go that the sink refuses for good.
-        doubt: Called with the users of a call that ended outside the lease it began in.
+        republish: Called with the users of a call that ended outside the lease it began in, or without an answer.
         held: Whether a shard's lease is still ours.
         clock: Time.
         metrics: The catalogue.
         rng: For jitter.
         options: Bounds.
-
-    Attributes:
-        last_error: What the last call said of a change that it did not take; empty where it took all.
     """
 
     def __init__(
         self,
         sink: Sink,
         letters: DeadLetters,
-        doubt: Doubt,
+        republish: RepublishLater,
         held: Held,
         clock: Clock,
         metrics: Metrics,
@@ -85,7 +79,7 @@ class Sender:
         self.outbox = Outbox(options.capacity, options.remembered)
         self._sink = sink
         self._letters = letters
-        self._doubt = doubt
+        self._republish = republish
         self._held = held
         self._clock = clock
         self._metrics = metrics
@@ -101,7 +95,6 @@ class Sender:
         self._calls = 0
         self._failed_at = 0.0
         self._paused_until = 0.0
-        self.last_error = ""
 
     async def offer(self, changes: Sequence[ScoreChange], ticket: Ticket) -> None:
         """Take `changes` in hand; waits while the outbox is full."""
@@ -123,7 +116,7 @@ class Sender:
     def let_go(self, ticket: Ticket) -> None:
         """Drop what only `ticket` waits for and is not in flight: there is room for others."""
         self.outbox.let_go(ticket)
-        self._doubt_who_left()
+        self._republish_uncertain()
         self._changed()
 
     async def run(self) -> None:
@@ -156,7 +149,7 @@ class Sender:
             if self._paused_until > self._clock.monotonic():
                 continue
             batch = self.outbox.take(self._sink.max_batch, self._clock.monotonic(), functools.cache(self._held))
-            self._doubt_who_left()
+            self._republish_uncertain()
             self._changed()
             if batch:
                 return batch
@@ -183,8 +176,8 @@ class Sender:
         over_at = self._clock.monotonic() + self._options.call_timeout_s
         for pending, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, TransientError) and not outcome.undone:
-                pending.unsure_until = over_at
-        doubtful = self._doubtful(batch)
+                pending.uncertain_until = over_at
+        overtaken = self._overtaken(batch)
         rejected = [
             _letter(self._sink.name, pending, outcome, self._clock.wall_ms())
             for pending, outcome in zip(batch, outcomes, strict=True)
@@ -205,22 +198,19 @@ class Sender:
             if label:
                 self._metrics.sink_updates.labels(self._sink.name, label).inc(count)
         self._changed()
-        if doubtful:
+        if overtaken:
             # Whatever the answer: Pinpoint gives it before it is done.
-            self._doubt(doubtful, over_at)
-        self._doubt_who_left()
+            self._republish(overtaken, over_at)
+        self._republish_uncertain()
 
-    def _doubtful(self, batch: list[Pending]) -> list[UserKey]:
-        """Return of whom another worker may have told the sink a newer score, as a lease was lost meanwhile."""
+    def _overtaken(self, batch: list[Pending]) -> list[UserKey]:
+        """Return the users whose newer score another worker may have published, as a lease was lost meanwhile."""
         held = functools.cache(self._held)
-        tickets = {ticket for pending in batch for ticket in pending.tickets}
-        if not any(ticket.lost or (ticket.shard_id and not held(ticket.shard_id)) for ticket in tickets):
-            return []
-        return [pending.change.key for pending in batch if pending.doubtful(held)]
+        return [pending.change.key for pending in batch if pending.overtaken(held)]
 
-    def _doubt_who_left(self) -> None:
-        for key, until in self.outbox.unsure(self._clock.monotonic()).items():
-            self._doubt([key], until)
+    def _republish_uncertain(self) -> None:
+        for key, until in self.outbox.uncertain(self._clock.monotonic()).items():
+            self._republish([key], until)
 
     async def _call(self, changes: Sequence[ScoreChange]) -> Sequence[SinkOutcome | TransientError]:
         started = self._clock.monotonic()
@@ -235,9 +225,7 @@ class Sender:
         else:
             self._backoff.succeeded()
         self._metrics.sink_seconds.labels(self._sink.name).observe(self._clock.monotonic() - started)
-        failed = [outcome for outcome in outcomes if isinstance(outcome, TransientError)]
-        self.last_error = str(failed[-1]) if failed else ""
-        kinds = {_kind(outcome) for outcome in failed}
+        kinds = {_kind(outcome) for outcome in outcomes if isinstance(outcome, TransientError)}
         for kind in kinds:
             self._metrics.sink_errors.labels(self._sink.name, kind).inc()
         return outcomes
@@ -267,13 +255,9 @@ class Sender:
         return backoff.failed()
 
     def _observe_latency(self, published: Sequence[Pending]) -> None:
-        """Tell the metrics of one call; the oldest stands for all in it: what is shown is never better than it was."""
+        """Observe one call; the oldest stands for all in it: what is shown is never better than it was."""
         oldest = min(
-            (
-                pending.change.updated_ms
-                for pending in published
-                if pending.change.updated_ms and any(ticket.shard_id for ticket in pending.tickets)
-            ),
+            (pending.change.updated_ms for pending in published if pending.change.updated_ms),
             default=0,
         )
         if oldest:
@@ -302,7 +286,7 @@ def _letter(sink: str, pending: Pending, rejected: Rejected, now_ms: int) -> Dea
     change = pending.change
     key = change.key
     payload = msgspec.json.encode(_Payload(key.user_id, key.project_id, f"{change.score:f}", change.revision))
-    source = next((ticket for ticket in pending.tickets if ticket.shard_id), None)
+    source = pending.tickets[0] if pending.tickets else None
     return DeadLetter(
         letter_id=publish_letter_id(sink, key.project_id, key.user_id, str(change.revision)),
         stage=STAGE,

@@ -6,6 +6,9 @@ import asyncio
 import time
 from typing import Protocol
 
+MIN_WAIT_S = 0.001
+"""Shortest wait: a shorter one may end before the clock has moved."""
+
 
 class Clock(Protocol):
     """Time. `monotonic` for deadlines and ages, `wall_ms` for stamps that others read."""

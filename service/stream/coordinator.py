@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 import structlog
@@ -33,7 +33,7 @@ GAUGE_INTERVAL = 1.0
 """Seconds between two settings of the lag and buffer gauges."""
 
 
-def _ignore(_shard_id: str) -> None:
+async def _ignore(_shard_id: str) -> None:
     """Do nothing."""
 
 
@@ -74,7 +74,7 @@ class Coordinator(Generic[P, T]):
         budget: ByteBudget,
         retirement: Retirement | None = None,
         start: Position = TRIM_HORIZON,
-        on_trimmed: Callable[[str], None] = _ignore,
+        on_trimmed: Callable[[str], Awaitable[None]] = _ignore,
         open_tail: Callable[[Held], TailLike] | None = None,
     ) -> None:
         self._worker = worker

@@ -13,7 +13,6 @@ from service.aws.errors import AwsSetupError
 from service.aws.tables.scores import ScoreTable
 from service.ingest.stores import MAX_COMMITS, Change, Committed, Conflict, ScoreStore
 from service.observability.metrics import Metrics
-from service.scoring.change import ScoreChange
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import ABSENT, Folded, Origin, Scorable, ScoreState, UserKey, fold, sequence_bytes
 from tests.fakes.embedded import MakeTable, Run
@@ -286,7 +285,7 @@ def test_any_number_of_users_is_loaded_repeats_included(world: World, run: Run):
     assert states[missing[0]] == ABSENT
 
 
-def test_a_scan_tells_every_score(world: World, run: Run):
+def test_a_scan_yields_every_score_and_goes_on_behind_any(world: World, run: Run):
     foreign, empty, bad = (UserKey(name, "p1") for name in ("foreign", "empty", "bad"))
     first = folded(ABSENT, "-3", arrival_ms=77)
     commit(world, run, Change(ANN, first), Change(bad, first))
@@ -294,10 +293,13 @@ def test_a_scan_tells_every_score(world: World, run: Run):
     world.put_foreign(empty, None)
     world.spoil(bad)
 
-    async def scanned() -> set[ScoreChange]:
-        return {change async for change in world.store.scan()}
+    async def scanned(after: UserKey | None = None) -> list[UserKey]:
+        return [key async for key in world.store.scan(after)]
 
-    assert run(scanned()) == {ScoreChange(ANN, Decimal(-3), 1, 77), ScoreChange(foreign, Decimal(9), 0, 0)}
+    found = run(scanned())
+    assert sorted(found) == [ANN, foreign]
+    assert run(scanned(found[0])) == [found[1]]
+    assert run(scanned(found[1])) == []
 
 
 @pytest.fixture

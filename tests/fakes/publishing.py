@@ -14,7 +14,7 @@ from service.observability.metrics import Metrics
 from service.publish.outbox import Held
 from service.publish.publisher import Publisher, PublishOptions
 from service.runtime.clock import SystemClock
-from service.scoring.change import ScoreChange, StreamImage
+from service.scoring.change import StreamImage
 from service.scoring.event import Rejected
 from service.scoring.fold import ABSENT, Origin, ScoreState, UserKey
 from service.stream.ports import Batch, Record, StreamId
@@ -60,9 +60,8 @@ class Scores:
                 self.restated.append(key.user_id)
         return outcomes
 
-    async def scan(self) -> AsyncIterator[ScoreChange]:
-        for user, revision in list(self.revisions.items()):
-            yield ScoreChange(key(user), Decimal(revision), revision, 0)
+    def scan(self, after: UserKey | None = None) -> AsyncIterator[UserKey]:
+        raise NotImplementedError
 
     def _state(self, revision: int) -> ScoreState:
         return ScoreState(Origin.OURS, Decimal(revision), revision, {}, 0) if revision else ABSENT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from decimal import Decimal
@@ -10,9 +11,20 @@ import msgspec
 
 from service.ingest.stores import MAX_COMMITS, Change, Committed, Conflict, Outcome, Throttled
 from service.runtime.errors import TransientError
-from service.scoring.change import ScoreChange
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import ABSENT, Origin, ScoreState, UserKey
+
+
+def scored(items: Mapping[UserKey, ScoreState | Rejected], after: UserKey | None) -> list[UserKey]:
+    """Return the keys of all scores behind `after`, in the order of a table's scan: that of a hash of the key."""
+    keys = sorted(
+        (key for key, state in items.items() if isinstance(state, ScoreState) and state.score is not None), key=_place
+    )
+    return keys if after is None else [key for key in keys if _place(key) > _place(after)]
+
+
+def _place(key: UserKey) -> tuple[int, UserKey]:
+    return zlib.crc32(key.user_id.encode()), key
 
 
 class MemoryScores:
@@ -22,7 +34,7 @@ class MemoryScores:
         items: What is stored; `Rejected` stands for an item that cannot be a score.
         faults: Raised one by one, in order, by the next calls, which then do nothing.
         lost_responses: So many next commits are done and then raise, as when an answer does not arrive.
-        throttled: So many next changes are not written, but answered `Throttled`.
+        throttled: So many next writes are not made, but answered `Throttled`.
         before_commit: Called with the changes before they are written: the place for a rival to write first.
         loads, commits: Calls so far. `written`: changes written so far.
     """
@@ -86,6 +98,9 @@ class MemoryScores:
         return [self._restate(key, state) for key, state in states.items()]
 
     def _restate(self, key: UserKey, state: ScoreState) -> Outcome:
+        if self.throttled:
+            self.throttled -= 1
+            return Throttled()
         current = self.items.get(key, ABSENT)
         if isinstance(current, Rejected):
             return current
@@ -100,12 +115,11 @@ class MemoryScores:
         self.written += 1
         self.items[key] = msgspec.structs.replace(after, score=score)
 
-    async def scan(self) -> AsyncIterator[ScoreChange]:
+    async def scan(self, after: UserKey | None = None) -> AsyncIterator[UserKey]:
         if self.faults:
             raise self.faults.popleft()
-        for key, state in list(self.items.items()):
-            if isinstance(state, ScoreState) and state.score is not None:
-                yield ScoreChange(key, state.score, state.revision, state.updated_ms)
+        for key in scored(self.items, after):
+            yield key
 
     def put_foreign(self, key: UserKey, score: Decimal | None) -> None:
         """Write an item as the system this one replaces did: without `Revision`."""

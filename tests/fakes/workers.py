@@ -88,7 +88,7 @@ class Worker:
             metrics=self.metrics,
             budget=self.budget,
             start=options.pop("start", TRIM_HORIZON),
-            on_trimmed=self.trimmed.append,
+            on_trimmed=self._trimmed,
             **options,
         )
         self.task = world.group.create_task(self.coordinator.run())
@@ -96,6 +96,9 @@ class Worker:
     @property
     def shards(self) -> tuple[str, ...]:
         return self.coordinator.shards
+
+    async def _trimmed(self, shard_id: str) -> None:
+        self.trimmed.append(shard_id)
 
     async def stop(self) -> float:
         """SIGTERM; return the seconds it took."""

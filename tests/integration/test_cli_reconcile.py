@@ -1,4 +1,4 @@
-"""Every stored score once more: by hand, and by a worker whose stream has lost changes."""
+"""Every stored score published again: by the command, and by a worker whose stream has lost changes."""
 
 from __future__ import annotations
 
@@ -6,22 +6,21 @@ import asyncio
 import json
 import signal
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import pytest
 from click.testing import CliRunner, Result
 
 from service.app.worker import Worker
 from service.aws.streams.dynamodb_streams import DynamoDbStreamSource
-from service.cli import reconcile
+from service.aws.tables.scores import ScoreTable
 from service.cli.context import settings_for
 from service.cli.root import scoring
 from service.config.settings import Purpose
 from service.ingest.stores import Published
-from service.local.pinpoint_fake import PinpointProcess
-from service.runtime.errors import RecordsTrimmedError
+from service.publish import reconcile
+from service.runtime.errors import RecordsTrimmedError, TransientError
 from service.scoring.change import ScoreChange
-from service.scoring.event import Reason, Rejected
 from service.sinks.log import LogSink
 
 Cli = Callable[..., Result]
@@ -59,21 +58,20 @@ def stored(aws_clients: Aws, run: Run, names: dict[str, str]) -> dict[str, str]:
 
 
 class Told:
-    """What the sink was told, in its own process."""
+    """What was published to the sink."""
 
     def __init__(self) -> None:
         self.scores: dict[str, str] = {}
-        self.refuse: set[str] = set()
         self.everybody = asyncio.Event()
 
-    async def publish(self, changes: Sequence[ScoreChange]) -> list[Published | Rejected]:
+    def forget(self) -> None:
+        self.scores, self.everybody = {}, asyncio.Event()
+
+    async def publish(self, changes: Sequence[ScoreChange]) -> list[Published]:
         self.scores.update({change.key.user_id: f"{change.score}" for change in changes})
         if self.scores == ALL:
             self.everybody.set()
-        return [
-            Rejected(Reason.SINK_REJECTED, "no") if change.key.user_id in self.refuse else Published()
-            for change in changes
-        ]
+        return [Published() for _ in changes]
 
 
 @pytest.fixture
@@ -93,75 +91,88 @@ def cli(aws_environment: dict[str, str], stored: dict[str, str]) -> Cli:
     return invoke
 
 
+@pytest.fixture
+def revisions(aws_clients: Aws, run: Run, names: dict[str, str]) -> Callable[[], set[str]]:
+    """Return the revisions of all items that hold a score."""
+
+    def read() -> set[str]:
+        items = run(aws_clients.dynamodb.scan(TableName=names["SCORING_SCORES_TABLE"]))["Items"]
+        return {item["Revision"]["N"] for item in items if "N" in item["Score"]}
+
+    return read
+
+
 ALL = {f"u{number}": str(number) for number in range(USERS)}
 
 
-def test_every_score_is_published(cli: Cli, told: Told):
+def test_every_score_is_written_again_without_asking_any_sink(cli: Cli, told: Told, revisions: Callable[[], set[str]]):
     result = cli("reconcile")
-    assert told.scores == ALL
     assert result.stdout == "p0\t10\np1\t10\np2\t10\n"
-    assert "log: 30 published" in result.stderr
-
-
-def test_one_project_as_json(cli: Cli, told: Told):
-    summary = json.loads(cli("reconcile", "--project", "p1", "--per-s", "1000", "--json").stdout)
-    assert summary == {"scores": 10, "projects": {"p1": 10}, "outcomes": {"log": {"published": 10}}}
-    assert told.scores == {user: score for user, score in ALL.items() if int(score) % 3 == 1}
-
-
-def test_a_dry_run_publishes_nothing(cli: Cli, told: Told):
-    result = cli("reconcile", "--dry-run", "--per-s", "10")
-    assert "would publish 30 scores to log in 3 s" in result.stderr
+    assert "wrote 30 scores again; workers publish them from the table's stream" in result.stderr
     assert told.scores == {}
+    assert revisions() == {"3"}
 
 
-def test_what_a_sink_refuses_is_set_aside(cli: Cli, told: Told):
-    told.refuse = {"u7"}
-    assert "29 published, 1 rejected" in cli("reconcile", code=1).stderr
-    (letter,) = json.loads(cli("dead-letters", "list", "--stage", "publish", "--json").stdout)
-    assert letter["reason"] == "sink_rejected"
+def test_one_project_as_json(cli: Cli, revisions: Callable[[], set[str]]):
+    summary = json.loads(cli("reconcile", "--project", "p1", "--per-s", "1000", "--json").stdout)
+    assert summary == {"scores": 10, "projects": {"p1": 10}}
+    assert revisions() == {"2", "3"}
 
 
-def test_reconcile_names_scores_of_a_project_that_does_not_exist(cli: Cli, stored: dict[str, str]):
-    with PinpointProcess(apps=["p0", "p1"]) as pinpoint:
-        stored |= {"SCORING_SINKS": "pinpoint", **pinpoint.environment()}
-        result = cli("reconcile", "--per-s", "1000", code=1)
-    assert "pinpoint: 20 no target, 10 no destination" in result.stderr
-    assert "the project does not exist in the sink" in result.stderr
+def test_a_dry_run_writes_nothing(cli: Cli, revisions: Callable[[], set[str]]):
+    assert "would write 30 scores again in 3 s" in cli("reconcile", "--dry-run", "--per-s", "10").stderr
+    assert revisions() == {"2"}
 
 
-def test_an_unreachable_pinpoint_is_named_and_ends_reconcile(
-    cli: Cli, stored: dict[str, str], monkeypatch: pytest.MonkeyPatch
+def test_without_a_worker_the_scores_wait_for_one(
+    cli: Cli, aws_environment: dict[str, str], stored: dict[str, str], told: Told, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(reconcile, "PROGRESS_S", 0.5)
-    monkeypatch.setattr(reconcile, "PATIENCE_S", 2.0)
-    monkeypatch.setattr("service.aws.clients.AwsSettings.options", lambda _: {"retries": {"total_max_attempts": 1}})
-    stored |= {"SCORING_SINKS": "pinpoint", "AWS_ENDPOINT_URL_PINPOINT": "http://127.0.0.1:1"}
-    result = cli("reconcile", "--per-s", "1000", code=1)
-    assert (
-        "error: no sink took a score for 2 s: 0 were published or refused, 30 of the 30 read are not" in result.stderr
-    )
-    assert "last error of pinpoint: " in result.stderr
-    assert "127.0.0.1:1" in result.stderr
-    assert "run it again" in result.stderr
-    assert result.stdout == "p0\t10\np1\t10\np2\t10\n"
+    cli("reconcile", "--per-s", "1000")
+    assert told.scores == {}
+    for name, value in {**aws_environment, **stored}.items():
+        monkeypatch.setenv(name, value)
+    publishing(told)
+    assert told.scores == ALL
 
 
-def test_ctrl_c_finishes_the_scores_on_their_way(cli: Cli, told: Told, monkeypatch: pytest.MonkeyPatch):
-    publish = told.publish
+def publishing(told: Told) -> Worker:
+    """Run a worker until every score is published; return it."""
 
-    async def interrupted(changes: Sequence[ScoreChange]) -> list[Published | Rejected]:
-        if not told.scores:
-            signal.raise_signal(signal.SIGINT)
-        return await publish(changes)
+    async def main() -> Worker:
+        worker = Worker(settings_for(Purpose.RUN))
+        async with asyncio.TaskGroup() as group, asyncio.timeout(60):
+            running = group.create_task(worker.run())
+            await told.everybody.wait()
+            worker.stop()
+            assert await running
+        return worker
 
-    monkeypatch.setattr(told, "publish", interrupted)
-    monkeypatch.setattr("service.publish.republish.CHUNK", 10)
-    result = cli("reconcile", "--per-s", "20", code=130)
-    count = len(told.scores)
-    assert count == 10
-    assert f"log: {count} published" in result.stderr
-    assert "interrupted after 10 scores: the rest was not read" in result.stderr
+    return asyncio.run(main())
+
+
+def test_a_score_table_that_refuses_writes_is_named_and_ends_it(cli: Cli, monkeypatch: pytest.MonkeyPatch):
+    async def refused(*_: object) -> NoReturn:
+        raise TransientError("table scores: ReadTimeoutError")
+
+    monkeypatch.setattr(ScoreTable, "restate", refused)
+    monkeypatch.setattr(reconcile, "PATIENCE_S", 1.0)
+    assert "table scores: ReadTimeoutError" in cli("reconcile", "--per-s", "1000", code=1).stderr
+
+
+def test_ctrl_c_finishes_the_call_in_flight_and_reports(
+    cli: Cli, revisions: Callable[[], set[str]], monkeypatch: pytest.MonkeyPatch
+):
+    restate = ScoreTable.restate
+
+    async def interrupted(table: ScoreTable, states: Any) -> Any:  # noqa: ANN401 # a patch
+        signal.raise_signal(signal.SIGINT)
+        return await restate(table, states)
+
+    monkeypatch.setattr(ScoreTable, "restate", interrupted)
+    result = cli("reconcile", "--per-s", "1000", code=130)
+    assert "interrupted after 25 scores" in result.stderr
+    assert sum(int(line.split("\t")[1]) for line in result.stdout.splitlines()) == 25
+    assert revisions() == {"2", "3"}
 
 
 @pytest.mark.usefixtures("aws_environment")
@@ -170,26 +181,19 @@ def test_a_worker_whose_stream_lost_changes_publishes_every_score(
 ):
     for name, value in stored.items():
         monkeypatch.setenv(name, value)
+    publishing(told)
+    told.forget()
     asked: list[str] = []
     iterator = DynamoDbStreamSource.iterator
 
     async def lost(source: DynamoDbStreamSource, shard_id: str, position: str) -> str:
         asked.append(position)
         if len(asked) == 1:
+            assert position.isdecimal()
             raise RecordsTrimmedError(shard_id)
-        return await iterator(source, shard_id, "LATEST")
+        return await iterator(source, shard_id, asked[0] if position == "TRIM_HORIZON" else position)
 
     monkeypatch.setattr(DynamoDbStreamSource, "iterator", lost)
-
-    async def main() -> None:
-        worker = Worker(settings_for(Purpose.RUN))
-        async with asyncio.TaskGroup() as group, asyncio.timeout(60):
-            running = group.create_task(worker.run())
-            await told.everybody.wait()
-            worker.stop()
-            assert await running
-        trimmed = worker.metrics.registry.get_sample_value
-        assert trimmed("scoring_records_trimmed_total", {"pipeline": "publish"}) == 1
-
-    asyncio.run(main())
-    assert len(asked) > 1
+    worker = publishing(told)
+    trimmed = worker.metrics.registry.get_sample_value
+    assert trimmed("scoring_records_trimmed_total", {"pipeline": "publish"}) == 1

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from service.publish.reconcile import restated
+from service.runtime.errors import TransientError
 from service.scoring.definitions import Definition
 from service.scoring.fold import UserKey
 from service.stream.position import TRIM_HORIZON, sequence_of
+from tests.fakes.aio import VirtualClock
 from tests.simulation.events import FOREIGN, PROJECT, TOGGLED, versioned
-from tests.simulation.ports import now
-from tests.simulation.wire import CALL_TIMEOUT, LONGEST_STALE_S, SINKS, Rates
+from tests.simulation.ports import ScorePort, now
+from tests.simulation.wire import CALL_TIMEOUT, LONGEST_STALE_S, SINKS, Rates, Wire
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -54,14 +59,8 @@ def _may_crash(world: World, resumed_at: float) -> bool:
 
 async def crash_all(world: World) -> None:
     """Power failure."""
-    if not world.options.harsh and not all(_may_crash(world, worker.resumed_at) for worker in world.workers):
-        return
-    count = max(1, len(world.workers))
-    for worker in list(world.workers):
-        world.crash(worker)
-    await asyncio.sleep(world.rng.uniform(0.1, 3))
-    for _ in range(count):
-        world.start_worker()
+    if world.options.harsh or _all_may_crash(world):
+        await _power_failure(world)
 
 
 async def pause(world: World) -> None:
@@ -112,7 +111,7 @@ async def hand_over(world: World) -> None:
     if world.rng.random() < 0.5:
         world.start_worker()
     running = [worker for worker in world.workers if not worker.wire.paused]
-    if running and len(world.workers) > 1 and not world.trimmed:
+    if running and len(world.workers) > 1:
         world.leave(world.rng.choice(running))
     elif len(world.workers) < 4:
         world.start_worker()
@@ -162,29 +161,61 @@ async def retention(world: World) -> None:
 async def trim(world: World) -> None:
     """Everybody dies, and before anybody is back the score stream has forgotten changes that nobody has read.
 
-    Whoever finds out publishes every score there is. That it is to do so, it alone knows: that it lives to do it is not
-    promised, so nobody dies or leaves from here on.
+    It cannot be read shortly before, so that there are such changes, and in some runs not for a while after: the loss
+    need not be the first thing that goes wrong for the worker that reads there next. In some runs everybody dies once
+    more soon after somebody has found out.
     """
-    if world.trimmed or not all(_may_crash(world, worker.resumed_at) for worker in world.living()):
-        return
+    down, noticed = world.ether.down, world.ether.faults["RecordsTrimmedError"]
+    await _until(world, 15, lambda: _all_may_crash(world))
+    down["publish stream"] += 1
+    for _ in range(3 if world.asked_for else 0):
+        _put_last(world)
+    await asyncio.sleep(world.rng.uniform(0, 3))
+    trimmed = _all_may_crash(world)
+    if trimmed:
+        await _power_failure(world, lambda: _trim_unread(world))
+        await asyncio.sleep(world.rng.choice([0.0, world.rng.uniform(1, 12)]))
+    down["publish stream"] -= 1
+    if trimmed:
+        await _until(world, 30, lambda: world.ether.faults["RecordsTrimmedError"] > noticed)
+        await asyncio.sleep(world.rng.uniform(0, 4))
+        if _all_may_crash(world):
+            await _power_failure(world)
+
+
+def _all_may_crash(world: World) -> bool:
+    return all(_may_crash(world, worker.resumed_at) for worker in world.living())
+
+
+async def _until(world: World, seconds: float, condition: Callable[[], bool]) -> None:
+    """Wait until it holds, but no longer than `seconds`, nor for anything that comes after all faults."""
+    end = now() + seconds
+    while not condition() and now() < end and not world.ether.healed:  # noqa: ASYNC110 - nobody says when
+        await asyncio.sleep(0.5)
+
+
+async def _power_failure(world: World, meanwhile: Callable[[], None] = lambda: None) -> None:
     count = max(1, len(world.workers))
     for worker in world.living():
         world.crash(worker)
+    meanwhile()
+    await asyncio.sleep(world.rng.uniform(0.1, 3))
+    for _ in range(count):
+        world.start_worker()
+
+
+def _trim_unread(world: World) -> None:
     for shard in world.changes.shards.values():
         row = world.leases["publish"].leases.get(shard.shard_id)
         done = sequence_of(row.checkpoint) if row is not None else None
         # From the trim horizon on nobody can tell that something is missing.
         unread = [at for at, each in enumerate(shard.records) if done is not None and int(each.sequence) > done]
         if unread:
-            kept = world.rng.randint(unread[0], len(shard.records) - 1) + 1
+            kept = max(shard.trimmed_to, world.rng.randint(unread[0], len(shard.records) - 1) + 1)
             world.changes.trim(shard.shard_id, kept)
             world.witness.trimmed[shard.shard_id] = int(shard.records[kept - 1].sequence)
             world.trimmed = True
-            world.no_crash_until = float("inf")
             world.ether.faults["trimmed shard"] += 1
-    await asyncio.sleep(world.rng.uniform(0.1, 3))
-    for _ in range(count):
-        world.start_worker()
 
 
 async def roll_over(world: World) -> None:
@@ -258,13 +289,20 @@ async def clock_jump(world: World) -> None:
 
 
 async def reconcile(world: World) -> None:
-    """A worker publishes every stored score, as after lost stream records."""
-    if world.workers:
-        worker = world.rng.choice(world.workers)
-        if worker.publisher is not None:
-            worker.publisher.request_reconcile()
-            # Not promised: a worker that dies in the middle of it may have published a score that is old by then.
-            worker.resumed_at = max(worker.resumed_at, now() + CALL_TIMEOUT)
+    """Every stored score is published again: by a worker that is asked to, or by an operator who may break it off."""
+    rng = world.rng
+    if world.workers and rng.random() < 0.5:
+        worker = rng.choice(world.workers)
+        if worker.reconciler is not None:
+            await worker.reconciler.owe("asked")
+        return
+    operator = random.Random(rng.random())
+    scores = ScorePort(world.scores, Wire(world.ether, operator, "operator"))
+    clock, per_s = VirtualClock(), operator.choice([5.0, 100.0])
+    with contextlib.suppress(TimeoutError, TransientError):
+        async with asyncio.timeout(operator.choice([1.0, 20.0])):
+            async for _ in restated(scores.scan(), scores, clock, world.metrics, operator, per_s):
+                pass
 
 
 async def foreign_increments(world: World) -> None:
@@ -275,13 +313,19 @@ async def foreign_increments(world: World) -> None:
         await asyncio.sleep(world.rng.choice([0.0, 0.0, 0.3]))
 
 
+def _put_last(world: World) -> str:
+    """Put an event of a user who has no other; return the user."""
+    world.quiet += 1
+    user = f"quiet {world.quiet}"
+    world.put(user)
+    return user
+
+
 async def last_words(world: World) -> None:
     """A worker dies while it tells a sink of a user to whom one more thing happens, and then nothing ever again."""
     if not world.asked_for:
         return
-    world.quiet += 1
-    user = f"quiet {world.quiet}"
-    world.put(user)
+    user = _put_last(world)
     told = world.ether.awaited[user] = asyncio.Event()
     try:
         async with asyncio.timeout(6.0):
@@ -293,7 +337,7 @@ async def last_words(world: World) -> None:
     for worker in list(world.workers):
         telling = any(key.user_id == user for sink in worker.sinks for key in sink.flying)
         if telling and (world.options.harsh or _may_crash(world, worker.resumed_at)):
-            passed_on = world.rng.random() < 0.7 and not world.trimmed
+            passed_on = world.rng.random() < 0.7
             worker.wire.adrift_share, worker.wire.adrift_from = 1.0, 0.95 if passed_on else 0.7
             world.crash(worker)
             world.put(user)
@@ -315,7 +359,7 @@ async def _pass_on(world: World, dead: str) -> None:
     finally:
         world.witness.seizures.pop(dead, None)
     seizer = next((worker for worker in world.workers if worker.name == name and not worker.wire.paused), None)
-    if seizer is not None and len(world.workers) > 1 and not world.trimmed:
+    if seizer is not None and len(world.workers) > 1:
         world.leave(seizer)
 
 
@@ -343,7 +387,7 @@ ACTIONS: dict[str, tuple[int, Action]] = {
     "roll-over": (3, roll_over),
     "new shards": (1, new_shards),
     "retention": (1, retention),
-    "trimmed changes": (1, trim),
+    "trimmed changes": (2, trim),
     "stale lists": (2, stale_list),
     "expiry": (1, expiry),
     "rewind": (2, rewind),

@@ -14,13 +14,17 @@ import msgspec
 from service.ingest import commit, ingest
 from service.ingest.stores import Committed
 from service.publish import outbox, sender
-from service.publish import republish as mend
-from service.runtime.errors import LetGoError
+from service.publish.pipeline import PipelineState
+from service.publish.reconcile import Reconciler
+from service.publish.republish import Republisher
+from service.runtime.errors import LetGoError, RecordsTrimmedError
 from service.scoring import fold as folding
 from service.scoring.fold import Folded, Scorable, ScoreState, UserKey
 from service.stream.leases import leadership as reign
 from service.stream.leases.lease import Lease
 from service.stream.leases.retirement import Retirement
+from service.stream.position import TRIM_HORIZON
+from service.stream.tail.reader import Reader
 from service.stream.tail.tail import Tail
 from tests.fakes.leases import FakeLeases
 from tests.simulation.ports import SimScores
@@ -132,10 +136,10 @@ def unordered_publishing() -> Iterator[None]:
 
 
 @contextmanager
-def no_mending() -> Iterator[None]:
-    """No score is told anew after a lease was lost or seized."""
-    nothing = mock.patch.object(mend.Mender, "doubt", return_value=None)
-    with nothing, mock.patch.object(mend.Mender, "watch", return_value=None):
+def no_republishing() -> Iterator[None]:
+    """No score is published again after a lease was lost or seized."""
+    nothing = mock.patch.object(Republisher, "later", return_value=None)
+    with nothing, mock.patch.object(Republisher, "watch", return_value=None):
         yield
 
 
@@ -191,32 +195,32 @@ def two_in_flight() -> AbstractContextManager[Any]:
     return mock.patch.object(outbox.Outbox, "offer", offer)
 
 
-def no_doubt() -> AbstractContextManager[Any]:
+def no_late_republishing() -> AbstractContextManager[Any]:
     """A worker that comes back late does not look at what it may have overwritten."""
-    return mock.patch.object(mend.Mender, "doubt", return_value=None)
+    return mock.patch.object(Republisher, "later", return_value=None)
 
 
 def no_watch() -> AbstractContextManager[Any]:
-    """A successor does not have told anew what a dead worker's last calls may overwrite."""
-    return mock.patch.object(mend.Mender, "watch", return_value=None)
+    """A successor does not publish again what a dead worker's last calls may overwrite."""
+    return mock.patch.object(Republisher, "watch", return_value=None)
 
 
-def mended_too_soon() -> AbstractContextManager[Any]:
+def republished_too_soon() -> AbstractContextManager[Any]:
     """A successor does not wait until no call of the dead worker can take effect any more."""
 
-    seen: dict[tuple[int, UserKey], None] = {}  # what is told anew comes back here, and would be told again and again
+    seen: dict[tuple[int, UserKey], None] = {}  # what is published again comes back here, without end
 
-    async def watch(self: mend.Mender, keys: Sequence[UserKey], until: float) -> None:
+    async def watch(self: Republisher, keys: Sequence[UserKey], until: float) -> None:
         del until
-        self.doubt([key for key in keys if (id(self), key) not in seen], 0.0)
+        self.later([key for key in keys if (id(self), key) not in seen], 0.0)
         seen.update(dict.fromkeys((id(self), key) for key in keys))
 
-    return mock.patch.object(mend.Mender, "watch", watch)
+    return mock.patch.object(Republisher, "watch", watch)
 
 
 def lost_calls_forgotten() -> AbstractContextManager[Any]:
     """A call whose connection was lost counts as one that never was."""
-    return mock.patch.object(outbox.Outbox, "unsure", return_value={})
+    return mock.patch.object(outbox.Outbox, "uncertain", return_value={})
 
 
 def seizure_forgotten() -> AbstractContextManager[Any]:
@@ -254,7 +258,52 @@ def one_sink_for_all() -> AbstractContextManager[Any]:
 
 def no_reconciliation() -> AbstractContextManager[Any]:
     """Changes that the score stream has lost are passed over without a word."""
-    return mock.patch.object(mend.Mender, "request_reconcile", return_value=None)
+    return mock.patch.object(Reconciler, "owe")
+
+
+def loss_noticed_only_first() -> AbstractContextManager[Any]:
+    """Lost changes are reported only where no other call failed just before (as they once were)."""
+    original = Reader._recover
+
+    async def recover(self: Any, error: Exception) -> float:  # noqa: ANN401 - a patch
+        if isinstance(error, RecordsTrimmedError) and self._backoff.failures:
+            self._position = TRIM_HORIZON
+        return await original(self, error)
+
+    return mock.patch.object(Reader, "_recover", recover)
+
+
+def reconciliation_done_too_early() -> AbstractContextManager[Any]:
+    """A reconciliation counts as complete as soon as it begins: a leader that dies in it leaves the rest undone."""
+    original = Reconciler._reconcile
+
+    async def reconcile(self: Any, state: PipelineState) -> None:  # noqa: ANN401 - a patch
+        await self._update(partial(PipelineState.completed, running=state.owed))
+        await original(self, state)
+
+    return mock.patch.object(Reconciler, "_reconcile", reconcile)
+
+
+def loss_kept_in_memory() -> AbstractContextManager[Any]:
+    """That changes were lost is known only to the worker that found it (as it once was)."""
+
+    async def owe(self: Any, why: str) -> None:  # noqa: ANN401 - a patch
+        del why
+        self._mine = True
+
+    async def look(self: Any) -> None:  # noqa: ANN401 - a patch
+        await self._clock.sleep(self._options.look_s)
+        if getattr(self, "_mine", False):
+            self._leading = lambda: True
+            await self._reconcile(PipelineState(owed=1))
+            self._mine = False
+
+    @contextmanager
+    def both() -> Iterator[None]:
+        with mock.patch.object(Reconciler, "owe", owe), mock.patch.object(Reconciler, "_look", look):
+            yield
+
+    return both()
 
 
 MUTANTS: dict[str, Mutant] = {
@@ -266,18 +315,21 @@ MUTANTS: dict[str, Mutant] = {
     "child before parent": child_before_parent,
     "unfenced checkpoint": unfenced_checkpoint,
     "publish without comparing revisions": unordered_publishing,
-    "no late mending": no_mending,
+    "nothing published again": no_republishing,
     "letters not asked for": letters_not_asked,
     "failed commit taken for done": tally_before_commit,
     "letters after scores": letters_after_scores,
     "two publishes in flight": two_in_flight,
-    "no mending by the late worker": no_doubt,
-    "no mending by the successor": no_watch,
-    "mended too soon": mended_too_soon,
+    "no publishing again by the late worker": no_late_republishing,
+    "no publishing again by the successor": no_watch,
+    "published again too soon": republished_too_soon,
     "lost calls forgotten": lost_calls_forgotten,
     "seizure forgotten": seizure_forgotten,
     "marks dropped too soon": marks_dropped_too_soon,
     "scores overwritten": scores_overwritten,
     "one sink for all": one_sink_for_all,
     "no reconciliation": no_reconciliation,
+    "a loss after a failure goes unnoticed": loss_noticed_only_first,
+    "a loss is known to one worker only": loss_kept_in_memory,
+    "a reconciliation counts as done too early": reconciliation_done_too_early,
 }

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import zlib
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 from service.ingest.stores import (
     MAX_COMMITS,
@@ -29,10 +29,12 @@ from service.stream.ports import Page, Shard, StreamId
 from tests.fakes.dead_letters import MemoryDeadLetters
 from tests.fakes.images import stream_image
 from tests.fakes.leases import LeaseTable
-from tests.fakes.scores import MemoryScores
+from tests.fakes.scores import MemoryScores, scored
 from tests.fakes.source import FakeSource, FakeStream
 from tests.simulation.oracle import Witness
 from tests.simulation.wire import Ether, Port, Wire
+
+T = TypeVar("T")
 
 EVENTS = StreamId(name="events", arn="arn:aws:kinesis:eu-central-1:000000000000:stream/events", tag="ev")
 SCORES = StreamId(name="scores", arn="arn:aws:dynamodb:eu-central-1:000000000000:table/scores/stream/1", tag="sc")
@@ -101,20 +103,26 @@ class SimStream(FakeStream):
                 now = [shard for shard in now if shard is not hidden]
         return now
 
+    def iterator(self, shard_id: str, position: str) -> str:
+        return self._counted(lambda: super(SimStream, self).iterator(shard_id, position))
+
     def fetch(self, iterator: str, limit: int) -> Page[Any]:
         shard_id = iterator.split("|", maxsplit=1)[0]
         if shard_id in self.shards:
             self._witness.fetched(self.pipeline, shard_id, self.shards[shard_id].parents)
         if not self._ether.healed and self._rng.random() < 0.05:
             limit = 0
-        try:
-            page = super().fetch(iterator, min(limit, self.page))
-        except Exception as error:
-            self._ether.faults[type(error).__name__] += 1
-            raise
+        page = self._counted(lambda: super(SimStream, self).fetch(iterator, min(limit, self.page)))
         if page.records:
             self._ether.note("fetch", shard_id, page.records[-1].sequence)
         return page
+
+    def _counted(self, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except Exception as error:
+            self._ether.faults[type(error).__name__] += 1
+            raise
 
 
 class SimSource(FakeSource):
@@ -227,11 +235,9 @@ class ScorePort:
 
         return await self._wire.call("scores", write)
 
-    async def scan(self) -> AsyncIterator[ScoreChange]:
-        items = await self._wire.call("scores", lambda: list(self._table.items.items()))
-        for key, state in items:
-            if isinstance(state, ScoreState) and state.score is not None:
-                yield ScoreChange(key, state.score, state.revision, state.updated_ms)
+    async def scan(self, after: UserKey | None = None) -> AsyncIterator[UserKey]:
+        for key in await self._wire.call("scores", lambda: scored(self._table.items, after)):
+            yield key
 
 
 class LetterPort:

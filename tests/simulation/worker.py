@@ -16,6 +16,7 @@ from service.ingest.ingest import Ingest
 from service.ingest.marks import ShardMarks
 from service.observability.metrics import Metrics
 from service.publish.publisher import Publisher, PublishOptions
+from service.publish.reconcile import ReconcileOptions, Reconciler
 from service.publish.sender import SenderOptions
 from service.runtime.adaptive_limit import AdaptiveLimit
 from service.runtime.backoff import Backoff
@@ -28,6 +29,7 @@ from service.stream.settings import HOURS_48_MS, ShardSettings
 from service.stream.tail.budget import ByteBudget
 from tests.fakes.aio import VirtualClock
 from tests.fakes.leases import FakeLeases
+from tests.fakes.pipeline import FakePipeline
 from tests.simulation.ports import (
     EVENTS,
     SCORES,
@@ -44,8 +46,8 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 DRAIN_TIMEOUT_S = 30.0
-"""How long a worker that was told to stop stays for what is in doubt, once its leases are given back: in `service/app`
-what is left of its drain timeout. That too short a one leaves doubts is no news."""
+"""How long a worker that was told to stop stays for scores that are uncertain, once its leases are given back: in
+`service/app` what is left of its drain timeout. One that is too short is reported by the worker, and not simulated."""
 
 
 class Tuning(msgspec.Struct, frozen=True):
@@ -60,6 +62,7 @@ class Tuning(msgspec.Struct, frozen=True):
     refresh_s: float
     sink_batch: int
     start: str
+    reconcile: ReconcileOptions
 
 
 def tuning(rng: random.Random) -> Tuning:
@@ -102,7 +105,12 @@ def tuning(rng: random.Random) -> Tuning:
         refresh_s=3.0,
         sink_batch=rng.choice([1, 3, 100]),
         start=TRIM_HORIZON,
+        reconcile=ReconcileOptions(per_s=rng.choice([3.0, 100.0]), look_s=2.0, save_s=1.0),
     )
+
+
+async def _expected(_shard_id: str) -> None:
+    """Do nothing: the event stream forgets only shards that were read to their end."""
 
 
 class SimWorker:
@@ -127,7 +135,7 @@ class SimWorker:
         self._world = world
         self._metrics = metrics
         self._stop = asyncio.Event()
-        self.publisher: Publisher | None = None
+        self.reconciler: Reconciler | None = None
         self.sinks = [
             SimSink(name, held, self.wire, world.witness, world.tuning.sink_batch) for name, held in world.sinks.items()
         ]
@@ -175,7 +183,7 @@ class SimWorker:
             metrics,
             marks=ShardMarks(EVENTS, retirement),
         )
-        self.publisher = publisher = Publisher(
+        publisher = Publisher(
             self.sinks,
             scores,
             letters,
@@ -192,6 +200,16 @@ class SimWorker:
                 ),
             ),
         )
+        self.reconciler = reconciler = Reconciler(
+            scores,
+            FakePipeline(world.pipeline, Port(wire, "leases")),  # type: ignore[arg-type] # all it asks is `call`
+            lambda: self.coordinators["publish"].leading,
+            clock,
+            metrics,
+            self.rng,
+            tuning.reconcile,
+        )
+
         budget = ByteBudget()
         for pipeline, stream, stream_id, consumer, settings in (
             ("ingest", world.events, EVENTS, ingest, tuning.ingest),
@@ -212,10 +230,10 @@ class SimWorker:
                 budget=budget,
                 retirement=retirement if pipeline == "ingest" else None,
                 start=tuning.start if pipeline == "ingest" else TRIM_HORIZON,
-                on_trimmed=lambda _: publisher.request_reconcile(),
+                on_trimmed=reconciler.owe if pipeline == "publish" else _expected,
             )
         async with asyncio.TaskGroup() as group:
-            beside = [group.create_task(definitions.run()), group.create_task(publisher.run())]
+            beside = [group.create_task(each.run()) for each in (definitions, publisher, reconciler)]
             reading = [group.create_task(each.run()) for each in self.coordinators.values()]
             beside.append(group.create_task(self._drain_when_told()))
             await asyncio.wait(reading)

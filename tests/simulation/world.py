@@ -16,11 +16,13 @@ import msgspec
 from service.ingest import marks
 from service.ingest.stores import EndpointKey
 from service.observability.metrics import Metrics
+from service.publish import reconcile
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import UserKey
 from service.stream.position import LATEST
 from tests.fakes.aio import EPOCH_MS, VirtualLoop
 from tests.fakes.dead_letters import MemoryDeadLetters
+from tests.fakes.pipeline import PipelineRow
 from tests.simulation.events import PROJECT, Sent, first_definitions, payload
 from tests.simulation.oracle import Problems, Witness
 from tests.simulation.ports import EVENTS, SimLeaseTable, SimScores, SimStream, now
@@ -32,6 +34,9 @@ DRAIN_S = 120.0
 """Virtual seconds after the last fault within which everything must be dealt with."""
 
 MAX_VIRTUAL_S = 400.0
+
+RECONCILE_CHUNK = 3
+"""Scores written at a time by a reconciliation: so few that it takes a while, though there are few users."""
 
 
 class Result(msgspec.Struct):
@@ -72,6 +77,7 @@ class World:
 
     Attributes:
         trimmed: Whether the score stream has lost changes that nobody had read.
+        pipeline: The row that all publishing workers share.
         quiet: Users of whom nothing more will be heard.
         asked_for: Whether events put from now on are after the start that the workers were given.
         owners: What the identity fallback knows, and from which second on.
@@ -96,6 +102,7 @@ class World:
         self.witness = Witness(EVENTS, tuple(self.sinks))
         self.events = self._stream("ingest", rng.randint(1, 3), 10 ** rng.choice([20, 55]) - rng.randint(1, 700))
         self.changes = self._stream("publish", rng.randint(1, 2), 10**21 - rng.randint(1, 700))
+        self.pipeline = PipelineRow()
         self.leases = {name: SimLeaseTable(name, self.ether, self.witness) for name in ("ingest", "publish")}
         self.scores = SimScores(self.changes, self.ether, self.witness)
         self.letters = MemoryDeadLetters()
@@ -168,8 +175,9 @@ class World:
         if worker in self.workers:
             self.workers.remove(worker)
             self.past.append(worker)
+        publishing = any(sink.flying for sink in worker.sinks)
         worker.crash()
-        if self.plan.late_sink:
+        if self.plan.late_sink and publishing:
             # Not promised (deploy/decisions/0003): a successor that dies while calls of the dead may still land.
             self.no_crash_until = now() + 2 * self.tuning.ingest.lease_duration + 2 * CALL_TIMEOUT
 
@@ -229,6 +237,8 @@ class World:
         found: list[tuple[str, str]] = []
         if self.ether.adrift:
             found.append(("undrained", f"{self.ether.adrift} calls adrift"))
+        if self.pipeline.state is not None and self.pipeline.state.owes:
+            found.append(("undrained", f"a reconciliation is owed: {self.pipeline.state}"))
         for name, stream in (("ingest", self.events), ("publish", self.changes)):
             for shard in stream.shards.values():
                 row = self.leases[name].leases.get(shard.shard_id)
@@ -280,7 +290,8 @@ def simulate(seed: int, metrics: Metrics, options: Options, *, verbose: bool = F
         world = World(seed, metrics, options, verbose=verbose)
         drained_s = 0.0
         try:
-            with mock.patch.object(marks, "PRUNE_ABOVE", world.plan.prune_above):
+            pruned = mock.patch.object(marks, "PRUNE_ABOVE", world.plan.prune_above)
+            with pruned, mock.patch.object(reconcile, "CHUNK", RECONCILE_CHUNK):
                 async with asyncio.timeout(MAX_VIRTUAL_S):
                     drained_s = await world.run()
         except TimeoutError:

@@ -6,16 +6,14 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import structlog
-from botocore.exceptions import ClientError
 
 from service.aws.calls import MAX_ROUNDS, ItemReader, pages
 from service.aws.clients import AwsClient
-from service.aws.errors import AwsSetupError, is_condition_failure, translated
+from service.aws.errors import AwsSetupError, translated
 from service.aws.fast.gather import Gatherer
 from service.aws.schema import ATTRIBUTES, KEY_NAMES, restatement, state_of, statement
 from service.ingest.stores import COMMITTED, MAX_COMMITS, Change, Conflict, Outcome, Throttled
 from service.observability.metrics import Metrics
-from service.scoring.change import ScoreChange, change_of_item
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import ABSENT, ScoreState, UserKey
 
@@ -84,31 +82,6 @@ class ScoreTable:
         """
         return await self._write({key: restatement(self._table, key, state) for key, state in states.items()})
 
-    async def advance(self, key: UserKey) -> int | None:
-        """Give an item its next `Revision`, whatever it is now, so that the table's stream publishes it again.
-
-        Returns:
-            The new revision; None where there is no such item.
-
-        Raises:
-            AwsSetupError: The table does not exist, or writing it is not allowed.
-        """
-        with translated(self._what):
-            try:
-                answer = await self._client.update_item(
-                    TableName=self._table,
-                    Key={"UserId": {"S": key.user_id}, "PinpointProjectId": {"S": key.project_id}},
-                    UpdateExpression="ADD Revision :one",
-                    ConditionExpression="attribute_exists(UserId)",
-                    ExpressionAttributeValues={":one": {"N": "1"}},
-                    ReturnValues="UPDATED_NEW",
-                )
-            except ClientError as error:
-                if is_condition_failure(error):
-                    return None
-                raise
-        return int(answer["Attributes"]["Revision"]["N"])
-
     async def _write(self, statements: Mapping[UserKey, Mapping[str, Any]]) -> Sequence[Outcome]:
         if len(statements) > MAX_COMMITS:
             raise ValueError(f"{len(statements)} changes in one commit; at most {MAX_COMMITS}")
@@ -152,23 +125,30 @@ class ScoreTable:
             )
         raise RuntimeError(f"table {self._table}: a statement failed with an unknown code: {code}: {message}")
 
-    async def scan(self) -> AsyncIterator[ScoreChange]:
-        """Yield every score; see `ScoreStore.scan`.
+    async def scan(self, after: UserKey | None = None) -> AsyncIterator[UserKey]:
+        """Yield the key of every score; see `ScoreStore.scan`.
 
         Reads are eventually consistent, at half the price: a change too new to be seen is still in the stream.
-        Items that are not scores are skipped, and their number is logged. A page that does not come is asked for
+        Items that cannot be scores are skipped, and their number is logged. A page that does not come is asked for
         again: a scan may take hours, and starting over would cost as much again.
 
         Raises:
             TransientError: A page did not come in `MAX_ROUNDS` attempts.
         """
+        start: dict[str, Any] = {}
+        if after is not None:
+            start = {"ExclusiveStartKey": _key(after)}
         unusable = 0
-        async for page in pages(self._client.scan, self._what, attempts=MAX_ROUNDS, TableName=self._table):
+        async for page in pages(self._client.scan, self._what, attempts=MAX_ROUNDS, TableName=self._table, **start):
             for item in page:
-                change = change_of_item(item)
-                if isinstance(change, ScoreChange):
-                    yield change
-                elif isinstance(change, Rejected):
+                state = state_of(item)
+                if isinstance(state, Rejected):
                     unusable += 1
+                elif state.score is not None:
+                    yield UserKey(*(item[name]["S"] for name in KEY_NAMES))
         if unusable:
             _log.warning("score_items_unusable", table=self._table, count=unusable)
+
+
+def _key(key: UserKey) -> dict[str, dict[str, str]]:
+    return {name: {"S": value} for name, value in zip(KEY_NAMES, (key.user_id, key.project_id), strict=True)}

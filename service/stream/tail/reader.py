@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 import msgspec
@@ -73,7 +73,8 @@ class Reading(msgspec.Struct, Generic[P, T], frozen=True):
 
     Attributes:
         pipeline: `ingest` or `publish`: a metric label.
-        on_trimmed: Called with the shard id when records were lost to the stream's retention.
+        on_trimmed: Called with the shard id when records were lost to the stream's retention. Reading goes on once it
+            has returned: until then the position still shows the loss to the shard's next owner.
     """
 
     pipeline: str
@@ -85,7 +86,7 @@ class Reading(msgspec.Struct, Generic[P, T], frozen=True):
     rng: random.Random
     metrics: Metrics
     budget: ByteBudget
-    on_trimmed: Callable[[str], None]
+    on_trimmed: Callable[[str], Awaitable[None]]
 
 
 class Reader(Generic[P, T]):
@@ -231,10 +232,9 @@ class Reader(Generic[P, T]):
             return 0 if first else wait
         if isinstance(error, RecordsTrimmedError):
             # Whether it is a loss depends on the position alone, not on how many calls failed before.
-            lost = self._position != TRIM_HORIZON
+            if self._position != TRIM_HORIZON:
+                await self._lost("the position has left the stream's retention")
             self._iterator, self._position = None, TRIM_HORIZON
-            if lost:
-                self._lost("the position has left the stream's retention")
             return 0 if first else wait
         if isinstance(error, ShardGoneError):
             self._iterator = None
@@ -259,10 +259,10 @@ class Reader(Generic[P, T]):
             return
         self._gone_lists = self._gone_lists + 1 if listed and self._shard_id not in listed else 0
         if self._gone_lists >= GONE_LISTS:
-            self._lost("the stream no longer knows the shard")
+            await self._lost("the stream no longer knows the shard")
             self.ended = True
 
-    def _lost(self, why: str) -> None:
+    async def _lost(self, why: str) -> None:
         log.error("tail.records_trimmed", why=why, checkpoint=self._held.lease.checkpoint)
         self._reading.metrics.records_trimmed.labels(self._reading.pipeline).inc()
-        self._reading.on_trimmed(self._shard_id)
+        await self._reading.on_trimmed(self._shard_id)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-from decimal import Decimal
 
 import pytest
 
@@ -13,7 +12,7 @@ from service.scoring.change import ScoreChange
 from service.scoring.event import Reason, Rejected
 from tests.fakes.aio import run
 from tests.fakes.images import stream_image
-from tests.fakes.publishing import Scores, World, batch, image, key, publish
+from tests.fakes.publishing import World, batch, image, key, publish
 from tests.fakes.sinks import MemorySink
 
 
@@ -146,44 +145,13 @@ def test_calls_in_flight_are_bounded_and_full_batches_do_not_linger():
     run(main())
 
 
-def test_a_reconciliation_publishes_every_score_at_its_rate_and_never_an_older_one():
-    async def main() -> None:
-        scores = Scores(**{f"u{n}": 1 for n in range(500)})
-        sink = MemorySink()
-        world = World(sink, scores=scores, options=PublishOptions(reconcile_per_s=50))
-        async with world.running() as publisher:
-            started = asyncio.get_running_loop().time()
-            reconciling = asyncio.create_task(publisher.reconcile(scores.scan()))
-            await asyncio.sleep(0.1)
-            scores.revisions["u0"] = 2  # changed, and published by another worker, after it was scanned
-            sink.values[key("u0")] = ScoreChange(key("u0"), Decimal(2), 2, 0)
-            assert await reconciling == 500
-            assert asyncio.get_running_loop().time() - started == pytest.approx(10, abs=1)
-        assert {c.key.user_id: c.revision for c in sink.values.values()} == scores.revisions
-
-    run(main())
-
-
 @pytest.mark.parametrize(("wanted", "published"), [((), {"a"}), (("p", "r"), {"a"}), (("q",), set())])
 def test_scores_of_projects_that_are_not_ours_are_left_alone(wanted: tuple[str, ...], published: set[str]):
     async def main() -> None:
-        scores = Scores(a=4)
-        world = World(scores=scores, options=PublishOptions(project_ids=wanted))
+        world = World(options=PublishOptions(project_ids=wanted))
         async with world.running() as publisher:
             await publish(publisher, image("a", 3))
-            assert await publisher.reconcile(scores.scan()) == len(published)
         assert {each.user_id for each in world.sinks[0].values} == published
-
-    run(main())
-
-
-def test_a_requested_reconciliation_runs_by_itself():
-    async def main() -> None:
-        world = World(scores=Scores(a=4))
-        async with world.running() as publisher:
-            publisher.request_reconcile()
-            await asyncio.sleep(5)
-        assert world.sinks[0].values[key("a")].revision == 4
 
     run(main())
 

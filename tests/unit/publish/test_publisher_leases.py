@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-import structlog
 
 from service.ingest.stores import COMMITTED, Conflict, Throttled
-from service.publish import republish as mend
+from service.publish import republish
 from service.publish.publisher import PublishOptions
 from service.publish.sender import SenderOptions
 from service.runtime.errors import LeaseLostError, LetGoError, TransientError
@@ -50,7 +49,7 @@ def test_a_batch_nobody_commits_is_dropped_even_when_the_shard_comes_back():
     run(main())
 
 
-def test_a_late_publisher_has_the_score_told_anew_that_it_may_have_overwritten():
+def test_a_late_publisher_publishes_again_what_it_may_have_overwritten():
     async def main() -> None:
         sink = MemorySink()
         sink.gate.clear()
@@ -76,7 +75,7 @@ def test_a_late_publisher_has_the_score_told_anew_that_it_may_have_overwritten()
     run(main())
 
 
-def test_a_call_whose_answer_never_came_may_land_for_a_while_and_is_mended_after_that():
+def test_a_call_without_an_answer_may_land_and_its_score_is_published_again_after_that():
     async def main() -> None:
         sink = MemorySink()
         sink.gate.clear()
@@ -96,7 +95,7 @@ def test_a_call_whose_answer_never_came_may_land_for_a_while_and_is_mended_after
 
 
 @pytest.mark.parametrize("undone", [False, True])
-def test_a_call_without_an_answer_leaves_doubts_even_where_all_goes_well_after_it(undone: bool):  # noqa: FBT001 - a parameter
+def test_a_call_without_an_answer_leaves_a_score_uncertain_whatever_follows(undone: bool):  # noqa: FBT001 - a parameter
     """Its request may land after the next one of the same user."""
 
     async def main() -> None:
@@ -108,18 +107,18 @@ def test_a_call_without_an_answer_leaves_doubts_even_where_all_goes_well_after_i
             await publisher.prepare(batch(image("a", 2)))
             await asyncio.sleep(0.4)
             assert len(sink.calls) == 1
-            assert publisher.in_doubt == 0  # as long as it is in hand, its shard's next owner would read it again
+            assert publisher.uncertain == 0  # as long as it is in hand, its shard's next owner would read it again
             sink.decide = fine
             await publisher.commit(prepared)
             assert sink.values[key("a")].revision == 2
-            assert publisher.in_doubt == (not undone)
+            assert publisher.uncertain == (not undone)
             await asyncio.sleep(30)
         assert world.scores.restated == [] if undone else ["a"]
 
     run(main())
 
 
-def test_an_outage_however_long_has_a_score_told_anew_once_at_most_and_only_at_its_end():
+def test_an_outage_has_a_score_published_again_once_at_most_and_at_its_end():
     async def main() -> None:
         sink = MemorySink()
         sink.decide, fine = (lambda _: TransientError("down")), sink.decide
@@ -137,7 +136,7 @@ def test_an_outage_however_long_has_a_score_told_anew_once_at_most_and_only_at_i
     run(main())
 
 
-def test_what_is_handed_over_after_a_call_without_an_answer_is_doubted():
+def test_what_is_handed_over_after_a_call_without_an_answer_is_uncertain():
     """It waits for its next attempt, which the shard's next owner makes, knowing nothing of the first."""
 
     async def main() -> None:
@@ -151,14 +150,14 @@ def test_what_is_handed_over_after_a_call_without_an_answer_is_doubted():
             await publisher.let_go("s")
             with pytest.raises(LetGoError):
                 await publisher.commit(prepared)
-            assert publisher.in_doubt == 1
+            assert publisher.uncertain == 1
             await publisher.drained()
         assert world.scores.restated == ["a"]
 
     run(main())
 
 
-def test_a_seized_shard_that_brings_no_score_leaves_nobody_in_doubt():
+def test_a_seized_shard_that_brings_no_score_leaves_nothing_uncertain():
     async def main() -> None:
         world = World()
         async with world.running() as publisher:
@@ -166,7 +165,7 @@ def test_a_seized_shard_that_brings_no_score_leaves_nobody_in_doubt():
             await asyncio.sleep(20)
             async with asyncio.timeout(1):
                 await publisher.drained()
-            assert publisher.in_doubt == 0
+            assert publisher.uncertain == 0
 
     run(main())
 
@@ -199,25 +198,7 @@ def test_a_table_that_throttles_some_is_no_reason_to_wait():
     run(main())
 
 
-def test_a_worker_that_leaves_while_it_owes_a_reconciliation_says_so(monkeypatch: pytest.MonkeyPatch):
-    # A logger keeps what it was bound to when first used, in whichever test that was.
-    monkeypatch.setattr(mend, "log", structlog.get_logger())
-
-    async def main() -> None:
-        scores = Scores(**{f"u{n}": 1 for n in range(300)})
-        world = World(scores=scores)
-        async with world.running() as publisher:
-            await asyncio.sleep(1)
-            publisher.request_reconcile()
-            await asyncio.sleep(1.5)
-            await publisher.drained()
-
-    with structlog.testing.capture_logs() as lines:
-        run(main())
-    assert "reconcile.cut_short" in [line["event"] for line in lines]
-
-
-def test_somebody_elses_write_is_as_good_and_what_the_table_throttles_is_tried_again():
+def test_another_write_is_as_good_and_what_the_table_throttles_is_tried_again():
     async def main() -> None:
         scores = Scores(a=2, b=1, c=1, d=1)
         scores.answers.extend([Throttled(), Conflict(None), Rejected(Reason.SCORE_REFUSED, "too large"), COMMITTED])
@@ -227,12 +208,12 @@ def test_somebody_elses_write_is_as_good_and_what_the_table_throttles_is_tried_a
             await publish(publisher, *users, unsettled_until=1.0)
             await asyncio.sleep(5)
             assert scores.restated == ["d", "a"]
-            assert publisher.in_doubt == 0
+            assert publisher.uncertain == 0
 
     run(main())
 
 
-def test_a_successor_has_what_it_took_over_told_once_more_when_the_dead_owner_is_silent():
+def test_a_successor_publishes_again_what_it_took_over_once_no_late_call_can_land():
     async def main() -> None:
         world = World(scores=Scores(a=3, b=1))
         async with world.running() as publisher:
@@ -249,7 +230,7 @@ def test_a_successor_has_what_it_took_over_told_once_more_when_the_dead_owner_is
 
 
 def test_more_than_can_be_watched_waits(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(mend, "MAX_WATCHED", 1)
+    monkeypatch.setattr(republish, "MAX_WATCHED", 1)
 
     async def main() -> None:
         world = World(scores=Scores(a=1, b=1, c=1))
@@ -266,7 +247,7 @@ def test_more_than_can_be_watched_waits(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("leaving", [False, True])
-def test_what_was_taken_over_is_mended_even_when_the_shard_has_ended_or_was_handed_on_meanwhile(leaving: bool):  # noqa: FBT001 - a parameter
+def test_what_was_taken_over_is_published_again_though_the_shard_is_gone(leaving: bool):  # noqa: FBT001 - a parameter
     async def main() -> None:
         sink = MemorySink()
         world = World(sink, scores=Scores(a=3))
@@ -298,25 +279,6 @@ def test_a_leaving_worker_waits_for_the_calls_it_has_in_flight():
     run(main())
 
 
-def test_a_leaving_worker_ends_its_reconciliation_and_mends_what_that_may_have_overwritten():
-    async def main() -> None:
-        sink = MemorySink(delay_s=2)
-        scores = Scores(**{f"u{n}": 1 for n in range(300)})
-        world = World(sink, scores=scores)
-        async with world.running() as publisher:
-            publisher.request_reconcile()
-            await asyncio.sleep(1)
-            scores.revisions["u7"] = 2
-            sink.decide = lambda _: TransientError("down")
-            await publisher.drained()
-            calls = len(sink.calls)
-            await asyncio.sleep(60)
-            assert len(sink.calls) == calls
-        assert sorted(set(scores.restated)) == sorted(f"u{n}" for n in range(100))
-
-    run(main())
-
-
 def test_a_shard_handed_over_waits_for_its_calls_in_flight_and_leaves_what_is_not_sent():
     async def main() -> None:
         sink = MemorySink(delay_s=2, max_batch=1)
@@ -339,7 +301,7 @@ def test_a_shard_handed_over_waits_for_its_calls_in_flight_and_leaves_what_is_no
     run(main())
 
 
-def test_a_call_that_fails_while_its_shard_is_handed_over_is_not_repeated_but_mended():
+def test_a_call_that_fails_during_a_hand_over_is_not_repeated_but_published_again():
     async def main() -> None:
         sink = MemorySink(delay_s=2)
         sink.decide = lambda _: TransientError("the answer was lost")

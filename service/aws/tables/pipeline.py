@@ -1,0 +1,76 @@
+"""The row of the lease table that all workers of a pipeline share: `PipelineStore` by conditional writes.
+
+Its key is `<pipeline>:state`. The rows of `leases.py` have two colons, so no scan for those finds it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from service.aws.calls import Item
+from service.aws.clients import AwsClient
+from service.aws.errors import is_condition_failure, translated
+from service.publish.pipeline import PipelineState
+from service.scoring.fold import UserKey
+
+
+class PipelineTable:
+    """`PipelineStore` on DynamoDB.
+
+    Args:
+        client: DynamoDB.
+        table: The lease table.
+        pipeline: Whose row.
+    """
+
+    def __init__(self, client: AwsClient, table: str, pipeline: str) -> None:
+        self._client = client
+        self._table = table
+        self._key = {"leaseKey": {"S": f"{pipeline}:state"}}
+        self._what = f"table {table}"
+
+    async def load(self) -> PipelineState | None:
+        """Return the row; see `PipelineStore.load`."""
+        with translated(self._what):
+            answer = await self._client.get_item(TableName=self._table, Key=self._key, ConsistentRead=True)
+        return _state(answer["Item"]) if "Item" in answer else None
+
+    async def replace(self, expected: PipelineState | None, new: PipelineState) -> bool:
+        """Write the row where its counter still stands; see `PipelineStore.replace`."""
+        request: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(leaseKey)"}
+        if expected is not None:
+            values = {":counter": {"N": str(expected.counter)}}
+            request = {"ConditionExpression": "leaseCounter = :counter", "ExpressionAttributeValues": values}
+        with translated(self._what):
+            try:
+                await self._client.put_item(TableName=self._table, Item={**self._key, **_item(new)}, **request)
+            except ClientError as error:
+                if is_condition_failure(error):
+                    return False
+                raise
+        return True
+
+
+def _item(state: PipelineState) -> dict[str, dict[str, str]]:
+    item = {
+        "leaseCounter": {"N": str(state.counter)},
+        "reconcileOwed": {"N": str(state.owed)},
+        "reconcileDone": {"N": str(state.done)},
+        "reconcileRunning": {"N": str(state.running)},
+    }
+    if state.cursor is not None:
+        item |= {"cursorUser": {"S": state.cursor.user_id}, "cursorProject": {"S": state.cursor.project_id}}
+    return item
+
+
+def _state(item: Item) -> PipelineState:
+    cursor = UserKey(item["cursorUser"]["S"], item["cursorProject"]["S"]) if "cursorUser" in item else None
+    return PipelineState(
+        counter=int(item["leaseCounter"]["N"]),
+        owed=int(item["reconcileOwed"]["N"]),
+        done=int(item["reconcileDone"]["N"]),
+        running=int(item["reconcileRunning"]["N"]),
+        cursor=cursor,
+    )

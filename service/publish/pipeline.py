@@ -1,0 +1,67 @@
+"""What all workers agree on about publishing, in one row of the lease table. Pure.
+
+The row says which reconciliations are owed and how far the one under way is. So a worker that finds out that changes
+were lost may die right after it has written that down: the leader of the pipeline, whoever it is then, does the work.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from service.scoring.fold import UserKey
+
+
+class PipelineState(msgspec.Struct, frozen=True):
+    """The row.
+
+    Attributes:
+        counter: Grows with every write; a write names the counter that it expects.
+        owed: How many reconciliations were ever asked for. One that begins afterwards answers all of them.
+        done: `owed` as it was when the last complete one began.
+        running: `owed` as it was when the one under way began; 0 while there is none.
+        cursor: The last score that the one under way has dealt with, in the order of the table's scan.
+    """
+
+    counter: int = 0
+    owed: int = 0
+    done: int = 0
+    running: int = 0
+    cursor: UserKey | None = None
+
+    @property
+    def owes(self) -> bool:
+        """Whether a reconciliation has been asked for and is not complete."""
+        return self.owed > self.done
+
+    @property
+    def resume_after(self) -> UserKey | None:
+        """Where to go on; None: from the start. What was asked for since the one under way began needs all of it."""
+        return self.cursor if self.running == self.owed else None
+
+    def owing(self) -> PipelineState:
+        """Return the row with one more reconciliation owed."""
+        return msgspec.structs.replace(self, counter=self.counter + 1, owed=self.owed + 1)
+
+    def progressed(self, running: int, cursor: UserKey) -> PipelineState:
+        """Return the row with the reconciliation that began at `running` done up to `cursor`."""
+        return msgspec.structs.replace(self, counter=self.counter + 1, running=running, cursor=cursor)
+
+    def completed(self, running: int) -> PipelineState:
+        """Return the row with the reconciliation that began at `running` complete."""
+        return msgspec.structs.replace(
+            self, counter=self.counter + 1, done=max(self.done, running), running=0, cursor=None
+        )
+
+
+class PipelineStore(Protocol):
+    """Where the row is. Every method may raise `TransientError`."""
+
+    async def load(self) -> PipelineState | None:
+        """Return the row, read consistently; None where there is none yet."""
+        ...
+
+    async def replace(self, expected: PipelineState | None, new: PipelineState) -> bool:
+        """Write `new` where the row's counter is still that of `expected` (None: no row); return whether it was."""
+        ...
