@@ -16,12 +16,13 @@ from service.aws.tables.scores import ScoreTable
 from service.cli.context import aws_settings, run_async, settings_for
 from service.cli.failures import FAILURE, Failure
 from service.cli.interrupt import Interrupt
-from service.cli.output import iso, json_option, note, print_json, print_table, write, write_bytes, write_fields
+from service.cli.output import json_option, note, print_json, print_table, write, write_bytes, write_fields
 from service.cli.params import Id
 from service.cli.root import INTERRUPTED
 from service.config.settings import Purpose, Settings
 from service.ingest.letters import split_letter_id
 from service.observability.metrics import Metrics
+from service.runtime.text import iso
 from service.scoring.event import Reason
 
 STAGES = ("ingest", "commit", "publish")

@@ -1,63 +1,14 @@
-"""`scoring lag`: how far each shard is behind, as stream and lease table say, whether or not a worker runs."""
+"""`scoring lag`: how far each shard is behind."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-
 import click
-import msgspec
 
 from service.aws.clients import clients
 from service.cli.context import aws_settings, run_async, settings_for
-from service.cli.output import iso, json_option, note, print_json, print_table
-from service.cli.streams import INGEST, View, look, pipelines_of
+from service.cli.output import json_option, note, print_json, print_table
 from service.config.settings import Purpose, Settings
-from service.runtime.errors import IteratorExpiredError, RecordsTrimmedError, ShardGoneError, TransientError
-from service.stream.leases.lease import Lease
-
-CONCURRENT = 8
-"""Shards looked at at once; each costs two calls, which share Kinesis's 5 reads per second with its worker."""
-_PAGES = 10
-"""Reads spent on one shard to find its oldest unread record: pages may be empty before it."""
-_COUNTED = 100
-"""Records counted per shard: more would take the shard's 2 MB per second from its worker."""
-
-
-class Line(msgspec.Struct, frozen=True):
-    """One shard.
-
-    Attributes:
-        pipeline: `ingest` or `publish`.
-        stream: Name of the stream, or of the table.
-        shard: Its id.
-        state: `owned`, `unowned`, `waiting` (for its parents), `finished`, or `new` (no worker saw it yet).
-        owner: The worker that holds it; empty: none.
-        checkpoint: Everything up to here is done with.
-        checkpoint_at: When it was last moved, ISO; empty: never.
-        behind_s: Age of the oldest record not done with; 0 at the tip; None where it is not to be had.
-        records: How many there are of those; None where that is not known, as with more than `_COUNTED`.
-        remark: Why it is not to be had.
-    """
-
-    pipeline: str
-    stream: str
-    shard: str
-    state: str
-    owner: str
-    checkpoint: str
-    checkpoint_at: str
-    behind_s: float | None
-    records: int | None = None
-    remark: str = ""
-
-
-class Behind(msgspec.Struct, frozen=True):
-    """How far a shard is behind: see `Line`."""
-
-    seconds: float | None = None
-    records: int | None = None
-    remark: str = ""
+from service.queries.lag import Line, lines
 
 
 @click.command()
@@ -68,9 +19,9 @@ def lag(*, everything: bool, as_json: bool) -> None:
     settings = settings_for(Purpose.TABLES)
     if not settings.stream:
         note("SCORING_STREAM is not set: only the stream of the score table is shown")
-    lines = [line for line in run_async(_lines(settings)) if everything or line.state != "finished"]
+    found = [line for line in run_async(_read(settings)) if everything or line.state != "finished"]
     if as_json:
-        print_json(lines)
+        print_json(found)
         return
     rows = [
         (
@@ -83,84 +34,13 @@ def lag(*, everything: bool, as_json: bool) -> None:
             line.remark if line.behind_s is None else f"{line.behind_s:.1f}",
             line.records,
         )
-        for line in lines
+        for line in found
     ]
     columns = ("Pipeline", "Stream", "Shard", "State", "Owner", "Checkpoint", "Behind s", "Records")
     optional = ("Checkpoint", "Stream", "Owner")
     print_table(columns, rows, "no shards", optional=optional, right=("Behind s", "Records"))
 
 
-async def _lines(settings: Settings) -> list[Line]:
+async def _read(settings: Settings) -> list[Line]:
     async with clients(aws_settings(settings)) as aws:
-        lines: list[Line] = []
-        for pipeline in pipelines_of(settings):
-            view = await look(aws, settings, pipeline)
-            lines += await _of(view)
-        return lines
-
-
-async def _of(view: View) -> list[Line]:
-    gate = asyncio.Semaphore(CONCURRENT)
-    rows = view.rows
-
-    async def one(shard_id: str) -> Line:
-        async with gate:
-            lease = rows.get(shard_id)
-            state = state_of(lease, rows)
-            behind = Behind() if lease is None or lease.finished else await behind_of(view, lease)
-            return Line(
-                pipeline=view.pipeline,
-                stream=view.source.stream.name,
-                shard=shard_id,
-                state=state,
-                owner=lease.owner if lease else "",
-                checkpoint=lease.checkpoint if lease else "",
-                checkpoint_at=iso(lease.checkpoint_ms) if lease else "",
-                behind_s=behind.seconds,
-                records=behind.records,
-                remark=behind.remark,
-            )
-
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(shard_id)) for shard_id in sorted({s.shard_id for s in view.shards} | set(rows))]
-    return [task.result() for task in tasks]
-
-
-def state_of(lease: Lease | None, rows: dict[str, Lease]) -> str:
-    """Return how a shard stands."""
-    if lease is None:
-        return "new"
-    if lease.finished:
-        return "finished"
-    if lease.owner:
-        return "owned"
-    return "waiting" if any(parent in rows and not rows[parent].finished for parent in lease.parents) else "unowned"
-
-
-async def behind_of(view: View, lease: Lease) -> Behind:
-    """Return the age of the oldest record after the checkpoint, and how many there are.
-
-    A DynamoDB stream does not say where its tip is, and its pages may be empty before a record: there, nothing in
-    `_PAGES` reads counts as the tip.
-    """
-    says_tip = view.pipeline == INGEST
-    try:
-        iterator: str | None = await view.source.iterator(lease.shard_id, lease.checkpoint)
-        for _ in range(_PAGES):
-            if iterator is None:
-                return Behind(0.0, 0)
-            page = await view.source.fetch(iterator, _COUNTED)
-            if page.records:
-                seconds = round(max(0.0, time.time() - page.records[0].arrival_ms / 1000), 1)
-                complete = page.next_iterator is None or (says_tip and page.behind_ms == 0)
-                return Behind(seconds, len(page.records) if complete else None)
-            if says_tip and page.behind_ms == 0:
-                return Behind(0.0, 0)
-            iterator = page.next_iterator
-    except RecordsTrimmedError:
-        return Behind(remark="records lost: the position has left the stream")
-    except ShardGoneError:
-        return Behind(remark="the stream knows it no more")
-    except (TransientError, IteratorExpiredError) as error:
-        return Behind(remark=f"not answered: {error}")
-    return Behind(remark="no record found yet") if says_tip else Behind(0.0, 0)
+        return await lines(aws, settings)

@@ -21,7 +21,6 @@ from service.runtime.text import printable, printable_json, table
 if TYPE_CHECKING:
     from rich.console import Console
 
-_YEAR_10000_MS: Final = 253_402_300_800_000
 _JSON: Final = msgspec.json.Encoder(decimal_format="number")
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON to standard output.")
@@ -170,12 +169,3 @@ def note(text: str) -> None:
 def number_of(count: int, what: str) -> str:
     """Return `1 shard`, `2 shards`."""
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
-
-
-def iso(epoch_ms: int) -> str:
-    """Return an ISO UTC time of epoch milliseconds; empty for 0, which means not known, and beyond the year 9999."""
-    if not 0 < epoch_ms < _YEAR_10000_MS:
-        return ""
-    from datetime import UTC, datetime  # noqa: PLC0415 # keeps `--help` quick
-
-    return datetime.fromtimestamp(epoch_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -5,121 +5,33 @@ A plan first; it acts only with `--execute`, and only while nobody reads.
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Mapping, Sequence
 
 import click
-import msgspec
 
-from service.admin.kinesis_python import Taken, TakenOver
+from service.admin.position import Move, Reset, rereading
 from service.aws.clients import clients
 from service.cli.context import aws_settings, run_async, settings_for
-from service.cli.failures import Failure
-from service.cli.output import iso, json_option, note, number_of, print_json, print_table
+from service.cli.failures import UsageFailure
+from service.cli.output import json_option, note, number_of, print_json, print_table
 from service.cli.params import Id
-from service.cli.streams import INGEST, PUBLISH, View, look
 from service.config.settings import TO_COME, Purpose, Settings, epoch_ms
-from service.stream.leases.lease import Lease, Member
-from service.stream.ports import Shard
+from service.queries.streams import INGEST, PUBLISH
+from service.runtime.text import iso
 from service.stream.position import LATEST, TRIM_HORIZON, Position, at_timestamp, timestamp_of
 
-HARMLESS = {
-    INGEST: "going back is harmless: what is in a score already is not counted again",
-    PUBLISH: "going back is harmless: scores are absolute, and the newest comes last; "
+ACCEPT = "--yes-definitions-changed"
+UNEQUAL = (
+    "an event that did not count then (no definition, no known user, another project) counts now, but only for users "
+    "whose score holds no later event of the same shard"
+)
+BACK = {
+    INGEST: f"going back: what is in a score is not counted again; {UNEQUAL}",
+    PUBLISH: "going back: scores are absolute, and the newest comes last; "
     "what the stream no longer holds takes `scoring reconcile`",
 }
-RECOUNTED = "going back behind what was taken over from kinesis-python counts again what it had counted"
+RECOUNTED = f"going back behind what was taken over from kinesis-python counts again what it had counted; {UNEQUAL}"
 FORWARD = "going forward leaves out what is skipped, for good"
-
-
-watch = asyncio.sleep
-"""Waits while heartbeats are watched."""
-
-
-class Move(msgspec.Struct, frozen=True):
-    """One shard's part of the plan.
-
-    Attributes:
-        shard: Its id.
-        now: Its checkpoint; empty where it has no lease yet.
-        then: Where it will go on.
-        remark: Why not where it was asked to.
-    """
-
-    shard: str
-    now: Position
-    then: Position
-    remark: str = ""
-
-
-def plan(
-    shards: Sequence[Shard],
-    rows: Mapping[str, Lease],
-    to: Position,
-    only: str = "",
-    *,
-    finished: bool = True,
-    taken: Mapping[str, Taken] | None = None,
-) -> list[Move]:
-    """Return what a reset changes.
-
-    Args:
-        shards: What the stream lists; what it lists no more is left alone, nothing can be read from it.
-        rows: Leases by shard id.
-        to: Where to go on.
-        only: A shard id: no other moves. Empty: all.
-        finished: Whether finished shards start again; not where the tip is wanted, which they have passed.
-        taken: By shard id, what was taken over from another consumer: no shard goes back behind that.
-    """
-    moves = []
-    taken = taken or {}
-    for shard in sorted(shards, key=lambda shard: shard.shard_id):
-        lease = rows.get(shard.shard_id)
-        if (only and shard.shard_id != only) or (lease and lease.finished and not finished):
-            continue
-        now = lease.checkpoint if lease else ""
-        then, remark = _not_behind(to, taken.get(shard.shard_id))
-        if now != then:
-            moves.append(Move(shard.shard_id, now, then, remark))
-    return moves
-
-
-def _not_behind(to: Position, taken: Taken | None) -> tuple[Position, str]:
-    """Return where to go instead of `to`, and why, where that would be behind what was taken over."""
-    since = timestamp_of(to)
-    if taken is None or to == LATEST or (since is not None and since >= taken.at_ms):
-        return to, ""
-    return taken.sequence, "before it another consumer counted"
-
-
-def moved(lease: Lease, to: Position, now_ms: int) -> Lease:
-    """Return the lease with its shard to be read from `to`, and not finished.
-
-    The name of a dead owner stays: whoever reads next seizes the lease from it, and so knows that a last call of
-    that worker may still land.
-    """
-    return msgspec.structs.replace(
-        lease,
-        checkpoint=to,
-        counter=lease.counter + 1,
-        owner_switches=0,
-        children=(),
-        ended_ms=0,
-        checkpoint_ms=now_ms,
-    )
-
-
-def alive(before: Sequence[Member], after: Sequence[Member]) -> list[str]:
-    """Return the workers whose heartbeat went on, or began, between two looks."""
-    beats = {member.worker: member.beats for member in before}
-    return sorted(member.worker for member in after if beats.get(member.worker) != member.beats)
-
-
-def shown(position: Position) -> str:
-    """Return a position for a person: a time instead of its epoch milliseconds."""
-    since = timestamp_of(position)
-    return position if since is None else f"from {iso(since) or since}"
 
 
 @click.group()
@@ -138,6 +50,12 @@ def position() -> None:
 @click.option(
     "--recount", is_flag=True, help="Go back even behind what was taken over from kinesis-python: that counts again."
 )
+@click.option(
+    ACCEPT,
+    is_flag=True,
+    help="Read events again even where definitions, projects or users have changed since: what did not count then may "
+    "count now, for some people and not for others.",
+)
 @click.option("--execute", is_flag=True, help="Do it; without this only the plan is shown.")
 @json_option
 def reset(
@@ -148,14 +66,25 @@ def reset(
     shard: str | None,
     pipeline: str,
     recount: bool,
+    yes_definitions_changed: bool,
     execute: bool,
     as_json: bool,
 ) -> None:
     """Make every shard go on somewhere else. Stop the workers first."""
     to = _target(earliest=to_earliest, latest=to_latest, moment=to_time, pipeline=pipeline)
     settings = settings_for(Purpose.STREAM if pipeline == INGEST else Purpose.TABLES)
+    accepted = to_latest or pipeline == PUBLISH or yes_definitions_changed
     moves = run_async(
-        _reset(settings, pipeline, to, shard or "", finished=not to_latest, recount=recount, execute=execute)
+        _reset(
+            settings,
+            pipeline,
+            to,
+            shard or "",
+            finished=not to_latest,
+            recount=recount,
+            execute=execute,
+            accepted=accepted,
+        )
     )
     if as_json:
         print_json(moves)
@@ -163,11 +92,40 @@ def reset(
         rows = [(move.shard, shown(move.now) or "new", shown(move.then), move.remark) for move in moves]
         print_table(("Shard", "Now", "Then", "Remark"), rows, "nothing to move")
     if not to_latest:
-        note(RECOUNTED if recount else HARMLESS[pipeline])
+        note(RECOUNTED if recount else BACK[pipeline])
     if to != TRIM_HORIZON:
         note(FORWARD)
-    if moves:
-        note(f"moved {number_of(len(moves), 'shard')}" if execute else "this is the plan: --execute does it")
+    if moves and execute:
+        note(f"moved {number_of(len(moves), 'shard')}")
+    elif moves:
+        needed = "" if accepted or not rereading(moves) else f" with {ACCEPT}"
+        note(f"this is the plan: --execute{needed} does it")
+
+
+async def _reset(
+    settings: Settings,
+    pipeline: str,
+    to: Position,
+    shard: str,
+    *,
+    finished: bool,
+    recount: bool,
+    execute: bool,
+    accepted: bool,
+) -> list[Move]:
+    async with clients(aws_settings(settings)) as aws:
+        reset = Reset(aws, settings, pipeline, note)
+        view, moves = await reset.plan(to, shard, finished=finished, recount=recount)
+        if execute and moves:
+            again = rereading(moves)
+            if again and not accepted:
+                raise UsageFailure(
+                    f"{number_of(len(again), 'shard')} would be read again, nothing was moved",
+                    UNEQUAL,
+                    f"where definitions, projects and users are what they were, nothing changes: {ACCEPT} either way",
+                )
+            await reset.execute(view, moves)
+        return moves
 
 
 def _target(*, earliest: bool, latest: bool, moment: str | None, pipeline: str) -> Position:
@@ -189,55 +147,10 @@ def _target(*, earliest: bool, latest: bool, moment: str | None, pipeline: str) 
     return at_timestamp(since)
 
 
-async def _reset(
-    settings: Settings, pipeline: str, to: Position, shard: str, *, finished: bool, recount: bool, execute: bool
-) -> list[Move]:
-    async with clients(aws_settings(settings)) as aws:
-        view = await look(aws, settings, pipeline)
-        if shard and shard not in {listed.shard_id for listed in view.shards}:
-            raise Failure(f"the stream lists no shard {shard}", remedy="`scoring lag` shows those there are")
-        taken: Mapping[str, Taken] = {}
-        if pipeline == INGEST and not recount:
-            taken = await TakenOver(aws.dynamodb, settings.leases_table, view.source.stream).all()
-        moves = plan(view.shards, view.rows, to, shard, finished=finished, taken=taken)
-        if execute and moves:
-            await refuse_while_read(view, settings.lease_duration_s)
-            await _execute(view, moves)
-        return moves
-
-
-async def refuse_while_read(view: View, lease_duration_s: float) -> None:
-    """Watch heartbeats for a lease duration, when a silent worker is dead; raise `Failure` where one is alive."""
-    if not view.snapshot.members:
-        return
-    note(f"watching {number_of(len(view.snapshot.members), 'worker')} for {lease_duration_s:g} s: alive?")
-    await watch(lease_duration_s)
-    active = alive(view.snapshot.members, (await view.leases.snapshot()).members)
-    if active:
-        raise Failure(
-            f"still active: {', '.join(active)}",
-            "they would write their own positions over this one",
-            "stop them, and run this again",
-        )
-
-
-async def _execute(view: View, moves: Sequence[Move]) -> None:
-    parents = {shard.shard_id: shard.parents for shard in view.shards}
-    rows = view.rows
-    now_ms = _now_ms()
-    for move in moves:
-        lease = rows.get(move.shard)
-        if lease is None:
-            done = await view.leases.create(Lease(move.shard, move.then, parents=parents[move.shard]))
-        else:
-            wanted = moved(lease, move.then, now_ms)
-            done = await view.leases.replace(lease, wanted) in (None, wanted)
-        if not done:
-            raise Failure(
-                f"the lease of shard {move.shard} has changed meanwhile",
-                "a worker is active; the shards before it in the plan are moved",
-                "stop the workers, and run this again",
-            )
+def shown(position: Position) -> str:
+    """Return a position for a person: a time instead of its epoch milliseconds."""
+    since = timestamp_of(position)
+    return position if since is None else f"from {iso(since) or since}"
 
 
 def _now_ms() -> int:

@@ -7,10 +7,11 @@ import click
 from service.aws.clients import clients
 from service.cli.context import aws_settings, run_async, settings_for
 from service.cli.failures import FAILURE
-from service.cli.output import iso, json_option, note, print_json, print_table
+from service.cli.output import json_option, note, print_json, print_table
 from service.cli.params import PROJECT, Id
 from service.config.settings import Purpose, Settings
 from service.queries.scores import StoredScore, scores_of
+from service.runtime.text import iso
 
 
 @click.group()

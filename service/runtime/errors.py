@@ -3,6 +3,20 @@
 from __future__ import annotations
 
 
+class RefusedError(Exception):
+    """What a person asked for is not done; nothing was changed but what the message says.
+
+    Attributes:
+        why: The cause.
+        remedy: What the person can do.
+    """
+
+    def __init__(self, what: str, why: str = "", remedy: str = "") -> None:
+        super().__init__(what)
+        self.why = why
+        self.remedy = remedy
+
+
 class TransientError(Exception):
     """It may work later: throttled, timed out, refused, unavailable. The caller retries with back-off.
 

@@ -10,6 +10,7 @@ import re
 import textwrap
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
+from datetime import UTC, datetime
 from itertools import zip_longest
 
 GAP = "  "
@@ -17,6 +18,7 @@ GAP = "  "
 
 _NOT_PLAIN = re.compile(r"[^\x20-\x7e]")
 _BMP = 0xFFFF
+_YEAR_10000_MS = 253_402_300_800_000
 
 
 def printable(text: str, *, lines: bool = False) -> str:
@@ -159,3 +161,10 @@ def _blocks(columns: Sequence[str], rows: Sequence[Sequence[str]], heading: Call
             shown = heading(name) if name else ""
             lines.append(f"{shown}{' ' * (widest - width_of(name))} {cell}".rstrip())
     return lines
+
+
+def iso(epoch_ms: int) -> str:
+    """Return an ISO UTC time of epoch milliseconds; empty for 0, which means not known, and beyond the year 9999."""
+    if not 0 < epoch_ms < _YEAR_10000_MS:
+        return ""
+    return datetime.fromtimestamp(epoch_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -125,11 +125,11 @@ def test_a_reset_stays_in_front_of_what_was_taken_over(
     cli("leases", "import-kinesis-python", table, "--execute")
     lease = run(leases.get(FIRST))
     run(leases.replace(lease, lease.checkpointed("40", 1)))
-    result = cli("position", "reset", "--to-earliest", "--shard", FIRST, "--execute")
+    result = cli("position", "reset", "--to-earliest", "--shard", FIRST, "--execute", "--yes-definitions-changed")
     assert "another consumer counted" in result.stdout
     assert run(leases.get(FIRST)).checkpoint == "17"
     assert "counts again" in cli("position", "reset", "--to-earliest", "--shard", FIRST, "--recount").stderr
-    cli("position", "reset", "--to-earliest", "--shard", FIRST, "--recount", "--execute")
+    cli("position", "reset", "--to-earliest", "--shard", FIRST, "--recount", "--execute", "--yes-definitions-changed")
     assert run(leases.get(FIRST)).checkpoint == TRIM_HORIZON
     assert len(run(leases.snapshot()).leases) == 1
 
@@ -160,7 +160,7 @@ def test_nothing_is_given_to_a_worker_that_runs(
         async with clients(AwsSettings()) as aws:
             await LeaseTable(aws.dynamodb, leases._table, "ingest", leases._stream).beat("living", 1)
 
-    monkeypatch.setattr("service.cli.position.watch", beat)
+    monkeypatch.setattr("service.admin.position.watch", beat)
     assert "still active: living" in cli("leases", "import-kinesis-python", table, "--execute", code=1).stderr
     assert run(leases.get(FIRST)) is None
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -81,14 +82,35 @@ def test_a_reset_is_shown_and_then_done(cli: Cli, run: Run, leases: LeaseTable):
     run(leases.create(Lease(FIRST, "17", owner="dead", counter=3)))
     run(leases.create(Lease(SECOND, SHARD_END, ended_ms=5)))
     result = cli("position", "reset", "--to-earliest")
-    assert "harmless" in result.stderr
+    assert "counts now, but only for users whose score holds no later event" in result.stderr
+    assert "--execute with --yes-definitions-changed does it" in result.stderr
+    assert "harmless" not in result.stderr
     assert f"{FIRST}\t17\tTRIM_HORIZON" in result.stdout
     assert run(leases.get(FIRST)).checkpoint == "17"
-    cli("position", "reset", "--to-earliest", "--execute")
+    cli("position", "reset", "--to-earliest", "--execute", "--yes-definitions-changed")
     first, second = run(leases.get(FIRST)), run(leases.get(SECOND))
     assert (first.checkpoint, first.owner, first.counter) == (TRIM_HORIZON, "dead", 4)
     assert (second.checkpoint, second.ended_ms) == (TRIM_HORIZON, 0)
     assert cli("position", "reset", "--to-earliest", "--execute", "--json").stdout == "[]\n"
+
+
+@pytest.mark.parametrize("to", [("--to-earliest",), ("--to-time", "2026-01-31T12:00:00Z")])
+def test_going_back_is_not_harmless_once_definitions_changed_and_is_asked_for(
+    cli: Cli, run: Run, leases: LeaseTable, to: tuple[str, ...]
+):
+    now_ms = time.time_ns() // 1_000_000
+    run(leases.create(Lease(FIRST, "17", checkpoint_ms=now_ms)))
+    result = cli("position", "reset", *to, "--execute", code=2)
+    assert "1 shard would be read again, nothing was moved" in result.stderr
+    assert "--yes-definitions-changed" in result.stderr
+    assert run(leases.get(FIRST)).checkpoint == "17"
+    cli("position", "reset", *to, "--execute", "--yes-definitions-changed")
+    assert run(leases.get(FIRST)).checkpoint != "17"
+
+
+def test_a_shard_that_was_never_read_needs_no_consent(cli: Cli, run: Run, leases: LeaseTable):
+    cli("position", "reset", "--to-earliest", "--execute")
+    assert run(leases.get(FIRST)).checkpoint == TRIM_HORIZON
 
 
 def test_a_reset_to_a_time_or_the_tip_is_a_time(cli: Cli, run: Run, leases: LeaseTable):
@@ -111,8 +133,8 @@ def test_a_reset_is_refused_while_a_worker_beats(
             table = LeaseTable(aws.dynamodb, leases._table, "ingest", leases._stream)
             await table.beat("living", 1)
 
-    monkeypatch.setattr("service.cli.position.watch", beat)
-    result = cli("position", "reset", "--to-earliest", "--execute", code=1)
+    monkeypatch.setattr("service.admin.position.watch", beat)
+    result = cli("position", "reset", "--to-earliest", "--execute", "--yes-definitions-changed", code=1)
     assert "still active: living" in result.stderr
     assert run(leases.get(FIRST)).checkpoint == "17"
 

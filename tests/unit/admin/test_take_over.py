@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 from service.admin.kinesis_python import Row, Taken, row_of
-from service.cli.leases import Act, Import, plan, running
-from service.cli.position import Move
-from service.cli.position import plan as plan_reset
+from service.admin.position import Move
+from service.admin.position import plan as plan_reset
+from service.admin.take_over import Act, Import, plan, running
 from service.stream.leases.lease import Lease
 from service.stream.ports import Shard
 from service.stream.position import LATEST, SHARD_END, TRIM_HORIZON, at_timestamp
@@ -69,8 +69,8 @@ def test_a_reset_goes_not_behind_what_was_taken_over():
     taken = {A: Taken("17", 1000)}
     shards, rows = [Shard(A), Shard(B)], {A: Lease(A, "40"), B: Lease(B, "41")}
     assert plan_reset(shards, rows, TRIM_HORIZON, taken=taken) == [
-        Move(A, "40", "17", "before it another consumer counted"),
-        Move(B, "41", TRIM_HORIZON),
+        Move(A, "40", "17", "before it another consumer counted", rereads=True),
+        Move(B, "41", TRIM_HORIZON, rereads=True),
     ]
     assert plan_reset(shards[:1], rows, at_timestamp(999), taken=taken)[0].then == "17"
     assert plan_reset(shards[:1], rows, at_timestamp(1000), taken=taken)[0].then == at_timestamp(1000)

@@ -1,4 +1,4 @@
-"""The two streams of an installation with their leases, as `lag` and `position` look at them."""
+"""The two streams of an installation with their leases, at one moment."""
 
 from __future__ import annotations
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
-from service.cli.lag import state_of
-from service.cli.position import Move, alive, moved, plan
+import pytest
+
+from service.admin.position import Move, alive, moved, plan, rereading
+from service.queries.lag import state_of
 from service.stream.leases.lease import Lease, Member
 from service.stream.ports import Shard
-from service.stream.position import LATEST, SHARD_END, TRIM_HORIZON
+from service.stream.position import LATEST, SHARD_END, TRIM_HORIZON, at_timestamp
 
 PARENT = Shard("parent", closed=True)
 CHILD = Shard("child", parents=("parent",))
@@ -17,8 +19,8 @@ ROWS = {
 
 def test_everything_listed_starts_again():
     assert plan([PARENT, CHILD], ROWS, TRIM_HORIZON) == [
-        Move("child", "17", TRIM_HORIZON),
-        Move("parent", SHARD_END, TRIM_HORIZON),
+        Move("child", "17", TRIM_HORIZON, rereads=True),
+        Move("parent", SHARD_END, TRIM_HORIZON, rereads=True),
     ]
 
 
@@ -27,7 +29,9 @@ def test_what_is_finished_has_passed_the_tip():
 
 
 def test_one_shard_alone():
-    assert plan([PARENT, CHILD], ROWS, TRIM_HORIZON, "parent") == [Move("parent", SHARD_END, TRIM_HORIZON)]
+    assert plan([PARENT, CHILD], ROWS, TRIM_HORIZON, "parent") == [
+        Move("parent", SHARD_END, TRIM_HORIZON, rereads=True)
+    ]
 
 
 def test_what_is_there_already_does_not_move():
@@ -56,3 +60,28 @@ def test_state_of_a_shard():
     waiting = Lease("child", TRIM_HORIZON, parents=("parent",))
     assert state_of(waiting, ROWS) == "unowned"
     assert state_of(waiting, {"parent": Lease("parent", "3")}) == "waiting"
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "to", "rereads"),
+    [
+        ("17", TRIM_HORIZON, True),
+        ("17", at_timestamp(4), True),
+        ("17", at_timestamp(5), False),
+        (SHARD_END, TRIM_HORIZON, True),
+        (SHARD_END, at_timestamp(4), True),
+        ("17", LATEST, False),
+        (LATEST, TRIM_HORIZON, False),
+        (at_timestamp(9), TRIM_HORIZON, False),
+        (TRIM_HORIZON, at_timestamp(4), False),
+    ],
+)
+def test_going_back_is_known_from_going_on(checkpoint: str, to: str, rereads: bool):  # noqa: FBT001 - a parameter
+    (move,) = plan([CHILD], {"child": Lease("child", checkpoint, checkpoint_ms=5)}, to)
+    assert move.rereads is rereads
+    assert rereading([move]) == ([move] if rereads else [])
+
+
+def test_a_shard_that_nobody_has_read_is_not_read_again():
+    (move,) = plan([CHILD], {}, TRIM_HORIZON)
+    assert not move.rereads

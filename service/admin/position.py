@@ -1,0 +1,219 @@
+"""Moving where reading goes on: a plan first, then the moves, and only while nobody reads.
+
+Going back reads events again. What is in a score is not counted again, because the score remembers how far it goes. But
+an event that did not count when it was read first counts now, where its user's score holds no later event of the same
+shard: one that had no definition then, or no known user. So some people get points and others do not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+
+from service.admin.kinesis_python import Taken, TakenOver
+from service.aws.clients import Clients
+from service.config.settings import Settings
+from service.queries.streams import INGEST, View, look
+from service.runtime.errors import RefusedError
+from service.stream.leases.lease import Lease, Member
+from service.stream.ports import Shard
+from service.stream.position import LATEST, Position, sequence_of, timestamp_of
+
+watch = asyncio.sleep
+"""Waits while heartbeats are watched."""
+
+
+class Move(msgspec.Struct, frozen=True):
+    """One shard's part of the plan.
+
+    Attributes:
+        shard: Its id.
+        now: Its checkpoint; empty where it has no lease yet.
+        then: Where it will go on.
+        remark: Why not where it was asked to.
+        rereads: Whether events that were read already are read again, as far as is known.
+    """
+
+    shard: str
+    now: Position
+    then: Position
+    remark: str = ""
+    rereads: bool = False
+
+
+def plan(
+    shards: Sequence[Shard],
+    rows: Mapping[str, Lease],
+    to: Position,
+    only: str = "",
+    *,
+    finished: bool = True,
+    taken: Mapping[str, Taken] | None = None,
+) -> list[Move]:
+    """Return what a reset changes.
+
+    Args:
+        shards: What the stream lists; what it lists no more is left alone, nothing can be read from it.
+        rows: Leases by shard id.
+        to: Where to go on.
+        only: A shard id: no other moves. Empty: all.
+        finished: Whether finished shards start again; not where the tip is wanted, which they have passed.
+        taken: By shard id, what was taken over from another consumer: no shard goes back behind that.
+    """
+    moves = []
+    taken = taken or {}
+    for shard in sorted(shards, key=lambda shard: shard.shard_id):
+        lease = rows.get(shard.shard_id)
+        if (only and shard.shard_id != only) or (lease and lease.finished and not finished):
+            continue
+        now = lease.checkpoint if lease else ""
+        then, remark = _not_behind(to, taken.get(shard.shard_id))
+        if now != then:
+            moves.append(Move(shard.shard_id, now, then, remark, lease is not None and _goes_back(lease, then)))
+    return moves
+
+
+def _goes_back(lease: Lease, then: Position) -> bool:
+    """Return whether a shard was read, and will be read from before its checkpoint, as far as is known."""
+    read = lease.finished or sequence_of(lease.checkpoint) is not None
+    since, sequence = timestamp_of(then), sequence_of(then)
+    if since is not None:
+        return read and since < lease.checkpoint_ms
+    reached = sequence_of(lease.checkpoint)
+    if sequence is not None and reached is not None:
+        return sequence < reached
+    return read and then != LATEST
+
+
+def _not_behind(to: Position, taken: Taken | None) -> tuple[Position, str]:
+    """Return where to go instead of `to`, and why, where that would be behind what was taken over."""
+    since = timestamp_of(to)
+    if taken is None or to == LATEST or (since is not None and since >= taken.at_ms):
+        return to, ""
+    return taken.sequence, "before it another consumer counted"
+
+
+def rereading(moves: Sequence[Move]) -> list[Move]:
+    """Return the moves after which events are read again."""
+    return [move for move in moves if move.rereads]
+
+
+def moved(lease: Lease, to: Position, now_ms: int) -> Lease:
+    """Return the lease with its shard to be read from `to`, and not finished.
+
+    The name of a dead owner stays: whoever reads next seizes the lease from it, and so knows that a last call of
+    that worker may still land.
+    """
+    return msgspec.structs.replace(
+        lease,
+        checkpoint=to,
+        counter=lease.counter + 1,
+        owner_switches=0,
+        children=(),
+        ended_ms=0,
+        checkpoint_ms=now_ms,
+    )
+
+
+def alive(before: Sequence[Member], after: Sequence[Member]) -> list[str]:
+    """Return the workers whose heartbeat went on, or began, between two looks."""
+    beats = {member.worker: member.beats for member in before}
+    return sorted(member.worker for member in after if beats.get(member.worker) != member.beats)
+
+
+class Reset:
+    """Moves the shards of one pipeline.
+
+    Args:
+        aws: AWS.
+        settings: Name the stream and the tables.
+        pipeline: `ingest` or `publish`.
+        say: Called with what a person should know while it goes on.
+    """
+
+    def __init__(self, aws: Clients, settings: Settings, pipeline: str, say: Callable[[str], None]) -> None:
+        self._aws = aws
+        self._settings = settings
+        self._pipeline = pipeline
+        self._say = say
+
+    async def plan(
+        self, to: Position, shard: str = "", *, finished: bool = True, recount: bool = False
+    ) -> tuple[View, list[Move]]:
+        """Return what there is, and what would be changed; see `plan`.
+
+        Args:
+            to: Where to go on.
+            shard: Only this one; empty: all.
+            finished: Whether finished shards start again.
+            recount: Whether to go back even behind what was taken over from another consumer.
+
+        Raises:
+            RefusedError: The stream does not list the shard.
+            AwsSetupError: A stream or table does not exist, or may not be read.
+            TransientError: AWS does not answer.
+        """
+        view = await look(self._aws, self._settings, self._pipeline)
+        if shard and shard not in {listed.shard_id for listed in view.shards}:
+            raise RefusedError(f"the stream lists no shard {shard}", remedy="`scoring lag` shows those there are")
+        taken: Mapping[str, Taken] = {}
+        if self._pipeline == INGEST and not recount:
+            taken = await TakenOver(self._aws.dynamodb, self._settings.leases_table, view.source.stream).all()
+        return view, plan(view.shards, view.rows, to, shard, finished=finished, taken=taken)
+
+    async def execute(self, view: View, moves: Sequence[Move]) -> None:
+        """Make the moves.
+
+        Raises:
+            RefusedError: A worker is active.
+            AwsSetupError: The lease table may not be written.
+            TransientError: AWS does not answer.
+        """
+        await refuse_while_read(view, self._settings.lease_duration_s, self._say)
+        await _execute(view, moves)
+
+
+async def refuse_while_read(view: View, lease_duration_s: float, say: Callable[[str], None]) -> None:
+    """Watch heartbeats for a lease duration, when a silent worker is dead.
+
+    Raises:
+        RefusedError: A worker is alive.
+    """
+    count = len(view.snapshot.members)
+    if not count:
+        return
+    say(f"watching the heartbeats of {count:,} worker{'s' if count > 1 else ''} for {lease_duration_s:g} s")
+    await watch(lease_duration_s)
+    active = alive(view.snapshot.members, (await view.leases.snapshot()).members)
+    if active:
+        raise RefusedError(
+            f"still active: {', '.join(active)}",
+            "they would write their own positions over this one",
+            "stop them, and run this again",
+        )
+
+
+async def _execute(view: View, moves: Sequence[Move]) -> None:
+    parents = {shard.shard_id: shard.parents for shard in view.shards}
+    rows = view.rows
+    now_ms = _now_ms()
+    for move in moves:
+        lease = rows.get(move.shard)
+        if lease is None:
+            done = await view.leases.create(Lease(move.shard, move.then, parents=parents[move.shard]))
+        else:
+            wanted = moved(lease, move.then, now_ms)
+            done = await view.leases.replace(lease, wanted) in (None, wanted)
+        if not done:
+            raise RefusedError(
+                f"the lease of shard {move.shard} has changed meanwhile",
+                "a worker is active; the shards before it in the plan are moved",
+                "stop the workers, and run this again",
+            )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

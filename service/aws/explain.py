@@ -1,0 +1,99 @@
+"""What botocore's errors mean to a person: what failed, why, and what to do."""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+from botocore import exceptions as boto
+
+from service.aws.errors import THROTTLES, code_of
+
+AWS_ERRORS = (boto.BotoCoreError, boto.ClientError)
+"""What `explained` knows."""
+
+_NO_SUCH = {"ResourceNotFoundException", "NotFoundException", "NoSuchEntity"}
+_DENIED = {"AccessDeniedException", "AccessDenied", "UnauthorizedOperation", "NotAuthorized", "ForbiddenException"}
+_BAD_CREDENTIALS = {
+    "UnrecognizedClientException",
+    "InvalidClientTokenId",
+    "InvalidSignatureException",
+    "SignatureDoesNotMatch",
+    "IncompleteSignature",
+    "MissingAuthenticationToken",
+}
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
+
+
+class Explained(msgspec.Struct, frozen=True):
+    """An error in three sentences; the last two may be empty."""
+
+    what: str
+    why: str = ""
+    remedy: str = ""
+
+
+def explained(error: BaseException) -> Explained | None:
+    """Return what an error of botocore means; None for any other."""
+    match error:
+        case boto.ClientError():
+            return _refused(error)
+        case boto.BotoCoreError():
+            return _unreachable(error)
+    return None
+
+
+def _unreachable(error: boto.BotoCoreError) -> Explained:
+    """Return what to say where no answer came, or no request could be made."""
+    text = str(error).rstrip(".")
+    match error:
+        case boto.NoCredentialsError() | boto.PartialCredentialsError() | boto.CredentialRetrievalError():
+            return Explained(
+                "AWS cannot be asked: there are no usable credentials",
+                text,
+                "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the task a role",
+            )
+        case boto.NoRegionError():
+            return Explained(
+                "AWS cannot be asked: no region is chosen", remedy="set AWS_REGION, for example to us-east-1"
+            )
+        case boto.ProfileNotFound():
+            return Explained(
+                "AWS cannot be asked", text, "set AWS_PROFILE to a profile that `aws configure list-profiles` shows"
+            )
+        case boto.TokenRetrievalError() | boto.SSOTokenLoadError() | boto.UnauthorizedSSOTokenError():
+            return Explained("AWS cannot be asked: the sign-in has run out", text, "run: aws sso login")
+        case boto.HTTPClientError() | boto.ConnectionError():
+            chosen = sorted(name for name in os.environ if name.startswith("AWS_ENDPOINT_URL"))
+            remedy = f"check {', '.join(chosen)}" if chosen else "check the network, the region, and the proxy settings"
+            return Explained("AWS cannot be reached", text, remedy)
+        case boto.ParamValidationError():
+            return Explained("AWS would not take this request", text)
+    return Explained("AWS cannot be asked", text)
+
+
+def _refused(error: boto.ClientError) -> Explained:
+    """Return what to say where AWS answered, but with an error."""
+    details = error.response.get("Error", {})
+    code = code_of(error)
+    why = f"{code}: {str(details.get('Message') or 'no reason given').rstrip('.')}"
+    resource = str(details.get("Resource", ""))
+    call = error.operation_name
+    of = f" of {resource}" if resource else ""
+    if code in _NO_SUCH:
+        return Explained(
+            f"{resource or 'what ' + call + ' asks for'} does not exist",
+            why,
+            "run `scoring setup` to create it, or check the SCORING_ variable that names it, and the region",
+        )
+    if code in _DENIED:
+        return Explained(f"AWS does not allow {call}{of}", why, f"give this role or user a policy that allows {call}")
+    if code in _EXPIRED:
+        return Explained("the AWS credentials have run out", why, "get new ones; for a profile with SSO: aws sso login")
+    if code in _BAD_CREDENTIALS:
+        return Explained(
+            "AWS does not accept the credentials", why, "check AWS_PROFILE or the AWS_ACCESS_KEY_ID in use"
+        )
+    if code in THROTTLES:
+        return Explained(f"AWS asks for less: {call}{of}", why, "try again in a while, or raise the quota or capacity")
+    return Explained(f"{call}{of} failed", why)
