@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
-from service.aws.errors import AwsSetupError
 from service.aws.streams.writer import (
     MAX_KEY_CHARACTERS,
     MAX_RECORD_BYTES,
@@ -193,10 +192,6 @@ class Sender:
         except TransientError as error:
             account.error = str(error)
             account.uncertain = None if error.undone else account.uncertain
-            return False
-        except AwsSetupError as error:
-            account.error = str(error)
-            account.uncertain = None
             return False
         finally:
             self._count(batch, part)

@@ -13,14 +13,17 @@ import random
 import secrets
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 import msgspec
 import structlog
 
+from service.app.call_watch import CallWatch
 from service.app.publishing import CHANGES_PAGE, make_publishing
 from service.aws.clients import AwsSettings, Clients, clients
+from service.aws.errors import watched
 from service.aws.streams.dynamodb_streams import DynamoDbStreamSource
 from service.aws.streams.kinesis import KinesisSource
 from service.aws.tables.dead_letters import DeadLetterTable
@@ -37,6 +40,7 @@ from service.ingest.ingest import Ingest
 from service.ingest.marks import ShardMarks
 from service.observability import emf
 from service.observability.http import Health, ObservabilityServer
+from service.observability.logs import Stream
 from service.observability.looplag import measure_loop_lag
 from service.observability.metrics import Metrics, service_version
 from service.publish.publisher import PIPELINE as PUBLISH
@@ -44,7 +48,7 @@ from service.publish.publisher import Publisher
 from service.runtime.adaptive_limit import AdaptiveLimit
 from service.runtime.backoff import Backoff
 from service.runtime.clock import SystemClock
-from service.runtime.errors import TransientError
+from service.runtime.errors import SetupError, TransientError
 from service.sinks.pinpoint.lookup import PinpointLookup
 from service.sources import pinpoint
 from service.stream.coordinator import Coordinator
@@ -92,14 +96,17 @@ class Worker:
     Args:
         settings: Everything the environment decides.
         metrics: The catalogue; a new one unless given.
+        lines: Where the lines that CloudWatch turns into metrics go; standard output unless given.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics | None = None, lines: Stream | None = None) -> None:
         self._settings = settings
         self.metrics = metrics or Metrics(max_shards=settings.metrics_max_shards, process=True)
         self._clock = SystemClock()
         self._rng = random.Random(secrets.randbits(64))  # noqa: S311 - jitter, not cryptography
         self._parts = _Parts()
+        self._watch = CallWatch(self._clock, self.metrics)
+        self._lines = lines
         self._stop = asyncio.Event()
         self._began = 0.0
         self._drained = True
@@ -117,12 +124,17 @@ class Worker:
         """Work until `stop`; return whether everything in hand was finished in time.
 
         Raises:
-            AwsSetupError: A stream or table is missing, or a permission.
+            AwsSetupError: A stream or table is missing, or a permission; at the start only.
+            NothingWorksError: No call to AWS has worked for minutes.
             ExceptionGroup: A bug; what was not checkpointed is read again by the next worker.
         """
         self._began = self._clock.monotonic()
         worker = f"{socket.gethostname()}-{secrets.token_hex(4)}"
         log.info("worker.starting", worker=worker, role=self._settings.role, version=service_version())
+        with watched(self._watch):
+            return await self._run(worker)
+
+    async def _run(self, worker: str) -> bool:
         async with self.server, clients(AwsSettings(region=self._settings.aws_region), self.metrics) as aws:
             log.info("worker.listening", url=self.server.url)
             if not await self._unless_stopped(self._wire(aws, worker), "wire"):
@@ -208,6 +220,7 @@ class Worker:
                 )
             if settings.publishes:
                 group.create_task(self._wire_publish(aws, worker, ByteBudget(publish, page=CHANGES_PAGE), identities))
+        parts.background["call watch"] = self._watch.run
         parts.background["loop lag"] = lambda: measure_loop_lag(self.metrics)
         if settings.emf_service:
             parts.background["emf"] = self._log_emf
@@ -303,8 +316,11 @@ class Worker:
         while True:
             try:
                 return await call()
+            except SetupError:
+                raise  # no such stream, no permission: nothing that this worker is for can begin
             except TransientError as error:
                 log.warning("worker.waiting", what=what, why=str(error))
+                self._watch.check()
                 await self._clock.sleep(backoff.failed())
 
     def _health(self) -> Health:
@@ -336,7 +352,9 @@ class Worker:
             dimensions = {emf.DIMENSION: self._settings.emf_service}
             line = emf.emf_line(emf.NAMESPACE, dimensions, emf.metrics_between(before, now), self._clock.wall_ms())
             # Bare, not through the log: CloudWatch takes only an event that is nothing but this object.
-            print(msgspec.json.encode(line).decode(), flush=True)  # noqa: T201
+            out = self._lines or sys.stdout
+            out.write(f"{msgspec.json.encode(line).decode()}\n")
+            out.flush()
             before = now
 
 
@@ -354,9 +372,15 @@ async def _forever(loop: Callable[[], Awaitable[None]]) -> None:
     await loop()
 
 
-async def serve(settings: Settings) -> int:
-    """Run a worker until SIGTERM or SIGINT; return the exit code. A second signal exits at once."""
-    worker = Worker(settings)
+async def serve(settings: Settings, lines: Stream | None = None, metrics: Metrics | None = None) -> int:
+    """Run a worker until SIGTERM or SIGINT; return the exit code. A second signal exits at once.
+
+    Args:
+        settings: Everything the environment decides.
+        lines: Where the lines that CloudWatch turns into metrics go; standard output unless given.
+        metrics: The catalogue; a new one unless given.
+    """
+    worker = Worker(settings, metrics, lines)
     async with _signals(worker.stop):
         drained = await worker.run()
     return 0 if drained else FORCED_EXIT

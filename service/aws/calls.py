@@ -118,8 +118,8 @@ class ItemReader:
         async def get(pending: Sequence[Item]) -> Sequence[Item]:
             with translated(f"table {table}"):
                 answer = await self._client.batch_get_item(RequestItems={table: {"Keys": pending, **self._wanted}})
-            for item in answer["Responses"].get(table, ()):
-                items[item[hash_name]["S"], item[range_name]["S"]] = item
+                for item in answer["Responses"].get(table, ()):
+                    items[item[hash_name]["S"], item[range_name]["S"]] = item
             left: Sequence[Item] = answer.get("UnprocessedKeys", {}).get(table, {}).get("Keys", [])
             return left
 
@@ -154,12 +154,13 @@ async def pages(
             try:
                 with translated(what, remedy=remedy):
                     page = await call(**request)
+                    items: Sequence[Item] = page["Items"]
                 break
             except TransientError:
                 if attempt == attempts:
                     raise
                 await pause(attempt)
-        yield page["Items"]
+        yield items
         if not page.get("LastEvaluatedKey"):
             return
         request["ExclusiveStartKey"] = page["LastEvaluatedKey"]

@@ -25,10 +25,10 @@ from typing import Any, TypeAlias
 
 import msgspec
 from aiobotocore.config import AioConfig
-from aiobotocore.session import AioSession
 from botocore.httpsession import get_cert_path
 from botocore.loaders import JSONFileLoader, create_loader
 
+from service.aws.credentials import Credentials, SigningSession
 from service.aws.errors import outcome_of
 from service.aws.fast.codec import epoch_seconds
 from service.aws.fast.express import EVENT_NAMES, Express
@@ -38,8 +38,8 @@ from service.observability.metrics import Metrics, service_version
 AwsClient: TypeAlias = Any
 """A client of aiobotocore or boto3: its methods are made at run time, so no type can be named."""
 
-_CALLED = frozenset({"kinesis", "dynamodb", "streams.dynamodb", "pinpoint", "sts", "portal.sso", "oidc", "signin"})
-"""Endpoint prefixes of the services that are called, those that give credentials included."""
+_CALLED = frozenset({"kinesis", "dynamodb", "streams.dynamodb", "pinpoint"})
+"""Endpoint prefixes of the services that are called; credentials come by another session (`credentials`)."""
 
 _KEEPALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -106,7 +106,7 @@ async def clients(settings: AwsSettings, metrics: Metrics | None = None) -> Asyn
         settings: How calls are made.
         metrics: Where requests, retries and durations are counted; None counts nothing.
     """
-    session = AioSession()
+    session = SigningSession(Credentials(settings.region))
     loader = create_loader(session.get_config_variable("data_path"))
     loader.file_loader = _ModelFiles()
     session.register_component("data_loader", loader)

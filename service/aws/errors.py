@@ -1,4 +1,7 @@
-"""What AWS says went wrong, in our words: the only file that knows botocore's errors and their codes.
+"""What an AWS call's failure means to us: the only file that knows botocore's errors and their codes.
+
+Every failure of a call becomes one of `service.runtime.errors`, whatever it is: what a worker does about each class is
+in deploy/decisions/0007-errors-by-who-must-act.md.
 
 Sources: the common errors (https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/CommonErrors.html),
 DynamoDB's (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html), Kinesis's
@@ -8,14 +11,26 @@ DynamoDB's (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Pro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextvars
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, Final, Protocol
 
 import aiohttp
 from botocore import exceptions as boto
 
-from service.runtime.errors import IteratorExpiredError, RecordsTrimmedError, ShardGoneError, TransientError
+from service.runtime.errors import (
+    IteratorExpiredError,
+    LeaseLostError,
+    LetGoError,
+    RecordsTrimmedError,
+    SetupError,
+    ShardGoneError,
+    TransientError,
+    Trouble,
+    TroubleError,
+)
 
 THROTTLES = frozenset(
     {
@@ -38,13 +53,12 @@ THROTTLES = frozenset(
 _PASSING = frozenset(
     {
         "ExpiredNextTokenException",
-        "ExpiredToken",
-        "ExpiredTokenException",
         "InternalFailure",
         "InternalServerError",
         "InternalServerErrorException",
         "ReplicatedWriteConflictException",
-        "RequestExpired",
+        "ResourceInUse",
+        "ResourceInUseException",
         "RequestTimeout",
         "RequestTimeoutException",
         "ServiceUnavailable",
@@ -52,7 +66,7 @@ _PASSING = frozenset(
         "TransactionInProgressException",
     }
 )
-"""Codes of faults that pass by themselves; credentials that expired are renewed by the next call."""
+"""Codes of faults that pass by themselves: a stream or table in use is being created or changed."""
 
 _LOOKUPS = frozenset({"GetEndpoint", "GetUserEndpoints"})
 """Operations whose 404 (`NotFoundException`) is what was asked
@@ -60,14 +74,56 @@ _LOOKUPS = frozenset({"GetEndpoint", "GetUserEndpoints"})
 
 _DENIED = frozenset({"AccessDenied", "AccessDeniedException", "NotAuthorizedException", "UnauthorizedOperation"})
 
+_MISSING = frozenset({"ResourceNotFound", "ResourceNotFoundException"})
+
+BAD_CREDENTIALS: Final = frozenset(
+    {
+        "IncompleteSignature",
+        "IncompleteSignatureException",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
+        "OptInRequired",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
+)
+"""Codes that say: these credentials, or this signature, are not accepted. They may pass: credentials that are new, or
+were just renewed, are not known everywhere at once (https://github.com/boto/boto3/issues/509)."""
+
+EXPIRED_CREDENTIALS: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
+"""Codes that say: these credentials have run out. A provider that renews them does so for the next call."""
+
+_CLOCK = ("signature expired", "signature not yet current", "requestexpired", "request has expired")
+"""What a refusal says, in lower case, where this machine's clock is wrong: a signature holds for five minutes
+(https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html)."""
+
+_KMS = ("kmsaccessdenied", "kmsdisabled", "kmsinvalidstate", "kmsnotfound", "kmsoptinrequired")
+"""How the codes begin, in lower case, with which Kinesis says that the stream's key cannot be used
+(https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html)."""
+
+CLOCK_REMEDY: Final = "set this machine's clock (NTP); `scoring doctor` shows how far it is off"
+CREDENTIALS_REMEDY: Final = (
+    "check AWS_PROFILE, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or the role in use, and AWS_REGION"
+)
+EXPIRED_REMEDY: Final = (
+    "get new credentials (for a profile with SSO: aws sso login); a worker reads those in its environment only once: "
+    "give it a role or a profile"
+)
+KMS_REMEDY: Final = (
+    "enable the KMS key that encrypts this resource (or cancel its deletion), and allow kms:Decrypt on it "
+    "in the policy of the role in use and in the key's own policy"
+)
+CERTIFICATE_REMEDY: Final = "check this machine's clock, AWS_CA_BUNDLE, and the proxy between here and AWS"
+FOREIGN_REMEDY: Final = "this is not an answer of AWS: check the proxy, and AWS_ENDPOINT_URL"
+
 _UNREACHABLE = (
     boto.ConnectTimeoutError,
     boto.ConnectionClosedError,
-    boto.CredentialRetrievalError,
     boto.EndpointConnectionError,
     boto.HTTPClientError,
     boto.IncompleteReadError,
-    boto.MetadataRetrievalError,
     boto.ReadTimeoutError,
     boto.ResponseStreamingError,
     aiohttp.ClientConnectionError,
@@ -76,12 +132,59 @@ _UNREACHABLE = (
     TimeoutError,
 )
 
+_CREDENTIALS = (
+    boto.CredentialRetrievalError,
+    boto.InvalidConfigError,
+    boto.MetadataRetrievalError,
+    boto.RefreshWithMFAUnsupportedError,
+    boto.SSOError,
+    boto.TokenRetrievalError,
+)
+
+_OURS = (
+    IteratorExpiredError,
+    LeaseLostError,
+    LetGoError,
+    RecordsTrimmedError,
+    ShardGoneError,
+    TransientError,
+)
+
+_REQUEST_TIMEOUT = 408
 _TOO_MANY_REQUESTS = 429
 _SERVER_ERROR = 500
 
+_MAX_SAID = 300
+"""Characters kept of what the other side says: a proxy's page is as long as it likes."""
 
-class AwsSetupError(Exception):
-    """Something must be created, allowed or configured by a person; the text says what, and how."""
+
+class AwsSetupError(SetupError):
+    """Something of AWS must be created, allowed or configured by a person; the text says what, and how."""
+
+
+class Watch(Protocol):
+    """Who wants to know how calls go. Called from the event loop; must not raise."""
+
+    def worked(self) -> None:
+        """Take note of a call that was answered, and understood."""
+        ...
+
+    def trouble(self, error: TroubleError) -> None:
+        """Take note of an answer that nobody foresaw, or that a person must act on."""
+        ...
+
+
+_watch: contextvars.ContextVar[Watch | None] = contextvars.ContextVar("scoring_aws_watch", default=None)
+
+
+@contextmanager
+def watched(watch: Watch) -> Iterator[None]:
+    """Have `watch` told how the calls go that are made inside, in tasks started inside too."""
+    token = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(token)
 
 
 def code_of(error: boto.ClientError) -> str:
@@ -113,24 +216,38 @@ def outcome_of(status: int, code: str, operation: str = "") -> str:
 
 
 class translated:  # noqa: N801 # used like a function, in `with`
-    """Turn the errors of the AWS calls inside into ours; may be held around `await`.
+    """Turn whatever goes wrong with the AWS calls inside, and with reading their answers, into our errors.
+
+    May be held around `await`. Reading the answer belongs inside, so that an answer that nobody foresaw is a fault of
+    this call, not of the program.
 
     Args:
         what: The resource called, for people: `table userEngagementScore`.
         remedy: What to do when it does not exist.
         shard: The shard asked about: then it is the shard that `ResourceNotFoundException` means.
+        expected: Codes of refusals that the caller deals with; these pass as botocore's `ClientError`.
 
     Raises:
+        ClientError: A refusal with an expected code.
         TransientError: Throttled, timed out, refused, cut off, or failed on the other side.
+        TroubleError: Anything that is not foreseen, such as an answer that cannot be read; see `failure`.
         IteratorExpiredError: An iterator too old.
         RecordsTrimmedError: A position older than what the stream still holds.
         ShardGoneError: `shard` is unknown.
         AwsSetupError: The resource does not exist, or its use is not allowed.
     """
 
-    __slots__ = ("_remedy", "_shard", "_what")
+    __slots__ = ("_expected", "_remedy", "_shard", "_what")
 
-    def __init__(self, what: str, *, remedy: str = "run `scoring setup`", shard: str = "") -> None:
+    def __init__(
+        self,
+        what: str,
+        *,
+        remedy: str = "run `scoring setup`",
+        shard: str = "",
+        expected: Collection[str] = (),
+    ) -> None:
+        self._expected = expected
         self._what = what
         self._remedy = remedy
         self._shard = shard
@@ -141,44 +258,98 @@ class translated:  # noqa: N801 # used like a function, in `with`
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            _raise_ours(error, self._what, self._remedy, self._shard)
+        watch = _watch.get()
+        if error is None:
+            if watch is not None:
+                watch.worked()
+            return
+        if self._expected and isinstance(error, boto.ClientError) and code_of(error) in self._expected:
+            if watch is not None:
+                watch.worked()
+            return
+        found = failure(error, self._what, self._remedy, self._shard)
+        trouble = error if found is None else found
+        if watch is not None and isinstance(trouble, TroubleError):
+            watch.trouble(trouble)
+        if found is not None:
+            raise found from error
 
 
-def _raise_ours(error: BaseException, what: str, remedy: str, shard: str) -> None:
-    """Raise what an error means to us; return where it is none of AWS's."""
+def failure(error: BaseException, what: str, remedy: str = "", shard: str = "") -> Exception | None:
+    """Return what a call's failure means to us; None where it is to be raised as it is.
+
+    That is: where it is one of our errors already, a cancellation, or our own misuse of a call (a bug).
+    """
     match error:
+        case boto.ParamValidationError() | AssertionError():
+            return None
+        case _ if isinstance(error, _OURS) or not isinstance(error, Exception):
+            return None
         case boto.ClientError():
-            _raise_answer(error, what, remedy, shard)
-        case boto.SSLError():
-            if isinstance(error.kwargs.get("error"), aiohttp.ClientConnectorCertificateError):
-                return
-            raise TransientError(f"{what}: {error}") from error
+            return _answer(error, what, remedy, shard)
+        case boto.SSLError() if isinstance(error.kwargs.get("error"), aiohttp.ClientConnectorCertificateError):
+            return TroubleError(_said(what, error), Trouble.CERTIFICATE, CERTIFICATE_REMEDY)
         case boto.NoCredentialsError() | boto.PartialCredentialsError():
-            raise AwsSetupError(
-                f"{what}: {error}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or run with a role"
-            ) from error
+            return AwsSetupError(
+                f"{_said(what, error)}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, "
+                "or run with a role",
+                Trouble.CREDENTIALS,
+            )
+        case _ if isinstance(error, _CREDENTIALS):
+            return TroubleError(_said(what, error), Trouble.CREDENTIALS, CREDENTIALS_REMEDY)
         case _ if isinstance(error, _UNREACHABLE):
-            raise TransientError(f"{what}: {type(error).__name__}: {error}") from error
+            return TransientError(_said(what, error))
+    return TroubleError(f"{what}: the answer cannot be read: {_said('', error)}", Trouble.ANSWER, FOREIGN_REMEDY)
 
 
-def _raise_answer(error: boto.ClientError, what: str, remedy: str, shard: str) -> None:
+def _answer(error: boto.ClientError, what: str, remedy: str, shard: str) -> Exception:  # one per class
+    """Return what an error answer means."""
     code = code_of(error)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    text = f"{what}: {error}"
+    text = _said(what, error)
     if code in THROTTLES or status == _TOO_MANY_REQUESTS:
-        raise TransientError(text, throttled=True) from error
-    if code in _PASSING or status >= _SERVER_ERROR:
-        raise TransientError(text) from error
+        return TransientError(text, throttled=True)
+    if code in _PASSING or status >= _SERVER_ERROR or status == _REQUEST_TIMEOUT:
+        return TransientError(text)
     if code == "ExpiredIteratorException":
-        raise IteratorExpiredError(text) from error
+        return IteratorExpiredError(text)
     if code == "TrimmedDataAccessException":
-        raise RecordsTrimmedError(text) from error
-    if code in {"ResourceNotFoundException", "ResourceNotFound"}:
+        return RecordsTrimmedError(text)
+    if code in _MISSING:
         if shard:
-            raise ShardGoneError(f"{what}: shard {shard}: {error}") from error
-        raise AwsSetupError(f"{what} does not exist in this account and region: {remedy}") from error
+            return ShardGoneError(f"{what}: shard {shard}: {_said('', error)}")
+        return AwsSetupError(f"{what} does not exist in this account and region: {remedy}", Trouble.MISSING)
+    kind, remedy = trouble_of(code, str(error))
+    if kind is Trouble.PERMISSION:
+        remedy = f"allow {error.operation_name} in the policy of the role in use"
+        return AwsSetupError(f"{text}: {remedy}", kind)
+    return TroubleError(text, kind, remedy)
+
+
+def trouble_of(code: str, text: str) -> tuple[Trouble, str]:
+    """Return what kind of trouble a refusal with this code and text is, and its remedy: all but the foreseen ones."""
+    lowered = f"{code}: {text}".lower()
+    if code in BAD_CREDENTIALS | EXPIRED_CREDENTIALS and any(sign in lowered for sign in _CLOCK):
+        return Trouble.CLOCK, CLOCK_REMEDY
+    if code in EXPIRED_CREDENTIALS:
+        return Trouble.CREDENTIALS, EXPIRED_REMEDY
+    if code in BAD_CREDENTIALS:
+        return Trouble.CREDENTIALS, CREDENTIALS_REMEDY
+    # DynamoDB says it as AccessDeniedException or ValidationException with a text that names KMS.
+    if code.lower().startswith(_KMS) or "kms key" in lowered or "kms:" in lowered:
+        return Trouble.ENCRYPTION, KMS_REMEDY
     if code in _DENIED:
-        raise AwsSetupError(
-            f"{what}: {error}: allow {error.operation_name} in the policy of the role in use"
-        ) from error
+        return Trouble.PERMISSION, ""
+    if not code or code.isdecimal():
+        return Trouble.ANSWER, FOREIGN_REMEDY
+    return Trouble.REFUSED, ""
+
+
+def _said(what: str, error: BaseException) -> str:
+    """Return an error's text in one line of bounded length."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, boto.ClientError):
+        text = f"{type(error).__name__}: {text}"
+    if len(text) > _MAX_SAID:
+        text = f"{text[:_MAX_SAID]}..."
+    return f"{what}: {text}" if what else text

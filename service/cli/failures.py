@@ -13,7 +13,7 @@ from service.aws.errors import AwsSetupError
 from service.aws.explain import AWS_ERRORS, explained
 from service.config.settings import ConfigurationError
 from service.observability.http import BindError
-from service.runtime.errors import RefusedError, TransientError
+from service.runtime.errors import NothingWorksError, RefusedError, TransientError, TroubleError
 from service.runtime.text import printable
 
 FAILURE = 1
@@ -58,6 +58,7 @@ _KNOWN = (
     BindError,
     TransientError,
     RefusedError,
+    NothingWorksError,
     *AWS_ERRORS,
     click.ClickException,
 )
@@ -92,8 +93,9 @@ def explain(error: BaseException) -> click.ClickException:
             return Failure(str(error), error.why, error.remedy)
         case BindError():
             return Failure("the HTTP endpoints cannot be served", str(error))
-        case AwsSetupError():
-            return Failure("AWS is not set up for this", str(error))
+        case TroubleError() | NothingWorksError():
+            setup = isinstance(error, AwsSetupError)
+            return Failure("AWS is not set up for this" if setup else "AWS cannot be used", str(error), error.remedy)
         case TransientError():
             return Failure(
                 "AWS does not answer as it should",

@@ -7,8 +7,9 @@ import click
 from service.cli.context import settings_for
 from service.cli.failures import FAILURE, explain, is_known, leaf
 from service.cli.output import err_is_terminal
-from service.config.settings import Purpose
+from service.config.settings import Purpose, Settings
 from service.observability import logs
+from service.observability.lines import LinePump, pumped
 
 
 @click.command()
@@ -25,24 +26,32 @@ def run(ctx: click.Context, role: str | None) -> None:
     signal ends it at once.
     """
     settings = settings_for(Purpose.RUN, **({"role": role} if role else {}))
-    logs.configure(settings.log_format, settings.log_level)
+    with pumped(2) as errors, pumped(1) as lines:
+        logs.configure(settings.log_format, settings.log_level, errors)
+        ctx.exit(_served(settings, lines, errors))
+
+
+def _served(settings: Settings, lines: LinePump, errors: LinePump) -> int:
+    """Run the worker; return the exit code."""
     import uvloop  # noqa: PLC0415 # a worker's imports; --help needs none of them
 
     from service.app.worker import serve  # noqa: PLC0415 # likewise
+    from service.observability.metrics import Metrics  # noqa: PLC0415 # likewise
 
+    metrics = Metrics(max_shards=settings.metrics_max_shards, process=True)
+    lines.on_dropped = errors.on_dropped = metrics.log_lines_dropped.inc
     try:
-        code = uvloop.run(serve(settings))
+        return uvloop.run(serve(settings, lines, metrics))
     except Exception as error:
         import structlog  # noqa: PLC0415 # not before service.observability, which has it come without rich
 
         log = structlog.get_logger("service.cli.run")
         if not is_known(error):
             log.exception("worker.crashed", error=type(leaf(error)).__name__)
-            ctx.exit(FAILURE)
+            return FAILURE
         failure = explain(error)
         told = {"cause": getattr(failure, "why", ""), "remedy": getattr(failure, "remedy", "")}
         log.error("worker.failed", reason=failure.message, **{name: text for name, text in told.items() if text})  # noqa: TRY400
         if err_is_terminal():
             raise failure from error
-        ctx.exit(failure.exit_code)
-    ctx.exit(code)
+        return failure.exit_code

@@ -13,13 +13,30 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from typing import Any, Final, Literal, TextIO, cast
+from typing import Any, Final, Literal, Protocol, TextIO, cast
 
 import msgspec
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 Format = Literal["json", "console"]
+
+
+class Stream(Protocol):
+    """Where lines go: a text stream, or as much of one as logging needs."""
+
+    def write(self, text: str, /) -> int:
+        """Write text; return how many characters."""
+        ...
+
+    def flush(self) -> None:
+        """Write what is kept back."""
+        ...
+
+    def isatty(self) -> bool:
+        """Return whether a person reads it."""
+        ...
+
 
 TALKATIVE: Final = ("botocore", "boto3", "aiobotocore", "urllib3", "aiohttp", "asyncio")
 """Loggers whose DEBUG lines hold request bodies, or tell nothing: never below INFO."""
@@ -33,7 +50,7 @@ MAX_FRAMES: Final = 30
 _TRACEBACK: Final = structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=MAX_FRAMES)
 
 
-def configure(log_format: Format | None = None, level: str = "info", stream: TextIO | None = None) -> None:
+def configure(log_format: Format | None = None, level: str = "info", stream: Stream | None = None) -> None:
     """Set logging up for the process; calling it again replaces what was.
 
     Args:
@@ -41,7 +58,7 @@ def configure(log_format: Format | None = None, level: str = "info", stream: Tex
         level: `debug`, `info`, `warning` or `error`.
         stream: Where lines go; standard error unless given.
     """
-    out = stream if stream is not None else cast("TextIO", _Stderr())
+    out = cast("TextIO", stream if stream is not None else _Stderr())
     form = log_format or ("console" if out.isatty() else "json")
     threshold = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [

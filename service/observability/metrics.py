@@ -217,6 +217,15 @@ class Metrics:
             "service",
             "operation",
         )
+        self.log_lines_dropped = self._counter(
+            "log_lines_dropped", "Log lines dropped because whoever reads them has stopped reading, or has gone."
+        )
+        self.aws_trouble = self._counter(
+            "aws_trouble",
+            "Answers of AWS that nobody foresaw or that a person must act on, by kind: answer, certificate, clock, "
+            "credentials, encryption, missing, permission, refused.",
+            "kind",
+        )
         self.aws_retries = self._counter("aws_retries", "Requests sent again.", "service", "operation")
         self.loop_lag = self._histogram("event_loop_lag_seconds", "How late the event loop woke a timer.", CALL_BUCKETS)
         self.heartbeat = self._gauge(

@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 import trustme
 from aiohttp import web
-from botocore.exceptions import SSLError
 
 from service.aws.clients import AwsSettings, clients
 from service.aws.errors import translated
-from service.runtime.errors import TransientError
+from service.runtime.errors import TransientError, TroubleError
 
 ANSWER = b'{"Responses":{"scores":[]},"UnprocessedKeys":{}}'
 KEYS = {"scores": {"Keys": [{"UserId": {"S": "ann"}}]}}
@@ -100,7 +99,7 @@ def test_a_certificate_that_is_not_to_be_trusted_is_not(
         async with server.running(certificate):
             await read(server, monkeypatch, 1)
 
-    with pytest.raises(SSLError):
+    with pytest.raises(TroubleError, match="CERTIFICATE_VERIFY_FAILED"):
         asyncio.run(main())
     assert server.peers == []
 

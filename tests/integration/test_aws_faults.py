@@ -15,7 +15,6 @@ from typing import Any
 import msgspec
 import pytest
 from aiohttp import web
-from botocore.exceptions import ClientError
 
 from service.aws import calls
 from service.aws.clients import AwsSettings, Clients, clients
@@ -28,7 +27,14 @@ from service.aws.tables.identities import IdentityTable
 from service.aws.tables.scores import ScoreTable
 from service.ingest.stores import Change, Committed, Conflict, DeadLetter, EndpointKey, Throttled
 from service.observability.metrics import Metrics
-from service.runtime.errors import IteratorExpiredError, RecordsTrimmedError, ShardGoneError, TransientError
+from service.runtime.errors import (
+    IteratorExpiredError,
+    RecordsTrimmedError,
+    ShardGoneError,
+    TransientError,
+    Trouble,
+    TroubleError,
+)
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import ABSENT, Folded, Origin, ScoreState, UserKey
 from service.stream.ports import Shard, StreamId
@@ -155,11 +161,12 @@ def test_a_fetch_tells_who_must_act(server: Server, connect: Connect, run: Run, 
         run(DynamoDbStreamSource(connect().streams, STREAM).fetch("iterator", 10))
 
 
-def test_an_unknown_error_stays_what_it_is(server: Server, connect: Connect, run: Run):
+def test_an_unknown_refusal_is_trouble_of_that_call(server: Server, connect: Connect, run: Run):
     server.fail("ValidationException")
-    with pytest.raises(Exception, match="ValidationException") as raised:
+    with pytest.raises(TroubleError, match="ValidationException") as raised:
         run(KinesisSource(connect().kinesis, STREAM, 0).list_shards())
-    assert not isinstance(raised.value, (TransientError, AwsSetupError))
+    assert raised.value.kind is Trouble.REFUSED
+    assert not isinstance(raised.value, AwsSetupError)
 
 
 def test_a_refused_and_a_broken_connection_are_transient(server: Server, connect: Connect, run: Run):
@@ -302,7 +309,7 @@ def test_a_time_that_kinesis_has_not_reached_is_asked_for_again(server: Server, 
     with pytest.raises(TransientError, match="InvalidArgumentException"):
         run(source.iterator("shard", "AT_TIMESTAMP#1790000000000"))
     server.fail("InvalidArgumentException")
-    with pytest.raises(ClientError):
+    with pytest.raises(TroubleError):
         run(source.iterator("shard", "17"))
 
 

@@ -7,14 +7,19 @@ call instead of 130. What is not understood (chunked bodies, informational answe
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 
 import msgspec
+from aiohappyeyeballs import start_connection
 
 MAX_IDLE_S = 15.0
 """A connection unused for longer is not used again: the other side may close it just then. aiohttp has the same."""
+
+NEXT_ADDRESS_S = 0.25
+"""How long the first of a name's addresses is waited for before the next is tried beside it (RFC 8305, section 5)."""
 
 SWEEP_S = 0.5
 """How often calls that wait for their answer are looked at: a timer of its own for each would be dear."""
@@ -245,11 +250,19 @@ class Wire:
         async with asyncio.timeout(self._connect_timeout_s):
             if address.tls and self._tls is None:
                 self._tls = await asyncio.to_thread(self._make_tls)
-            transport, connection = await loop.create_connection(
-                _Connection, address.host, address.port, ssl=self._tls if address.tls else None
-            )
-        socket = transport.get_extra_info("socket")
+            found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+            made = await start_connection(found, happy_eyeballs_delay=NEXT_ADDRESS_S, interleave=1, loop=loop)
+            try:
+                transport, connection = await loop.create_connection(
+                    _Connection,
+                    sock=made,
+                    ssl=self._tls if address.tls else None,
+                    server_hostname=address.host if address.tls else None,
+                )
+            except BaseException:
+                made.close()
+                raise
         for level, option, value in self._options:
             if option:
-                socket.setsockopt(level, option, value)
+                transport.get_extra_info("socket").setsockopt(level, option, value)
         return connection

@@ -65,7 +65,7 @@ class DynamoDbStreamSource:
         """
         with translated(f"table {table}", remedy="run `scoring setup`, or set SCORING_SCORES_TABLE"):
             described = (await dynamodb.describe_table(TableName=table))["Table"]
-        specification = described.get("StreamSpecification", {})
+            specification = described.get("StreamSpecification", {})
         arn = described.get("LatestStreamArn")
         if not arn or not specification.get("StreamEnabled"):
             raise AwsSetupError(f"table {table} has no stream: run `scoring setup`, which turns it on")
@@ -84,8 +84,8 @@ class DynamoDbStreamSource:
         while True:
             with translated(self._what):
                 answer = await self._client.describe_stream(StreamArn=self._stream.arn, **start)
-            page = answer["StreamDescription"]
-            shards += [_shard(listed) for listed in page["Shards"]]
+                page = answer["StreamDescription"]
+                shards += [_shard(listed) for listed in page["Shards"]]
             if not page.get("LastEvaluatedShardId"):
                 return shards
             start = {"ExclusiveStartShardId": page["LastEvaluatedShardId"]}
@@ -96,11 +96,10 @@ class DynamoDbStreamSource:
         Raises:
             ValueError: `position` is a time, or the end of the shard.
         """
+        kind = _iterator_type(position)
         with translated(self._what, shard=shard_id):
-            answer = await self._client.get_shard_iterator(
-                StreamArn=self._stream.arn, ShardId=shard_id, **_iterator_type(position)
-            )
-        return str(answer["ShardIterator"])
+            answer = await self._client.get_shard_iterator(StreamArn=self._stream.arn, ShardId=shard_id, **kind)
+            return str(answer["ShardIterator"])
 
     async def fetch(self, iterator: str, limit: int) -> Page[StreamImage]:
         """Return up to `limit` records (at most `MAX_FETCH`); see `ShardSource.fetch`.
@@ -110,7 +109,7 @@ class DynamoDbStreamSource:
         """
         with translated(self._what, shard="of this iterator"):
             answer = await self._client.get_records(ShardIterator=iterator, Limit=min(limit, MAX_FETCH))
-        records = [_record(record) for record in answer["Records"]]
+            records = [_record(record) for record in answer["Records"]]
         behind_ms = max(0, self._wall_ms() - records[-1].arrival_ms) if records else 0
         return Page(records, answer.get("NextShardIterator"), behind_ms)
 

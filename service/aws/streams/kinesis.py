@@ -15,9 +15,9 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from service.aws.clients import AwsClient
-from service.aws.errors import AwsSetupError, code_of, translated
+from service.aws.errors import AwsSetupError, translated
 from service.aws.fast.codec import KinesisRecord
-from service.runtime.errors import RecordsTrimmedError, ShardGoneError, TransientError
+from service.runtime.errors import RecordsTrimmedError, ShardGoneError, TransientError, Trouble
 from service.stream.ports import Page, Record, Shard, StreamId
 from service.stream.position import LATEST, SHARD_END, TRIM_HORIZON, Position, timestamp_of
 
@@ -35,6 +35,10 @@ def stream_tag(incarnation: str) -> str:
     """Return a short URL-safe hash of what tells one incarnation of a stream from all others."""
     digest = hashlib.blake2b(incarnation.encode(), digest_size=_TAG_BYTES).digest()
     return base64.urlsafe_b64encode(digest).decode()
+
+
+_UNKNOWN_SEQUENCE = frozenset({"InvalidArgumentException", "ValidationException"})
+"""How Kinesis says that it does not know a sequence number."""
 
 
 class KinesisSource:
@@ -70,16 +74,16 @@ class KinesisSource:
         remedy = "run `scoring setup`, or set SCORING_STREAM"
         with translated(f"stream {name_or_arn}", remedy=remedy):
             answer = await client.describe_stream_summary(**named(name_or_arn))
-        summary = answer["StreamDescriptionSummary"]
-        match summary["StreamStatus"]:
-            case "CREATING":
-                raise TransientError(f"stream {name_or_arn} is being created")
-            case "DELETING":
-                raise AwsSetupError(f"stream {name_or_arn} is being deleted: {remedy}")
-        arn = summary["StreamARN"]
-        created = int(summary["StreamCreationTimestamp"])
-        stream = StreamId(summary["StreamName"], arn, stream_tag(f"{arn}@{created}"))
-        return cls(client, stream, summary["RetentionPeriodHours"] * 3600)
+            summary = answer["StreamDescriptionSummary"]
+            match summary["StreamStatus"]:
+                case "CREATING":
+                    raise TransientError(f"stream {name_or_arn} is being created")
+                case "DELETING":
+                    raise AwsSetupError(f"stream {name_or_arn} is being deleted: {remedy}", Trouble.MISSING)
+            arn = summary["StreamARN"]
+            created = int(summary["StreamCreationTimestamp"])
+            stream = StreamId(summary["StreamName"], arn, stream_tag(f"{arn}@{created}"))
+            return cls(client, stream, summary["RetentionPeriodHours"] * 3600)
 
     async def list_shards(self) -> Sequence[Shard]:
         """Return every shard within retention; see `ShardSource.list_shards`.
@@ -92,7 +96,7 @@ class KinesisSource:
         while request:
             with translated(self._what):
                 answer = await self._client.list_shards(**request)
-            shards += [_shard(listed) for listed in answer["Shards"]]
+                shards += [_shard(listed) for listed in answer["Shards"]]
             request = {"NextToken": answer["NextToken"]} if answer.get("NextToken") else {}
         return shards
 
@@ -102,16 +106,14 @@ class KinesisSource:
         A time that Kinesis's clock has not reached, as where ours is ahead, is refused as an invalid argument: that
         passes (https://github.com/harlow/kinesis-consumer/issues/116).
         """
+        kind = _iterator_type(position)
+        expected = () if timestamp_of(position) is None else ("InvalidArgumentException",)
         try:
-            with translated(self._what, shard=shard_id):
-                answer = await self._client.get_shard_iterator(
-                    StreamARN=self._stream.arn, ShardId=shard_id, **_iterator_type(position)
-                )
+            with translated(self._what, shard=shard_id, expected=expected):
+                answer = await self._client.get_shard_iterator(StreamARN=self._stream.arn, ShardId=shard_id, **kind)
+                return str(answer["ShardIterator"])
         except ClientError as error:
-            if timestamp_of(position) is None or code_of(error) != "InvalidArgumentException":
-                raise
             raise TransientError(f"{self._what}: {error}") from error
-        return str(answer["ShardIterator"])
 
     async def fetch(self, iterator: str, limit: int) -> Page[bytes]:
         """Return up to `limit` records (at most `MAX_FETCH`); see `ShardSource.fetch`."""
@@ -119,12 +121,14 @@ class KinesisSource:
             answer = await self._client.get_records(
                 StreamARN=self._stream.arn, ShardIterator=iterator, Limit=min(limit, MAX_FETCH)
             )
-        return Page(
-            records=[_record(record) for record in answer["Records"]],
-            next_iterator=answer.get("NextShardIterator"),
-            behind_ms=answer.get("MillisBehindLatest"),
-            children=[Shard(child["ShardId"], tuple(child["ParentShards"])) for child in answer.get("ChildShards", ())],
-        )
+            return Page(
+                records=[_record(record) for record in answer["Records"]],
+                next_iterator=answer.get("NextShardIterator"),
+                behind_ms=answer.get("MillisBehindLatest"),
+                children=[
+                    Shard(child["ShardId"], tuple(child["ParentShards"])) for child in answer.get("ChildShards", ())
+                ],
+            )
 
 
 def named(name_or_arn: str) -> dict[str, str]:
@@ -140,7 +144,7 @@ async def record_at(client: AwsClient, name_or_arn: str, shard_id: str, sequence
         AwsSetupError: There is no such stream, or reading it is not allowed.
     """
     try:
-        with translated(f"stream {name_or_arn}", shard=shard_id):
+        with translated(f"stream {name_or_arn}", shard=shard_id, expected=_UNKNOWN_SEQUENCE):
             answer = await client.get_shard_iterator(
                 ShardId=shard_id,
                 ShardIteratorType="AT_SEQUENCE_NUMBER",
@@ -158,10 +162,8 @@ async def record_at(client: AwsClient, name_or_arn: str, shard_id: str, sequence
                     return None
     except (ShardGoneError, RecordsTrimmedError):
         return None
-    except ClientError as error:
-        if code_of(error) in ("InvalidArgumentException", "ValidationException"):
-            return None  # how Kinesis says that it does not know the sequence number
-        raise
+    except ClientError:
+        return None
     return None
 
 

@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 
 from service.aws.calls import MAX_ROUNDS, pause
 from service.aws.clients import AwsClient
-from service.aws.errors import code_of, translated
+from service.aws.errors import translated
 from service.aws.streams.kinesis import named
 from service.runtime.errors import TransientError
 
@@ -148,19 +148,17 @@ class KinesisWriter:
             batch.resent += len(pending) if attempt > 1 else 0
             error = None
             try:
-                with translated(self._what, remedy="run `scoring setup`, or set SCORING_STREAM"):
+                with translated(self._what, remedy="run `scoring setup`, or set SCORING_STREAM", expected=_INVALID):
                     answer = await self._client.put_records(
                         Records=[self._request(batch.records[index]) for index in pending], **self._named
                     )
-                batch.answered(pending, answer["Records"])
+                    batch.answered(pending, answer["Records"])
             except TransientError as refused:
                 if not refused.undone:
                     raise
                 error = refused  # the whole call was refused: as if each of its records had been
             except ClientError as refused:
-                if code_of(refused) in _INVALID:
-                    raise InvalidRecordError(f"{self._what}: {refused}") from refused
-                raise
+                raise InvalidRecordError(f"{self._what}: {refused}") from refused
             if batch.pending and attempt < self._rounds:
                 await pause(attempt)
         if error is not None:

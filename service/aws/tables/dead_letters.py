@@ -31,10 +31,10 @@ from botocore.exceptions import ClientError
 
 from service.aws.calls import MAX_ROUNDS, Item, each, pages, pause
 from service.aws.clients import AwsClient
-from service.aws.errors import AwsSetupError, is_condition_failure, translated
+from service.aws.errors import AwsSetupError, is_condition_failure, translated, trouble_of
 from service.ingest.letters import split_letter_id
 from service.ingest.stores import MAX_COMMITS, DeadLetter
-from service.runtime.errors import TransientError
+from service.runtime.errors import TransientError, Trouble, TroubleError
 from service.scoring.event import Reason
 
 DEFAULT_TTL_DAYS = 14.0
@@ -166,10 +166,10 @@ class DeadLetterTable:
                 answer = await self._client.batch_execute_statement(
                     Statements=[_insertion(self._table, item) for item in pending]
                 )
-            errors = [response.get("Error", {}) for response in answer["Responses"]]
-            for error in errors:
-                self._check(error)
-            pending = [item for item, error in zip(pending, errors, strict=True) if error.get("Code") in _LATER]
+                errors = [response.get("Error", {}) for response in answer["Responses"]]
+                for error in errors:
+                    self._check(error)
+                pending = [item for item, error in zip(pending, errors, strict=True) if error.get("Code") in _LATER]
             if not pending:
                 return
             await pause(attempt)
@@ -180,10 +180,15 @@ class DeadLetterTable:
         if not code or code == "DuplicateItem" or code in _LATER:
             return
         if code == "ResourceNotFound":
-            raise AwsSetupError(f"{self._what} does not exist in this account and region: {_REMEDY}")
+            raise AwsSetupError(f"{self._what} does not exist in this account and region: {_REMEDY}", Trouble.MISSING)
         if code == "AccessDenied":
-            raise AwsSetupError(f"{self._what}: {error.get('Message', '')}: allow dynamodb:PartiQLInsert on it")
-        raise RuntimeError(f"{self._what}: a letter could not be written: {code}: {error.get('Message', '')}")
+            raise AwsSetupError(
+                f"{self._what}: {error.get('Message', '')}: allow dynamodb:PartiQLInsert on it", Trouble.PERMISSION
+            )
+        message = error.get("Message", "")
+        raise TroubleError(
+            f"{self._what}: a letter could not be written: {code}: {message}", *trouble_of(code, message)
+        )
 
     async def letters(self, *, reason: Reason | None = None, stage: str = "") -> AsyncIterator[StoredLetter]:
         """Yield the letters of a reason and a stage (all, unless given), without payloads, in no order."""
@@ -226,7 +231,7 @@ class DeadLetterTable:
         """Return one letter with its payload, read consistently; None where there is none."""
         with translated(self._what, remedy=_REMEDY):
             answer = await self._client.get_item(TableName=self._table, Key=_key(letter_id), ConsistentRead=True)
-        return _stored(answer["Item"]) if answer.get("Item") else None
+            return _stored(answer["Item"]) if answer.get("Item") else None
 
     async def claim(self, letter_id: str) -> bool:
         """Begin a redrive: `new` to `redriving`; return whether this caller is the one who does it.

@@ -70,14 +70,15 @@ class LeaseTable:
             FilterExpression="begins_with(leaseKey, :prefix)",
             ExpressionAttributeValues={":prefix": {"S": self._prefix}},
         ):
-            for item in page:
-                name = item["leaseKey"]["S"].removeprefix(self._prefix)
-                if name == _LEADER:
-                    leadership = _leadership(item)
-                elif name.startswith(_MEMBER):
-                    members.append(_member(name.removeprefix(_MEMBER), item))
-                else:
-                    leases.append(_lease(name, item))
+            with translated(self._what):
+                for item in page:
+                    name = item["leaseKey"]["S"].removeprefix(self._prefix)
+                    if name == _LEADER:
+                        leadership = _leadership(item)
+                    elif name.startswith(_MEMBER):
+                        members.append(_member(name.removeprefix(_MEMBER), item))
+                    else:
+                        leases.append(_lease(name, item))
         return Snapshot(tuple(leases), tuple(members), leadership)
 
     async def create(self, lease: Lease) -> bool:
@@ -239,7 +240,7 @@ class LeaseTable:
                 if is_condition_failure(error):
                     return None
                 raise
-        item: Item = answer["Attributes"]
+            item: Item = answer["Attributes"]
         return item
 
 

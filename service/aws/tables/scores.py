@@ -9,11 +9,12 @@ import structlog
 
 from service.aws.calls import MAX_ROUNDS, ItemReader, pages
 from service.aws.clients import AwsClient
-from service.aws.errors import AwsSetupError, translated
+from service.aws.errors import AwsSetupError, translated, trouble_of
 from service.aws.fast.gather import Gatherer
 from service.aws.schema import ATTRIBUTES, KEY_NAMES, restatement, state_of, statement
 from service.ingest.stores import COMMITTED, MAX_COMMITS, Change, Conflict, Outcome, Throttled
 from service.observability.metrics import Metrics
+from service.runtime.errors import Trouble, TroubleError
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import ABSENT, ScoreState, UserKey
 
@@ -95,11 +96,12 @@ class ScoreTable:
             answer = await self._client.batch_execute_statement(
                 Statements=list(statements.values()), ReturnConsumedCapacity="TOTAL"
             )
+            outcomes = {
+                key: self._outcome(response["Error"]) if "Error" in response else COMMITTED
+                for key, response in zip(statements, answer["Responses"], strict=True)
+            }
         self._metrics.write_units.inc(sum(each.get("CapacityUnits", 0) for each in answer.get("ConsumedCapacity", ())))
-        return {
-            key: self._outcome(response["Error"]) if "Error" in response else COMMITTED
-            for key, response in zip(statements, answer["Responses"], strict=True)
-        }
+        return outcomes
 
     def _outcome(self, error: Mapping[str, Any]) -> Outcome:
         code, message = error.get("Code", ""), error.get("Message", "")
@@ -117,13 +119,18 @@ class ScoreTable:
         if code == "ResourceNotFound":
             raise AwsSetupError(
                 f"table {self._table} does not exist in this account and region: "
-                "run `scoring setup`, or set SCORING_SCORES_TABLE"
+                "run `scoring setup`, or set SCORING_SCORES_TABLE",
+                Trouble.MISSING,
             )
         if code == "AccessDenied":
             raise AwsSetupError(
-                f"table {self._table}: {message}: allow dynamodb:PartiQLInsert and dynamodb:PartiQLUpdate on it"
+                f"table {self._table}: {message}: allow dynamodb:PartiQLInsert and dynamodb:PartiQLUpdate on it",
+                Trouble.PERMISSION,
             )
-        raise RuntimeError(f"table {self._table}: a statement failed with an unknown code: {code}: {message}")
+        raise TroubleError(
+            f"table {self._table}: a statement failed with an unknown code: {code}: {message}",
+            *trouble_of(code, message),
+        )
 
     async def scan(self, after: UserKey | None = None) -> AsyncIterator[UserKey]:
         """Yield the key of every score; see `ScoreStore.scan`.

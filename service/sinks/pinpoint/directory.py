@@ -21,6 +21,8 @@ from service.sinks.ratelimit import RateLimit
 
 Target = DirectoryEntry | NoDestination | Rejected | TransientError
 
+_FORESEEN = frozenset({"NotFoundException", "BadRequestException"})
+
 
 class DirectoryOptions(msgspec.Struct, frozen=True):
     """How long an answer is trusted, and how it is asked for.
@@ -115,7 +117,7 @@ class Targets:
         """Ask Pinpoint (https://docs.aws.amazon.com/pinpoint/latest/apireference/apps-application-id-users-user-id.html)."""
         await self._limit.wait()
         try:
-            with translated(f"Pinpoint project {key.project_id}"):
+            with translated(f"Pinpoint project {key.project_id}", expected=_FORESEEN):
                 async with asyncio.timeout(self._options.request_timeout_s):
                     answer = await self._client.get_user_endpoints(ApplicationId=key.project_id, UserId=key.user_id)
         except ClientError as error:
@@ -124,9 +126,7 @@ class Targets:
                 if not await self._projects.exists(key.project_id):
                     return NoDestination()
                 return DirectoryEntry("", "", "", self._clock.wall_ms())
-            if code == "BadRequestException":
-                return Rejected(Reason.SINK_REJECTED, "GetUserEndpoints refuses the user id")
-            raise
+            return Rejected(Reason.SINK_REJECTED, "GetUserEndpoints refuses the user id")
         # An odd user id (`..`) may be taken for another path: only what says it is this user's counts.
         endpoints = [
             endpoint

@@ -16,6 +16,8 @@ from service.sinks.ratelimit import RateLimit
 
 REQUEST_TIMEOUT_S = 15.0
 
+_FORESEEN = frozenset({"NotFoundException", "BadRequestException"})
+
 
 class PinpointLookup:
     """`EndpointLookup` by `GetEndpoint`.
@@ -47,17 +49,13 @@ class PinpointLookup:
             return ""
         await self._limit.wait()
         try:
-            with translated(f"Pinpoint project {key.project_id}"):
+            with translated(f"Pinpoint project {key.project_id}", expected=_FORESEEN):
                 async with asyncio.timeout(REQUEST_TIMEOUT_S):
                     answer = await self._client.get_endpoint(ApplicationId=key.project_id, EndpointId=key.endpoint_id)
         except ClientError as error:
-            code = code_of(error)
-            if code == "NotFoundException":
+            if code_of(error) == "NotFoundException":
                 await self._projects.exists(key.project_id)  # reports a project that does not
-                return ""
-            if code == "BadRequestException":
-                return ""
-            raise
+            return ""
         endpoint = answer.get("EndpointResponse", {})
         if endpoint.get("Id", key.endpoint_id) != key.endpoint_id:
             return ""  # an odd id (`..`) was taken for another path

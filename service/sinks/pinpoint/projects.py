@@ -32,6 +32,8 @@ MAX_PROJECTS = 1000
 
 log = structlog.get_logger(__name__)
 
+_FORESEEN = frozenset({"NotFoundException", "BadRequestException", "ForbiddenException"})
+
 
 class _Answer(msgspec.Struct, frozen=True):
     """Whether a project exists, and the monotonic second until which that is believed."""
@@ -103,15 +105,13 @@ class Projects:
 
     async def _ask(self, project_id: str) -> bool:
         try:
-            with translated(f"Pinpoint project {project_id}"):
+            with translated(f"Pinpoint project {project_id}", expected=_FORESEEN):
                 async with asyncio.timeout(REQUEST_TIMEOUT_S):
                     await self._client.get_app(ApplicationId=project_id)
         except ClientError as error:
             code = code_of(error)
             if code in {"NotFoundException", "BadRequestException"}:
                 return False  # an id that Pinpoint refuses belongs to no project
-            if code != "ForbiddenException":
-                raise
             return self._cannot_tell(project_id, str(error))
         except AwsSetupError as error:
             return self._cannot_tell(project_id, str(error))

@@ -172,7 +172,7 @@ class PinpointSink:
         keys = [change.key for change in changes]
         await self._updates.wait()
         try:
-            with translated(f"Pinpoint project {project_id}"):
+            with translated(f"Pinpoint project {project_id}", expected={"NotFoundException"} | _REFUSED | _TOO_LARGE):
                 async with asyncio.timeout(self._options.directory.request_timeout_s):
                     await self._client.update_endpoints_batch(
                         ApplicationId=project_id, EndpointBatchRequest={"Item": items}
@@ -184,8 +184,6 @@ class PinpointSink:
             if code == "NotFoundException":
                 self._projects.missing(project_id)  # an update creates endpoints: only the project can be missing
                 return dict.fromkeys(keys, NoDestination())
-            if code not in _REFUSED | _TOO_LARGE:
-                raise
             if len(changes) == 1:
                 return {keys[0]: Rejected(Reason.SINK_REJECTED, f"UpdateEndpointsBatch refuses the item: {code}")}
         else:

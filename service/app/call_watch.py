@@ -1,0 +1,87 @@
+"""How a worker's calls go: trouble is logged and counted, and a worker for which nothing works any more gives up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from service.observability.metrics import Metrics
+from service.runtime.clock import Clock
+from service.runtime.errors import NothingWorksError, Trouble, TroubleError
+
+GIVE_UP_S = 300.0
+"""Seconds without a single call that worked, after which a worker ends: it may be what is wrong, and a new one not."""
+
+LOOK_S = 10.0
+REPEAT_S = 60.0
+"""Least seconds between two log lines about the same kind of trouble; all of it is counted."""
+
+log = structlog.get_logger(__name__)
+
+
+class CallWatch:
+    """Implements `service.aws.errors.Watch` for one worker.
+
+    Args:
+        clock: Time.
+        metrics: Where trouble is counted, by kind.
+        give_up_s: See `GIVE_UP_S`.
+    """
+
+    def __init__(self, clock: Clock, metrics: Metrics, *, give_up_s: float = GIVE_UP_S) -> None:
+        self._clock = clock
+        self._metrics = metrics
+        self._give_up_s = give_up_s
+        self._last_worked = clock.monotonic()
+        self._last: TroubleError | None = None
+        self._logged: dict[Trouble, float] = {}
+        self._unsaid: dict[Trouble, int] = {}
+        self._monotonic: Callable[[], float] = clock.monotonic
+
+    def worked(self) -> None:
+        """Take note of a call that was answered as expected."""
+        self._last_worked = self._monotonic()
+
+    def trouble(self, error: TroubleError) -> None:
+        """Take note of an answer that nobody foresaw, or that a person must act on."""
+        self._last = error
+        self._metrics.aws_trouble.labels(error.kind.value).inc()
+        now = self._monotonic()
+        if now - self._logged.get(error.kind, float("-inf")) < REPEAT_S:
+            self._unsaid[error.kind] = self._unsaid.get(error.kind, 0) + 1
+            return
+        self._logged[error.kind] = now
+        more = {"remedy": error.remedy} if error.remedy else {}
+        unsaid = self._unsaid.pop(error.kind, 0)
+        log.error(
+            "aws.trouble",
+            kind=error.kind.value,
+            error=str(error),
+            consequence="this call is tried again; everything else goes on",
+            **more,
+            **({"more_of_this_kind": unsaid} if unsaid else {}),
+        )
+
+    async def run(self) -> None:
+        """Look at times whether anything still works.
+
+        Raises:
+            NothingWorksError: No call has worked for `give_up_s`.
+        """
+        while True:
+            await self._clock.sleep(LOOK_S)
+            self.check()
+
+    def check(self) -> None:
+        """Raise where no call has worked for `give_up_s`.
+
+        Raises:
+            NothingWorksError: Likewise.
+        """
+        silent_s = self._monotonic() - self._last_worked
+        if silent_s >= self._give_up_s:
+            last = f"; the last trouble: {self._last}" if self._last is not None else ""
+            raise NothingWorksError(
+                f"no call to AWS has worked for {silent_s:.0f} s{last}", self._last.remedy if self._last else ""
+            )

@@ -1,0 +1,203 @@
+"""Every way to credentials that a worker may be given: its own clients take all of them, and renew them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from aiobotocore.credentials import AioSSOProvider
+from aiohttp import web
+
+from service.aws.clients import AwsSettings, clients
+from service.aws.errors import AwsSetupError
+from service.aws.tables.leases import LeaseTable
+from service.runtime.errors import Trouble, TroubleError
+from service.stream.ports import StreamId
+
+STREAM = StreamId("events", "arn:aws:kinesis:us-east-1:000000000000:stream/events", "tag1")
+
+
+class Aws:
+    """STS, SSO, a container's credential endpoint and DynamoDB in one; keeps which keys calls were signed with."""
+
+    def __init__(self) -> None:
+        self.given = 0
+        self.lives_s = 3600.0
+        self.signed: list[str] = []
+        self.asked: list[str] = []
+
+    def _keys(self) -> tuple[str, str]:
+        self.given += 1
+        return f"KEY{self.given}", (datetime.now(UTC) + timedelta(seconds=self.lives_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    async def handle(self, request: web.Request) -> web.Response:
+        body = (await request.read()).decode()
+        if "X-Amz-Target" in request.headers:
+            authorization = request.headers["Authorization"]
+            self.signed.append(authorization.partition("Credential=")[2].partition("/")[0])
+            return web.json_response({"Items": []}, content_type="application/x-amz-json-1.0")
+        key, expires = self._keys()
+        if request.path == "/container":
+            self.asked.append("container")
+            return web.json_response({"AccessKeyId": key, "SecretAccessKey": "s", "Token": "t", "Expiration": expires})
+        if request.path == "/federation/credentials":
+            self.asked.append("sso")
+            end_ms = int((datetime.now(UTC) + timedelta(seconds=self.lives_s)).timestamp() * 1000)
+            return web.json_response(
+                {
+                    "roleCredentials": {
+                        "accessKeyId": key,
+                        "secretAccessKey": "s",
+                        "sessionToken": "t",
+                        "expiration": end_ms,
+                    }
+                }
+            )
+        action = next(part.partition("=")[2] for part in body.split("&") if part.startswith("Action="))
+        self.asked.append(action)
+        found = (
+            f"<Credentials><AccessKeyId>{key}</AccessKeyId><SecretAccessKey>s</SecretAccessKey>"
+            f"<SessionToken>t</SessionToken><Expiration>{expires}</Expiration></Credentials>"
+        )
+        text = (
+            f'<{action}Response xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><{action}Result>{found}'
+            f"</{action}Result></{action}Response>"
+        )
+        return web.Response(text=text, content_type="text/xml")
+
+
+Case = Callable[[pytest.MonkeyPatch, Path, str], None]
+
+
+def assumed_role(environment: pytest.MonkeyPatch, folder: Path, _url: str) -> None:
+    (folder / "config").write_text(
+        "[profile base]\naws_access_key_id = BASE\naws_secret_access_key = s\n"
+        "[profile worker]\nrole_arn = arn:aws:iam::111122223333:role/worker\nsource_profile = base\n"
+    )
+    environment.setenv("AWS_PROFILE", "worker")
+
+
+def web_identity(environment: pytest.MonkeyPatch, folder: Path, _url: str) -> None:
+    (folder / "token").write_text("a token")
+    environment.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(folder / "token"))
+    environment.setenv("AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/worker")
+
+
+def container(environment: pytest.MonkeyPatch, _folder: Path, url: str) -> None:
+    environment.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{url}/container")
+
+
+def process(environment: pytest.MonkeyPatch, folder: Path, url: str) -> None:
+    script = folder / "give.py"
+    script.write_text(
+        "import json, urllib.request\n"
+        f"found = json.load(urllib.request.urlopen('{url}/container'))\n"
+        "print(json.dumps({'Version': 1, 'AccessKeyId': found['AccessKeyId'], 'SecretAccessKey': 's',"
+        " 'SessionToken': 't', 'Expiration': found['Expiration']}))\n"
+    )
+    (folder / "config").write_text(f"[profile worker]\ncredential_process = {sys.executable} {script}\n")
+    environment.setenv("AWS_PROFILE", "worker")
+
+
+def sso(environment: pytest.MonkeyPatch, folder: Path, _url: str) -> None:
+    (folder / "config").write_text(
+        "[profile worker]\nsso_start_url = https://example.org/start\nsso_region = us-east-1\n"
+        "sso_account_id = 111122223333\nsso_role_name = worker\n"
+    )
+    cache = folder / ".aws" / "sso" / "cache"
+    cache.mkdir(parents=True)
+    from hashlib import sha1  # noqa: PLC0415
+
+    name = sha1(b"https://example.org/start").hexdigest()  # noqa: S324 - the file name that AWS's tools use
+    end = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    (cache / f"{name}.json").write_text(json.dumps({"accessToken": "t", "expiresAt": end}))
+    # botocore works the folder out when it is imported.
+    environment.setattr(AioSSOProvider, "_SSO_TOKEN_CACHE_DIR", str(cache))
+    environment.setenv("AWS_PROFILE", "worker")
+
+
+@pytest.fixture
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[pytest.MonkeyPatch]:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    return monkeypatch
+
+
+async def with_aws(environment: pytest.MonkeyPatch, work: Callable[[Aws, str], object]) -> Aws:
+    aws = Aws()
+    app = web.Application()
+    app.router.add_route("*", "/{any:.*}", aws.handle)
+    site = web.AppRunner(app)
+    await site.setup()
+    await web.TCPSite(site, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{site.addresses[0][1]}"
+    environment.setenv("AWS_ENDPOINT_URL", url)
+    try:
+        await work(aws, url)  # type: ignore[misc]
+    finally:
+        await site.cleanup()
+    return aws
+
+
+@pytest.mark.parametrize("case", [assumed_role, web_identity, container, process, sso])
+def test_a_workers_own_clients_take_and_renew_credentials(case: Case, clean: pytest.MonkeyPatch, tmp_path: Path):
+    async def work(aws: Aws, url: str) -> None:
+        case(clean, tmp_path, url)
+        aws.lives_s = 1.0  # botocore renews what has less than ten minutes left before each call
+        async with clients(AwsSettings(region="us-east-1", attempts=1)) as made:
+            table = LeaseTable(made.leases, "leases", "ingest", STREAM)
+            for _ in range(3):
+                await table.snapshot()
+        assert len(set(aws.signed)) >= 2, "renewed"
+        assert "BASE" not in aws.signed
+
+    asyncio.run(with_aws(clean, work))
+
+
+BROKEN: dict[str, Case] = {
+    "no token file": lambda environment, folder, _: (
+        environment.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(folder / "none")),
+        environment.setenv("AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/worker"),
+    ),
+    "a process that prints no JSON": lambda environment, folder, _: (
+        (folder / "config").write_text("[profile worker]\ncredential_process = echo hello\n"),
+        environment.setenv("AWS_PROFILE", "worker"),
+    ),
+    "a process that prints half of it": lambda environment, folder, _: (
+        (folder / "config").write_text('[profile worker]\ncredential_process = echo {"Version":1}\n'),
+        environment.setenv("AWS_PROFILE", "worker"),
+    ),
+    "a container endpoint that is not there": lambda environment, _folder, _url: environment.setenv(
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:1/none"
+    ),
+    "a role whose base has no keys": lambda environment, folder, _: (
+        (folder / "config").write_text(
+            "[profile base]\nregion = us-east-1\n"
+            "[profile worker]\nrole_arn = arn:aws:iam::1:role/w\nsource_profile = base\n"
+        ),
+        environment.setenv("AWS_PROFILE", "worker"),
+    ),
+}  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_whatever_a_provider_raises_may_pass(case: str, clean: pytest.MonkeyPatch, tmp_path: Path):
+    async def work(_aws: Aws, url: str) -> None:
+        BROKEN[case](clean, tmp_path, url)
+        async with clients(AwsSettings(region="us-east-1", attempts=1)) as made:
+            with pytest.raises(TroubleError) as raised:
+                await LeaseTable(made.leases, "leases", "ingest", STREAM).snapshot()
+        assert raised.value.kind is Trouble.CREDENTIALS
+        assert not isinstance(raised.value, AwsSetupError)
+        assert raised.value.remedy
+
+    asyncio.run(with_aws(clean, work))

@@ -1,0 +1,57 @@
+"""Trouble is logged once a minute a kind and counted always; a worker for which nothing works any more gives up."""
+
+from __future__ import annotations
+
+import pytest
+import structlog
+
+from service.app.call_watch import GIVE_UP_S, REPEAT_S, CallWatch
+from service.observability.metrics import Metrics
+from service.runtime.errors import NothingWorksError, Trouble, TroubleError
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall_ms(self) -> int:
+        return int(self.now * 1000)
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_trouble_of_one_kind_is_one_line_a_minute_and_every_time_a_count():
+    clock, metrics = Clock(), Metrics()
+    watch = CallWatch(clock, metrics)
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(5):
+            watch.trouble(TroubleError("refused", Trouble.CLOCK, "set the clock"))
+        watch.trouble(TroubleError("other", Trouble.ANSWER))
+        clock.now += REPEAT_S
+        watch.trouble(TroubleError("refused", Trouble.CLOCK, "set the clock"))
+    assert [(line["event"], line["kind"], line.get("more_of_this_kind")) for line in lines] == [
+        ("aws.trouble", "clock", None),
+        ("aws.trouble", "answer", None),
+        ("aws.trouble", "clock", 4),
+    ]
+    assert lines[0]["remedy"] == "set the clock"
+    assert metrics.aws_trouble.labels("clock")._value.get() == 6
+
+
+def test_it_gives_up_only_when_nothing_has_worked_for_minutes():
+    clock = Clock()
+    watch = CallWatch(clock, Metrics())
+    watch.trouble(TroubleError("signature expired", Trouble.CLOCK, "set the clock"))
+    clock.now += GIVE_UP_S - 1
+    watch.check()
+    watch.worked()
+    clock.now += GIVE_UP_S - 1
+    watch.check()
+    clock.now += 1
+    with pytest.raises(NothingWorksError, match="signature expired") as raised:
+        watch.check()
+    assert raised.value.remedy == "set the clock"
