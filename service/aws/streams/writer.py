@@ -13,7 +13,7 @@ from service.aws.calls import MAX_ROUNDS, pause
 from service.aws.clients import AwsClient
 from service.aws.errors import translated
 from service.aws.streams.kinesis import named
-from service.runtime.errors import TransientError
+from service.runtime.errors import TransientError, TroubleError
 
 MAX_PUT_RECORDS = 500
 MAX_PUT_BYTES = 700 * 1024
@@ -154,7 +154,7 @@ class KinesisWriter:
                     )
                     batch.answered(pending, answer["Records"])
             except TransientError as refused:
-                if not refused.undone:
+                if not refused.undone or isinstance(refused, TroubleError):
                     raise
                 error = refused  # the whole call was refused: as if each of its records had been
             except ClientError as refused:
