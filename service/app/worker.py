@@ -67,6 +67,9 @@ FORCED_EXIT = 1
 PUBLISH_SHARE = 4
 """Of the bytes in hand, one part in so many is for publishing where a worker does both."""
 
+LOOPS_OF = {"definitions": INGEST, "publisher": PUBLISH, "reconciler": PUBLISH}
+"""Pipeline by background loop."""
+
 GC_ALLOCATIONS = 100_000
 """Objects made, less those gone, between two looks at the youngest; Python's own value is 700."""
 
@@ -160,7 +163,10 @@ class Worker:
     async def _work(self) -> None:
         coordinators = self._parts.coordinators
         async with asyncio.TaskGroup() as group:
-            beside = [group.create_task(_forever(loop), name=name) for name, loop in self._parts.background.items()]
+            beside = [
+                group.create_task(_forever(loop, LOOPS_OF.get(name, "")), name=name)
+                for name, loop in self._parts.background.items()
+            ]
             reading = [group.create_task(each.run(), name=name) for name, each in coordinators.items()]
             watchdog = group.create_task(self._drain_when_told(reading), name="drain")
             await asyncio.wait(reading)
@@ -368,7 +374,10 @@ def _collect_rarely() -> None:
     gc.set_threshold(GC_ALLOCATIONS, 20, 50)
 
 
-async def _forever(loop: Callable[[], Awaitable[None]]) -> None:
+async def _forever(loop: Callable[[], Awaitable[None]], pipeline: str) -> None:
+    """Run a loop; its log lines name the pipeline it belongs to, where it belongs to one."""
+    if pipeline:
+        structlog.contextvars.bind_contextvars(pipeline=pipeline)
     await loop()
 
 

@@ -2,7 +2,8 @@
 
 What a line may hold. No payload of a record, ever: payloads hold e-mail addresses. No user or endpoint id
 above DEBUG. Tracebacks carry no frame locals, for the same reason, and the AWS libraries stay at INFO or
-above whatever the level, because they log whole request and response bodies at DEBUG.
+above whatever the level, because they log whole request and response bodies at DEBUG. Characters that a terminal would
+act on are escaped. Warnings that repeat are counted (`repeats.py`).
 
 Shard, lease and pipeline belong into context variables (`structlog.contextvars.bound_contextvars`): every
 line written below carries them.
@@ -10,6 +11,7 @@ line written below carries them.
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import Sequence
@@ -17,7 +19,10 @@ from typing import Any, Final, Literal, Protocol, TextIO, cast
 
 import msgspec
 import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
+
+from service.observability.repeats import Repeats
+from service.runtime.text import printable, printable_json
 
 Format = Literal["json", "console"]
 
@@ -68,7 +73,7 @@ def configure(log_format: Format | None = None, level: str = "info", stream: Str
     ]
     rendered = _rendering(form, colors=out.isatty())
     structlog.configure(
-        processors=[*shared, *rendered],
+        processors=[*shared[:1], Repeats(), *shared[1:], *rendered],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.WriteLoggerFactory(file=out),
         cache_logger_on_first_use=True,
@@ -108,11 +113,24 @@ class _Stderr:
 def _rendering(form: Format, *, colors: bool) -> Sequence[Processor]:
     if form == "console":
         return (
-            structlog.dev.ConsoleRenderer(
-                colors=colors, timestamp_key="time", exception_formatter=structlog.dev.plain_traceback
-            ),
+            _escaped,
+            structlog.dev.ConsoleRenderer(colors=colors, timestamp_key="time", exception_formatter=_traceback),
         )
     return (structlog.processors.ExceptionRenderer(_TRACEBACK), _json)
+
+
+def _traceback(out: TextIO, exc_info: ExcInfo) -> None:
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, exc_info)
+    out.write(printable(text.getvalue(), lines=True))
+
+
+def _escaped(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    """Escape what a terminal would act on: errors quote what others say."""
+    for name, value in line.items():
+        if isinstance(value, str) and not value.isprintable():
+            line[name] = printable(value, lines=name in ("exception", "stack"))
+    return line
 
 
 def _json(_logger: WrappedLogger, _method: str, line: EventDict) -> str:
@@ -120,7 +138,7 @@ def _json(_logger: WrappedLogger, _method: str, line: EventDict) -> str:
     ordered: dict[str, Any] = {key: line.pop(key) for key in ("time", "level", "event") if key in line}
     ordered.update(line)
     try:
-        return msgspec.json.encode(ordered, enc_hook=repr).decode()
+        return printable_json(msgspec.json.encode(ordered, enc_hook=repr).decode())
     except (TypeError, ValueError):  # a log line must never be what stops a worker
         return msgspec.json.encode({str(key): _plain(value) for key, value in ordered.items()}).decode()
 

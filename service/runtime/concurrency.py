@@ -71,4 +71,6 @@ async def keep_on(what: str, step: Callable[[], Awaitable[None]], clock: Clock, 
             log.warning("loop.retry", what=what, failures=backoff.failures + 1, error=str(error))
             await clock.sleep(backoff.failed())
         else:
+            if backoff.failures:
+                log.info("loop.recovered", what=what, failures=backoff.failures)
             backoff.succeeded()

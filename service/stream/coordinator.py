@@ -145,6 +145,8 @@ class Coordinator(Generic[P, T]):
         Raises:
             ExceptionGroup: What ended it.
         """
+        # A worker reads two streams side by side: every line below says which one it is about.
+        structlog.contextvars.bind_contextvars(pipeline=self._ports.pipeline)
         async with asyncio.TaskGroup() as group:
             gauges = group.create_task(self._set_gauges())
             lives = 1

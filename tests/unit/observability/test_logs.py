@@ -36,6 +36,10 @@ def lines(out: io.StringIO) -> list[dict[str, object]]:
     return [json.loads(line) for line in out.getvalue().splitlines()]
 
 
+def raise_hostile() -> None:
+    raise RuntimeError("\x1b[31m")
+
+
 def fail() -> None:
     address = "pat@example.com"
     raise RuntimeError("it broke" + address[:0])
@@ -139,3 +143,22 @@ def test_standard_error_is_looked_up_at_each_line(monkeypatch: pytest.MonkeyPatc
         log.info("hello")
         logging.getLogger("asyncio").warning("hello too")
         assert len(lines(out)) == 2
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_what_an_error_quotes_cannot_act_on_the_terminal(out: io.StringIO, log_format: logs.Format):
+    logs.configure(log_format, "info", out)
+    structlog.get_logger().warning("a.failed", why="\x1b]0;title\x07\x9b31m\u202e", stack="one\ntwo")
+    try:
+        raise_hostile()
+    except RuntimeError:
+        structlog.get_logger().exception("crashed")
+    assert all(line.isprintable() for line in out.getvalue().splitlines())
+    assert "title" in out.getvalue()
+
+
+def test_warnings_that_repeat_are_written_once(out: io.StringIO):
+    logs.configure("json", "info", out)
+    for _ in range(5):
+        structlog.get_logger().warning("loop.retry", what="beat")
+    assert len(lines(out)) == 1

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import structlog
 
 from service.runtime.errors import TransientError
 from service.stream.leases.lease import Lease
@@ -457,3 +458,19 @@ def test_the_same_seed_gives_the_same_run():
             return list(world.table.history)
 
     assert run(story()) == run(story())
+
+
+def test_every_line_of_a_pipeline_names_it():
+    """A worker reads two streams: `worker.joined`, `leader.elected` and the like came twice and said the same."""
+
+    async def story() -> None:
+        async with World(FakeStream(1)) as world:
+            world.start("a")
+            await world.until(lambda: settled(world), within=5)
+            await world.workers[0].stop()
+
+    with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:
+        run(story())
+    events = {line["event"] for line in lines}
+    assert {"worker.joined", "leader.elected", "leader.discovered", "lease.taken", "worker.left"} <= events
+    assert [line for line in lines if line.get("pipeline") != "ingest"] == []
