@@ -32,7 +32,7 @@ def check_source(spec: SourceSpec) -> Iterator[Found]:
     if not spec.cases:
         yield from _check_case(spec, spec.base, ())
     for key, case in spec.cases.items():
-        if not key.strip() or "*" in key[:-1]:
+        if "*" in key[:-1]:
             yield (
                 ("cases", key),
                 f"{key[:60]!r} cannot be a case: write a text, or its beginning and *, or * for all others",

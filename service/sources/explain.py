@@ -59,7 +59,7 @@ class Row(msgspec.Struct, frozen=True):
         found_by: How the person was found, in words; empty: nobody.
         also: Other names of the person that the event gives; with a user, they are learned.
         time: When, ISO 8601 in UTC; empty: the event says no time, so the record's arrival counts.
-        detail: Why it is not scored; empty where it is.
+        detail: Why it is not scored, or what is missing; empty where nothing is.
     """
 
     index: int
@@ -81,6 +81,7 @@ _FOUND_BY = {
     AliasKind.ANONYMOUS: "anonymous id",
     AliasKind.PROFILE: "profile id",
 }
+_NOBODY = "the event names nobody, so no score changes"
 _AMBIGUOUS = "several people received the message, and the event does not say whose it is"
 _ANONYMOUS = "the event names nobody, as is to be expected of its source"
 _TEACHES = "not scored: it says which names belong to the user"
@@ -111,6 +112,7 @@ def _row(outcome: Outcome) -> Row:
                 found_by,
                 also,
                 _shown_time(outcome.arrival_ms),
+                "" if person else _NOBODY,
             )
         case Teaches():
             person, found_by, also = _person(outcome.user_id, outcome.endpoint_id, outcome.aliases)
@@ -127,18 +129,20 @@ def _row(outcome: Outcome) -> Row:
                 detail=_TEACHES,
             )
         case SkippedEvent():
-            return Row(outcome.index, 0, Kind.SKIPPED, outcome.source, outcome.event_type, detail=outcome.reason)
+            return Row(
+                outcome.index, outcome.part, Kind.SKIPPED, outcome.source, outcome.event_type, detail=outcome.reason
+            )
         case Ambiguous():
-            return _nobody(outcome, Kind.AMBIGUOUS, 0, _AMBIGUOUS)
+            return _nobody(outcome, Kind.AMBIGUOUS, _AMBIGUOUS)
         case Anonymous():
-            return _nobody(outcome, Kind.ANONYMOUS, outcome.part, _ANONYMOUS)
+            return _nobody(outcome, Kind.ANONYMOUS, _ANONYMOUS)
         case RejectedEvent():
             detail = f"{outcome.reason}: {outcome.detail}{_keys(outcome)}"
             return Row(outcome.index, outcome.part, Kind.REJECTED, outcome.source, detail=detail)
 
 
-def _nobody(outcome: Ambiguous | Anonymous, kind: Kind, part: int, why: str) -> Row:
-    return Row(outcome.index, part, kind, outcome.source, outcome.event_type, outcome.project_id, detail=why)
+def _nobody(outcome: Ambiguous | Anonymous, kind: Kind, why: str) -> Row:
+    return Row(outcome.index, outcome.part, kind, outcome.source, outcome.event_type, outcome.project_id, detail=why)
 
 
 def _person(user_id: str, endpoint_id: str, aliases: tuple[Alias, ...]) -> tuple[str, str, tuple[str, ...]]:

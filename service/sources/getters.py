@@ -39,12 +39,18 @@ class Program:
 
     def __init__(self, paths: Iterable[tuple[int, Steps]]) -> None:
         self._registers: dict[tuple[int, Steps], int] = {(scope, ()): scope for scope in (BODY, TOP, ELEMENT)}
-        self._steps: list[tuple[int, Step]] = []
+        self._steps: list[tuple[int, Step, int]] = []
         for scope, steps in paths:
-            for length in range(1, len(steps) + 1):
-                if (scope, steps[:length]) not in self._registers:
-                    self._steps.append((self._registers[scope, steps[: length - 1]], steps[length - 1]))
-                    self._registers[scope, steps[:length]] = len(self._registers)
+            at = 0
+            while at < len(steps):
+                # A key and the index after it are one step: many senders put a single value in an array.
+                after = steps[at + 1] if at + 1 < len(steps) else None
+                index = after if type(after) is int and type(steps[at]) is str else -1
+                end = at + 1 if index < 0 else at + 2
+                if (scope, steps[:end]) not in self._registers:
+                    self._steps.append((self._registers[scope, steps[:at]], steps[at], index))
+                    self._registers[scope, steps[:end]] = len(self._registers)
+                at = end
 
     def register(self, scope: int, steps: Steps) -> int:
         """Return the register in which what a path leads to will stand."""
@@ -54,10 +60,16 @@ class Program:
         """Walk all paths."""
         registers: Registers = [body, top, element]
         append = registers.append
-        for at, step in self._steps:
+        for at, step, index in self._steps:
             found = registers[at]
             if type(found) is dict:
-                append(found.get(step))
+                found = found.get(step)
+                if index < 0:
+                    append(found)
+                elif type(found) is list and index < len(found):
+                    append(found[index])
+                else:
+                    append(None)
             elif type(found) is list and type(step) is int and step < len(found):
                 append(found[step])
             else:
@@ -105,17 +117,18 @@ def strict_text(program: Program, name: str, value: Value) -> GetText:
     """
     translate = _translation(value)
     get = getter(program, value)
+    otherwise = value.otherwise
 
     def text(registers: Registers) -> str:
         found = get(registers)
         if type(found) is not str:
             if found is None:
-                return ""
+                return otherwise
             number = text_of(found)
             if number is None:
                 raise RefusedError(_wrong_type(name, found))
             found = number
-        return found if translate is None or not found else translate(found)
+        return found if translate is None else translate(found)
 
     return text
 
@@ -183,6 +196,8 @@ def _translation(value: Value) -> Callable[[str], str] | None:
         return None
 
     def translate(text: str) -> str:
+        if not text:
+            return otherwise
         translated = table.get(text)
         if translated is not None:
             return translated

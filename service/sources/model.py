@@ -93,7 +93,7 @@ class Value(msgspec.Struct, frozen=True):
         terms: The first that is there.
         table: Its translation, where it is one of these texts.
         prefixes: Else: a leading text, and what stands in its place.
-        otherwise: Else: this text; empty: as it is.
+        otherwise: Else, and where nothing is there: this text; empty: as it is.
         join: Instead of `terms`: values that make up one text; if one is absent, so is the whole.
     """
 
@@ -134,7 +134,7 @@ class SourceSpec(msgspec.Struct, frozen=True):
         within: Where the other paths start, if something is there.
         skips: Events that it recognises and that are not scored, each with the reason.
         by: What chooses the case: the first path that is there.
-        cases: By its text, `prefix*` or `*`; a field of a case takes the place of the base's.
+        cases: By its text (empty: nothing is there), `prefix*` or `*`; a field of a case takes the place of the base's.
         recipients: The array of all people that the message went to. With more than one, an address is not taken to
             be the user's, and an event that is not of one recipient is of somebody unknown.
         nobody_is_anonymous: Whether an event that names nobody is counted as anonymous; else it is a dead letter.

@@ -94,11 +94,13 @@ class SkippedEvent(Skipped, frozen=True):
         reason: Why, in words of the source's mapping or of this package: a closed set for a given set of sources.
         source: Name of the source; empty where framing decided.
         index: Which event of the record it is.
+        part: Which person of that event.
     """
 
     reason: str
     source: str = ""
     index: int = 0
+    part: int = 0
 
 
 class Ambiguous(msgspec.Struct, frozen=True):
@@ -108,6 +110,7 @@ class Ambiguous(msgspec.Struct, frozen=True):
     event_type: str
     project_id: str
     index: int = 0
+    part: int = 0
 
 
 class Anonymous(msgspec.Struct, frozen=True):

@@ -160,12 +160,12 @@ class Plan:
         if self._recipients >= 0 and (user or not self._one_address_each) and _several(registers[self._recipients]):
             # Whose of the recipients' the address is, is not known: it is neither the user's nor anybody's.
             if not user:
-                return Ambiguous(self._source, event_type, project, index)
+                return Ambiguous(self._source, event_type, project, index, part)
             endpoint, aliases = "", ()
         if self._teach:
             if user and (aliases or endpoint):
                 return Teaches(self._source, project, user, endpoint, aliases, index, part)
-            return SkippedEvent(event_type, _NOTHING_TO_LEARN, self._source, index)
+            return SkippedEvent(event_type, _NOTHING_TO_LEARN, self._source, index, part)
         transactional = self._transactional is not None and self._transactional(registers[BODY], registers[TOP])
         if not (user or aliases or endpoint):
             if transactional or self._nobody_is_anonymous:
@@ -232,7 +232,7 @@ def _value(program: Program, values: dict[str, Value], name: str) -> Get | None:
 
 def _fixed(value: Value | None) -> str:
     """Return the event type that every event of a case has; empty where it depends on the event."""
-    if value is None or not value.terms:
+    if value is None or not value.terms or value.table or value.prefixes or value.otherwise:
         return ""
     first = value.terms[0]
     return intern(first.constant) if first.path is None and first.conditions is ALWAYS else ""

@@ -78,11 +78,15 @@ class Registry:
         Args:
             data: The record's payload.
         """
+        if data.startswith(_LIKE_PINPOINT) and not self._own:
+            event = pinpoint.decode(data)
+            if type(event) is Event and (event.project_id or event.endpoint_id):
+                return [self._of_event(event, data, 0)]
         if data.startswith(b"{") and len(data) <= MAX_RECORD_BYTES:
-            outcomes = self._object(data)
-            if outcomes is not None:
-                return outcomes
-        outcomes = []
+            top = decode_object(data)
+            if not (isinstance(top, Rejected) or is_notification(top)):
+                return self._recognised(top, data, 0)
+        outcomes: list[Outcome] = []
         for index, frame in enumerate(frames(data)):
             if isinstance(frame, Fault):
                 outcomes.append(RejectedEvent(frame.why.reason, frame.why.detail, frame.payload, "", index))
@@ -111,17 +115,6 @@ class Registry:
             if source.recognises(top):
                 return source.part_payload(top, frame, part)
         return frame
-
-    def _object(self, data: bytes) -> list[Outcome] | None:
-        """Read a record as one event; None where it must be taken apart first."""
-        if data.startswith(_LIKE_PINPOINT) and not self._own:
-            event = pinpoint.decode(data)
-            if type(event) is Event and (event.project_id or event.endpoint_id):
-                return [self._of_event(event, data, 0)]
-        top = decode_object(data)
-        if isinstance(top, Rejected) or is_notification(top):
-            return None
-        return self._recognised(top, data, 0)
 
     def _event(self, data: bytes, index: int) -> list[Outcome]:
         top = decode_object(data)

@@ -38,7 +38,12 @@ def test_a_row_says_source_type_project_person_and_how_they_were_found_and_when(
     (row,) = explain(REGISTRY, b'{"event_type":"x","client":{"client_id":"e"}}')
     assert (row.person, row.found_by, row.time) == ("e", "endpoint", "")
     (row,) = explain(REGISTRY, b'{"event_type":"x","client":{}}')
-    assert (row.kind, row.person, row.found_by) == (Kind.EVENT, "", "")
+    assert (row.kind, row.person, row.found_by, row.detail) == (
+        Kind.EVENT,
+        "",
+        "",
+        "the event names nobody, so no score changes",
+    )
 
 
 def test_a_row_says_why_an_event_is_not_scored():

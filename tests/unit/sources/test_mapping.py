@@ -490,6 +490,39 @@ def test_details_are_kept_only_for_event_types_that_a_rule_reads():
     assert [details.machine for details in flags if details is not None] == [True, False]
 
 
+def test_a_translation_goes_by_text_then_beginning_then_otherwise_which_is_also_for_what_is_absent():
+    registry = own("""
+sources:
+  - name: a
+    when: {k: a}
+    event_type: {path: [t, =constant], map: {one: "1", constant: c}, prefixes: {x_: X.}}
+    user: u
+  - name: b
+    when: {k: b}
+    event_type: {path: t, map: {one: "1"}, otherwise: other}
+    user: {path: u, map: {"7": seven}}
+""")
+    event = {"k": "a", "u": "u"}
+    assert [event_of({**event, "t": t}, registry).event_type for t in ("one", "x_y", "as sent", "", None)] == [
+        "1", "X.y", "as sent", "c", "c",
+    ]  # fmt: skip
+    event = {"k": "b", "u": 7}
+    assert [event_of({**event, "t": t}, registry).event_type for t in ("one", "two", "", None)] == [
+        "1", "other", "other", "other",
+    ]  # fmt: skip
+    assert event_of(event, registry).user_id == "seven"
+    assert reason_of(one({**event, "t": ["one"]}, registry)) is Reason.WRONG_TYPE
+
+
+def test_an_array_that_does_not_name_people_leaves_each_element_ambiguous_by_itself():
+    registry = own("""
+sources:
+  - {name: a, when: {k: a}, event_type: =x, email: "to[0]", recipients: to, event_id: "lines[*].id"}
+""")
+    outcomes = read({"k": "a", "to": ["a", "b"], "lines": [{"id": 1}, {"id": 2}]}, registry)
+    assert outcomes == [Ambiguous("a", "x", "p", 0, 0), Ambiguous("a", "x", "p", 0, 1)]
+
+
 # The order of sources, and Pinpoint
 
 
