@@ -197,13 +197,15 @@ async def refuse_while_read(view: View, lease_duration_s: float, say: Callable[[
 
 
 async def _execute(view: View, moves: Sequence[Move]) -> None:
-    parents = {shard.shard_id: shard.parents for shard in view.shards}
+    listed = {shard.shard_id: shard for shard in view.shards}
     rows = view.rows
     now_ms = _now_ms()
     for move in moves:
         lease = rows.get(move.shard)
         if lease is None:
-            done = await view.leases.create(Lease(move.shard, move.then, parents=parents[move.shard]))
+            shard = listed[move.shard]
+            new = Lease(move.shard, move.then, parents=shard.parents, starting=shard.starting)
+            done = await view.leases.create(new)
         else:
             wanted = moved(lease, move.then, now_ms)
             done = await view.leases.replace(lease, wanted) in (None, wanted)

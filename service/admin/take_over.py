@@ -137,7 +137,7 @@ def _refuse_while_running(rows: Sequence[Row]) -> None:
 
 
 async def _execute(view: View, imports: Sequence[Import], taken_over: TakenOver) -> None:
-    parents = {shard.shard_id: shard.parents for shard in view.shards}
+    listed = {shard.shard_id: shard for shard in view.shards}
     rows = view.rows
     now_ms = time.time_ns() // 1_000_000
     for each in imports:
@@ -148,7 +148,8 @@ async def _execute(view: View, imports: Sequence[Import], taken_over: TakenOver)
             await taken_over.add(each.shard, Taken(each.then, now_ms))
         lease = rows.get(each.shard)
         if lease is None:
-            new = Lease(each.shard, each.then, parents=parents[each.shard], checkpoint_ms=now_ms)
+            shard = listed[each.shard]
+            new = Lease(each.shard, each.then, parents=shard.parents, checkpoint_ms=now_ms, starting=shard.starting)
             done = await view.leases.create(new)
         else:
             wanted = msgspec.structs.replace(lease.released(), checkpoint=each.then, checkpoint_ms=now_ms)

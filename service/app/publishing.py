@@ -24,7 +24,7 @@ from service.runtime.clock import Clock
 from service.sinks.log import LogSink
 from service.sinks.pinpoint.directory import DirectoryOptions
 from service.sinks.pinpoint.sink import PinpointOptions, PinpointSink
-from service.stream.coordinator import Coordinator
+from service.stream.coordinator import Coordinator, Opened
 from service.stream.settings import HOURS_48_MS, MIB, ShardSettings
 from service.stream.tail.budget import ByteBudget
 
@@ -103,10 +103,7 @@ def make_publishing(
     coordinator: Coordinator[Any, Any] = Coordinator(
         pipeline=PIPELINE,
         worker=worker,
-        source=source,
-        store=leases,
-        membership=leases,
-        consumer=publisher,
+        opened=Opened(source, leases, leases, publisher),
         settings=_shard_settings(settings),
         clock=clock,
         rng=rng,

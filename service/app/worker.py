@@ -21,23 +21,19 @@ import msgspec
 import structlog
 
 from service.app.call_watch import CallWatch
+from service.app.ingesting import ingest_maker
 from service.app.publishing import CHANGES_PAGE, make_publishing
 from service.aws.clients import AwsSettings, Clients, clients
 from service.aws.errors import watched
 from service.aws.streams.dynamodb_streams import DynamoDbStreamSource
 from service.aws.streams.kinesis import KinesisSource
-from service.aws.tables.dead_letters import DeadLetterTable
 from service.aws.tables.definitions import DefinitionTable
 from service.aws.tables.identities import IdentityTable
 from service.aws.tables.leases import LeaseTable
-from service.aws.tables.scores import ScoreTable
 from service.config.settings import Settings
-from service.ingest.commit import Committer
 from service.ingest.definition_book import CurrentDefinitions
-from service.ingest.identify import IdentityResolver, IdentitySettings
 from service.ingest.ingest import PIPELINE as INGEST
-from service.ingest.ingest import Ingest
-from service.ingest.marks import ShardMarks
+from service.ingest.ingest import Prepared
 from service.observability import emf
 from service.observability.http import Health, ObservabilityServer
 from service.observability.logs import Stream
@@ -45,13 +41,10 @@ from service.observability.looplag import measure_loop_lag
 from service.observability.metrics import Metrics, service_version
 from service.publish.publisher import PIPELINE as PUBLISH
 from service.publish.publisher import Publisher
-from service.runtime.adaptive_limit import AdaptiveLimit
 from service.runtime.backoff import Backoff
 from service.runtime.clock import SystemClock
 from service.runtime.errors import SetupError, TransientError
-from service.sinks.pinpoint.lookup import PinpointLookup
-from service.sources import pinpoint
-from service.stream.coordinator import Coordinator
+from service.stream.coordinator import Coordinator, Opened
 from service.stream.leases.retirement import Retirement
 from service.stream.ports import StreamId
 from service.stream.settings import MIB, ShardSettings
@@ -239,51 +232,23 @@ class Worker:
             metrics,
             refresh_s=settings.definitions_refresh_s,
         )
+        make_ingest = ingest_maker(settings, aws, identities, definitions, clock, metrics, self._rng)
+
+        async def open_stream() -> Opened[bytes, Prepared]:
+            source = await self._patiently("stream", lambda: KinesisSource.open(aws.kinesis, settings.stream))
+            metrics.retention.labels(INGEST).set(source.retention_s)
+            leases = self._leases(aws, INGEST, source.stream)
+            retirement = Retirement(clock.monotonic)
+            return Opened(source, leases, leases, make_ingest(source.stream, retirement), retirement)
+
         async with asyncio.TaskGroup() as group:
-            opening = group.create_task(
-                self._patiently("stream", lambda: KinesisSource.open(aws.kinesis, settings.stream))
-            )
+            opening = group.create_task(open_stream())
             group.create_task(self._patiently("definitions", definitions.refresh))
-        source = opening.result()
-        retirement = Retirement(clock.monotonic)
-        ingest = Ingest(
-            pinpoint.decode,
-            definitions,
-            IdentityResolver(
-                identities,
-                PinpointLookup(aws.pinpoint, clock, metrics, per_second=settings.identity_lookup_per_s)
-                if settings.identity_lookup
-                else None,
-                IdentitySettings(
-                    cache_entries=settings.identity_cache_entries, unknown_ttl_s=settings.identity_negative_ttl_s
-                ),
-                clock,
-                metrics,
-            ),
-            Committer(
-                ScoreTable(aws.dynamodb, settings.scores_table, metrics),
-                clock,
-                metrics,
-                AdaptiveLimit(maximum=settings.commit_concurrency_max, initial=min(4, settings.commit_concurrency_max)),
-                cache_entries=settings.score_cache_entries,
-                rng=self._rng,
-            ),
-            DeadLetterTable(aws.dynamodb, settings.dead_letters_table, ttl_days=settings.dead_letter_ttl_days),
-            clock,
-            metrics,
-            project_ids=settings.project_ids,
-            marks=ShardMarks(source.stream, retirement),
-        )
-        leases = self._leases(aws, INGEST, source.stream)
-        metrics.retention.labels(INGEST).set(source.retention_s)
         self._parts.background["definitions"] = definitions.run
         self._parts.coordinators[INGEST] = Coordinator(
             pipeline=INGEST,
             worker=worker,
-            source=source,
-            store=leases,
-            membership=leases,
-            consumer=ingest,
+            opened=opening.result(),
             settings=ShardSettings(
                 lease_duration=settings.lease_duration_s,
                 batch_max_age=settings.batch_max_age_ms / 1000,
@@ -295,8 +260,8 @@ class Worker:
             rng=self._rng,
             metrics=metrics,
             budget=budget,
-            retirement=retirement,
             start=settings.start,
+            reopen=open_stream,
         )
 
     async def _wire_publish(self, aws: Clients, worker: str, budget: ByteBudget, identities: IdentityTable) -> None:

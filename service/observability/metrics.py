@@ -96,6 +96,9 @@ class Metrics:
         self.records_trimmed = self._counter(
             "records_trimmed", "Times a position had left the stream's retention: data loss.", "pipeline"
         )
+        self.streams_replaced = self._counter(
+            "streams_replaced", "Times a stream was found deleted and created again under its name.", "pipeline"
+        )
         self.retention = self._gauge("retention_seconds", "How long the stream keeps records.", "pipeline")
 
     def _scoring(self) -> None:

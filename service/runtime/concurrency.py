@@ -38,6 +38,19 @@ async def together(works: Iterable[Coroutine[Any, Any, None]]) -> None:
         raise next((error for error in errors if not isinstance(error, TransientError)), errors[0])
 
 
+async def first_of(*waits: Coroutine[Any, Any, Any]) -> None:
+    """Wait until the first of several has ended; the others are cancelled. A failure is raised."""
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    for task in done:
+        task.result()
+
+
 async def for_each(items: Sequence[T], call: Callable[[T], Awaitable[None]], limit: int) -> None:
     """Call for every item, `limit` at once, started in order.
 

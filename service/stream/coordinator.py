@@ -1,6 +1,6 @@
 """One stream, one process: holds the leases the leader assigns, and reads them.
 
-How the workers agree is told in deploy/decisions/0002-leader-plans.md.
+How the workers agree is described in deploy/decisions/0002-leader-plans.md.
 """
 
 from __future__ import annotations
@@ -10,18 +10,23 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
+import msgspec
 import structlog
 
 from service.observability.metrics import Metrics
+from service.runtime.backoff import Backoff
 from service.runtime.clock import Clock
+from service.runtime.concurrency import first_of
+from service.stream.identity import Identity
 from service.stream.leases.leadership import LeaderPorts
 from service.stream.leases.retirement import Retirement
-from service.stream.leases.session import Session, TailLike
+from service.stream.leases.session import End, Session
 from service.stream.ports import Consumer, LeaseStore, Membership, ShardSource
 from service.stream.position import TRIM_HORIZON, Position
 from service.stream.settings import ShardSettings
 from service.stream.tail.budget import ByteBudget
-from service.stream.tail.reader import Held, Reading
+from service.stream.tail.held import Held, TailLike
+from service.stream.tail.reader import Reading
 from service.stream.tail.tail import Tail
 
 P = TypeVar("P")
@@ -32,9 +37,30 @@ log = structlog.get_logger()
 GAUGE_INTERVAL = 1.0
 """Seconds between two settings of the lag and buffer gauges."""
 
+LONGEST_REOPEN_WAIT = 20.0
+"""Seconds between two attempts to open a stream that was replaced."""
+
 
 async def _ignore(_shard_id: str) -> None:
     """Do nothing."""
+
+
+class Opened(msgspec.Struct, Generic[P, T], frozen=True):
+    """A stream as it is now, with everything that belongs to it alone.
+
+    Attributes:
+        source: The stream.
+        store: Its lease rows.
+        membership: Who else reads it.
+        consumer: What gets its batches.
+        retirement: Told of every full reading while this process leads.
+    """
+
+    source: ShardSource[P]
+    store: LeaseStore
+    membership: Membership
+    consumer: Consumer[P, T]
+    retirement: Retirement | None = None
 
 
 class Coordinator(Generic[P, T]):
@@ -43,17 +69,15 @@ class Coordinator(Generic[P, T]):
     Args:
         pipeline: `ingest` or `publish`: a metric label.
         worker: Id of this process, new at every start: host and random.
-        source: The stream.
-        store: Its lease rows.
-        membership: Who else there is.
-        consumer: What gets the batches.
+        opened: The stream.
         settings: Limits.
         clock: Its monotonic time must be the event loop's.
         rng: For jitter.
         metrics: The catalogue.
         budget: Shared by all coordinators of the process.
-        retirement: Told of every full reading while this process leads.
-        start: Where a stream never read before starts: `TRIM_HORIZON`, `LATEST`, or an `AT_TIMESTAMP` position.
+        start: Where a stream never read before starts: `TRIM_HORIZON`, `LATEST`, or an `AT_TIMESTAMP` position. A
+            stream that replaces the one being read starts at `TRIM_HORIZON`: all of it is new.
+        reopen: Opens the stream that has replaced the one being read (see `identity.py`). It does its own retries.
         on_trimmed: Called with a shard id when records were lost to the stream's retention.
         open_tail: Makes what reads a lease; for simulations.
     """
@@ -63,48 +87,62 @@ class Coordinator(Generic[P, T]):
         *,
         pipeline: str,
         worker: str,
-        source: ShardSource[P],
-        store: LeaseStore,
-        membership: Membership,
-        consumer: Consumer[P, T],
+        opened: Opened[P, T],
         settings: ShardSettings,
         clock: Clock,
         rng: random.Random,
         metrics: Metrics,
         budget: ByteBudget,
-        retirement: Retirement | None = None,
         start: Position = TRIM_HORIZON,
+        reopen: Callable[[], Awaitable[Opened[P, T]]] | None = None,
         on_trimmed: Callable[[str], Awaitable[None]] = _ignore,
         open_tail: Callable[[Held], TailLike] | None = None,
     ) -> None:
+        self._pipeline = pipeline
         self._worker = worker
         self._start = start
+        self._settings = settings
+        self._clock = clock
         self._rng = rng
+        self._metrics = metrics
+        self._budget = budget
+        self._reopen = reopen
+        self._on_trimmed = on_trimmed
+        self._make_tail = open_tail
         self._stop = asyncio.Event()
+        self._lives = 0
+        self._read(opened)
+
+    def _read(self, opened: Opened[P, T]) -> None:
+        """Get ready to read a stream."""
+        identity = Identity(opened.source, self._clock, self._metrics, self._pipeline)
+        self._stream = opened.source.stream
         self._ports = LeaderPorts(
-            pipeline=pipeline,
-            source=source,
-            store=store,
-            membership=membership,
-            settings=settings,
-            clock=clock,
-            metrics=metrics,
-            retirement=retirement or Retirement(clock.monotonic),
+            pipeline=self._pipeline,
+            source=opened.source,
+            store=opened.store,
+            membership=opened.membership,
+            settings=self._settings,
+            clock=self._clock,
+            metrics=self._metrics,
+            retirement=opened.retirement or Retirement(self._clock.monotonic),
+            identity=identity,
         )
         reading = Reading(
-            pipeline=pipeline,
-            source=source,
-            store=store,
-            consumer=consumer,
-            settings=settings,
-            clock=clock,
-            rng=rng,
-            metrics=metrics,
-            budget=budget,
-            on_trimmed=on_trimmed,
+            pipeline=self._pipeline,
+            source=opened.source,
+            store=opened.store,
+            consumer=opened.consumer,
+            settings=self._settings,
+            clock=self._clock,
+            rng=self._rng,
+            metrics=self._metrics,
+            budget=self._budget,
+            identity=identity,
+            on_trimmed=self._on_trimmed,
         )
-        self._open_tail: Callable[[Held], TailLike] = open_tail or (lambda held: Tail(held, reading))
-        self._session = self._life(1)
+        self._open_tail: Callable[[Held], TailLike] = self._make_tail or (lambda held: Tail(held, reading))
+        self._session = self._life()
 
     @property
     def first_sync_done(self) -> bool:
@@ -149,15 +187,40 @@ class Coordinator(Generic[P, T]):
         structlog.contextvars.bind_contextvars(pipeline=self._ports.pipeline)
         async with asyncio.TaskGroup() as group:
             gauges = group.create_task(self._set_gauges())
-            lives = 1
-            while not await self._session.run():
-                lives += 1
-                self._session = self._life(lives)
+            while (end := await self._session.run()) is not End.LEFT:
+                if end is End.TAKEN_FOR_DEAD:
+                    self._session = self._life()
+                    continue
+                await first_of(self._turn_to_the_new_stream(), self._stop.wait())
+                if self._stop.is_set():
+                    break
             gauges.cancel()
 
-    def _life(self, number: int) -> Session:
+    async def _turn_to_the_new_stream(self) -> None:
+        """Read the stream that has replaced the one read so far, from its start.
+
+        Raises:
+            RuntimeError: Nothing can open it.
+        """
+        if self._reopen is None:
+            raise RuntimeError(f"stream {self._stream.name} was replaced, and `reopen` is missing")
+        backoff = Backoff(self._rng, last=LONGEST_REOPEN_WAIT)
+        while (opened := await self._reopen()).source.stream.tag == self._stream.tag:
+            log.error(
+                "stream.looks_the_same",
+                stream=self._stream.name,
+                why="its shards start elsewhere, but its creation time is that of the stream read before",
+                remedy="a stream created twice within a second: delete it and create it again",
+            )
+            await self._clock.sleep(backoff.failed())
+        log.info("stream.turned_to", stream=opened.source.stream.name, pipeline=self._pipeline)
+        self._start = TRIM_HORIZON
+        self._read(opened)
+
+    def _life(self) -> Session:
+        self._lives += 1
         return Session(
-            self._worker if number == 1 else f"{self._worker}.{number}",
+            self._worker if self._lives == 1 else f"{self._worker}.{self._lives}",
             self._ports,
             start=self._start,
             rng=self._rng,
@@ -166,13 +229,13 @@ class Coordinator(Generic[P, T]):
         )
 
     async def _set_gauges(self) -> None:
-        ports, metrics, pipeline = self._ports, self._ports.metrics, self._ports.pipeline
+        metrics, pipeline, clock = self._metrics, self._pipeline, self._clock
         buffered = metrics.buffered_bytes.labels(pipeline)
         while True:
             tails = self._session.tails
             buffered.set(sum(tail.in_hand for tail in tails.values()))
             worst: dict[str, float] = {}
-            now_ms = ports.clock.wall_ms()
+            now_ms = clock.wall_ms()
             for shard_id, tail in tails.items():
                 lag = tail.lag(now_ms)
                 if lag is not None:
@@ -180,4 +243,4 @@ class Coordinator(Generic[P, T]):
                     worst[label] = max(lag, worst.get(label, 0.0))
             for label, lag in worst.items():
                 metrics.lag.labels(pipeline, label).set(lag)
-            await ports.clock.sleep(GAUGE_INTERVAL)
+            await clock.sleep(GAUGE_INTERVAL)

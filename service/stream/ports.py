@@ -36,11 +36,14 @@ class Shard(msgspec.Struct, frozen=True):
         shard_id: The stream's own id.
         parents: One after a split, two after a merge, none for a first shard. A parent may be listed no more.
         closed: Whether its last sequence number is known: it takes no more records, but may hold unread ones.
+        starting: Its `StartingSequenceNumber`, where the stream is `replaceable` and says it; empty otherwise. A shard
+            keeps it for life, and no two shards share one.
     """
 
     shard_id: str
     parents: tuple[str, ...] = ()
     closed: bool = False
+    starting: str = ""
 
 
 class Record(msgspec.Struct, Generic[P], frozen=True, gc=False):
@@ -84,6 +87,15 @@ class ShardSource(Protocol[P]):
     @property
     def stream(self) -> StreamId:
         """The stream read."""
+        ...
+
+    @property
+    def replaceable(self) -> bool:
+        """Whether the stream's ARN can come to name another stream, as Kinesis's does: it holds a name only."""
+        ...
+
+    async def is_current(self) -> bool:
+        """Return whether the ARN still names the stream that was opened."""
         ...
 
     async def list_shards(self) -> Sequence[Shard]:

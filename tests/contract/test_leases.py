@@ -46,6 +46,7 @@ def test_an_empty_table(table: Table, run: Run):
         FREE,
         Lease(SHARD, at_timestamp(1_700_000_000_000)),
         Lease(SHARD, CHECKPOINT, "host.1", 7, ("shardId-a", "shardId-b"), (), 2, 0, 1_700_000_000_000),
+        Lease(SHARD, TRIM_HORIZON, starting=CHECKPOINT),
         Lease(SHARD, SHARD_END, "", 9, (), ("shardId-c", "shardId-d"), 0, 1_700_000_000_001, 1_700_000_000_001),
     ],
 )

@@ -22,7 +22,7 @@ from service.aws.streams.dynamodb_streams import DynamoDbStreamSource
 from service.aws.streams.kinesis import KinesisSource
 from service.aws.streams.writer import KinesisWriter, Put
 from service.local.emulator import REGION
-from service.runtime.errors import IteratorExpiredError, RecordsTrimmedError, ShardGoneError
+from service.runtime.errors import IteratorExpiredError, RecordsTrimmedError, ShardGoneError, TransientError
 from service.scoring.fold import UserKey
 from service.stream.ports import Page, Record, Shard, ShardSource
 from service.stream.position import LATEST, SHARD_END, TRIM_HORIZON, at_timestamp
@@ -77,6 +77,12 @@ class Resharding(World, Protocol):
     def merge(self, one: str, other: str) -> None: ...
 
 
+class Replaced(World, Protocol):
+    """A world whose stream can be deleted and made again."""
+
+    def recreate(self) -> None: ...
+
+
 class MemoryWorld:
     def __init__(self, runner: asyncio.Runner, *, dynamodb: bool) -> None:
         self.fake = FakeStream(dynamodb=dynamodb)
@@ -113,6 +119,9 @@ class MemoryWorld:
 
     def merge(self, one: str, other: str) -> None:
         self.fake.merge(one, other)
+
+    def recreate(self) -> None:
+        self.fake.recreate(1)
 
     def aged(self, iterator: str) -> str:
         self.run(asyncio.sleep(self.fake.iterator_life + 1))
@@ -159,6 +168,15 @@ class KinesisWorld:
 
     def merge(self, one: str, other: str) -> None:
         self.run(self._client.merge_shards(StreamName=self._name, ShardToMerge=one, AdjacentShardToMerge=other))
+        self._settle()
+
+    def recreate(self) -> None:
+        made_at = int(time.time())
+        self.run(self._client.delete_stream(StreamName=self._name))
+        self.run(self._client.get_waiter("stream_not_exists").wait(StreamName=self._name, WaiterConfig={"Delay": 0.02}))
+        while int(time.time()) == made_at:
+            time.sleep(0.02)  # a creation time counts in whole seconds here
+        self.run(self._client.create_stream(StreamName=self._name, ShardCount=1))
         self._settle()
 
     def aged(self, iterator: str) -> str:
@@ -277,7 +295,35 @@ def all_texts(world: World, pages: list[Page[Any]]) -> list[str]:
 def test_a_new_stream_lists_one_open_shard_without_parents(world: World):
     (shard,) = world.run(world.source.list_shards())
     assert shard.shard_id.startswith("shardId-")
-    assert shard == Shard(shard.shard_id)
+    assert shard == Shard(shard.shard_id, starting=shard.starting)
+
+
+def test_only_a_stream_that_can_be_replaced_tells_where_its_shards_start(world: World):
+    (shard,) = world.run(world.source.list_shards())
+    assert shard.starting.isdecimal() == world.source.replaceable
+    assert world.run(world.source.is_current())
+    world.put("1")
+    (record,) = read(world, TRIM_HORIZON).records
+    assert not shard.starting or int(shard.starting) <= int(record.sequence)
+    assert world.run(world.source.list_shards()) == [shard]
+
+
+@of("memory", "ministack", "kinesis-local")
+def test_a_stream_made_again_under_its_name_starts_elsewhere_and_is_not_current(world: Replaced):
+    (before,) = world.run(world.source.list_shards())
+    world.put("1")
+    iterator = world.run(world.source.iterator(before.shard_id, TRIM_HORIZON))
+    world.recreate()
+    (after,) = world.run(world.source.list_shards())
+    assert after.shard_id == before.shard_id
+    assert int(after.starting) > int(before.starting)
+    assert not world.run(world.source.is_current())
+    # What is asked with the old name is answered by the new stream: nothing else shows it.
+    assert texts(world, read(world, TRIM_HORIZON)) == []
+    world.put("2")
+    assert texts(world, read(world, TRIM_HORIZON)) == ["2"]
+    with pytest.raises((IteratorExpiredError, ShardGoneError, TransientError)):
+        fetch(world, iterator)
 
 
 def test_the_stream_has_a_name_and_a_tag_that_fits_a_key(world: World):
@@ -454,7 +500,8 @@ def test_a_split_names_two_children_whose_records_start_after_the_parents(world:
     assert len(children) == 2
     assert {child.parents for child in children} == {(parent,)}
     listed = world.run(world.source.list_shards())
-    assert sorted(listed, key=lambda shard: shard.shard_id) == [Shard(parent, closed=True), *children]
+    known = [Shard(shard.shard_id, shard.parents, shard.closed) for shard in listed]
+    assert sorted(known, key=lambda shard: shard.shard_id) == [Shard(parent, closed=True), *children]
     assert landed.shard_id in {child.shard_id for child in children}
     (fourth,) = read(world, TRIM_HORIZON, shard_id=landed.shard_id).records
     assert world.text(fourth) == "4"
@@ -477,7 +524,7 @@ def test_a_merge_names_one_child_with_two_parents(world: Resharding):
     assert [list(pages[-1].children) for pages in ends] == [[child], [child]]
     assert sorted(child.parents) == parents
     listed = {shard.shard_id: shard for shard in world.run(world.source.list_shards())}
-    assert listed.pop(child.shard_id) == child
+    assert listed.pop(child.shard_id).parents == child.parents
     assert {shard.shard_id for shard in listed.values() if shard.closed} == {first, *parents}
     assert after.shard_id == child.shard_id
     (second,) = read(world, TRIM_HORIZON, shard_id=child.shard_id).records

@@ -17,17 +17,23 @@ T = TypeVar("T")
 STREAM = StreamId(name="events", arn="arn:aws:kinesis:us-east-1:000000000000:stream/events", tag="abc12345")
 
 
+def incarnation_of(named: StreamId, incarnation: int) -> StreamId:
+    """Return the id of a stream that was deleted and made again so many times: the same name and ARN, another tag."""
+    return StreamId(named.name, named.arn, f"{named.tag}.{incarnation}") if incarnation else named
+
+
 class FakeShard:
-    def __init__(self, shard_id: str, parents: tuple[str, ...] = ()) -> None:
+    def __init__(self, shard_id: str, parents: tuple[str, ...] = (), starting: str = "") -> None:
         self.shard_id = shard_id
         self.parents = parents
+        self.starting = starting
         self.closed = False
         self.children: list[FakeShard] = []
         self.records: list[Record[Any]] = []
         self.trimmed_to = 0
 
     def as_listed(self) -> Shard:
-        return Shard(shard_id=self.shard_id, parents=self.parents, closed=self.closed)
+        return Shard(shard_id=self.shard_id, parents=self.parents, closed=self.closed, starting=self.starting)
 
 
 class FakeStream:
@@ -42,6 +48,7 @@ class FakeStream:
 
     Attributes:
         hidden: Shard ids that lists leave out.
+        incarnation: How often the stream was deleted and created again under its name.
         fetches: Start times of fetches, by shard.
         failing: How many of the next calls for an iterator fail.
     """
@@ -52,15 +59,28 @@ class FakeStream:
         self.fetches: dict[str, list[float]] = {}
         self.lists = 0
         self.failing = 0
-        self._dynamodb = dynamodb
+        self.dynamodb = dynamodb
         self.iterator_life = iterator_life
         self._sequence = 10**40
         self._made = 0
+        self.incarnation = 0
+        for _ in range(shards):
+            self._new()
+
+    def recreate(self, shards: int) -> None:
+        """Delete the stream and create it again: the same ARN and shard ids, no records, iterators void."""
+        self.shards = {}
+        self._made = 0
+        self.incarnation += 1
         for _ in range(shards):
             self._new()
 
     def _new(self, *parents: str) -> FakeShard:
-        shard = FakeShard(f"shardId-{self._made:012d}", parents)
+        # As on Kinesis: no two shards start at the same number, and later ones start later. A table's stream says it
+        # too, but nothing depends on it there.
+        self._sequence += 7
+        starting = "" if self.dynamodb else str(self._sequence)
+        shard = FakeShard(f"shardId-{self._made:012d}", parents, starting)
         self._made += 1
         self.shards[shard.shard_id] = shard
         for parent in parents:
@@ -117,7 +137,7 @@ class FakeStream:
             self.failing -= 1
             raise TransientError("injected: no iterator")
         at_ms, sequence = timestamp_of(position), sequence_of(position)
-        if position == SHARD_END or (self._dynamodb and at_ms is not None):
+        if position == SHARD_END or (self.dynamodb and at_ms is not None):
             raise ValueError(f"no start at {position}")
         shard = self._known(shard_id)
         if position == TRIM_HORIZON:
@@ -129,32 +149,35 @@ class FakeStream:
         else:
             assert sequence is not None
             start = bisect_right(shard.records, sequence, key=lambda record: int(record.sequence))
-            if self._dynamodb and start <= shard.trimmed_to > 0:
+            if self.dynamodb and start <= shard.trimmed_to > 0:
                 raise RecordsTrimmedError(shard_id)
-        return f"{shard_id}|{max(start, shard.trimmed_to)}|{asyncio.get_running_loop().time()}"
+        return self._iterator(shard_id, max(start, shard.trimmed_to))
+
+    def _iterator(self, shard_id: str, start: int) -> str:
+        return f"{shard_id}|{start}|{asyncio.get_running_loop().time()}|{self.incarnation}"
 
     def fetch(self, iterator: str, limit: int) -> Page[Any]:
         now = asyncio.get_running_loop().time()
-        shard_id, start, issued = iterator.split("|")
+        shard_id, start, issued, incarnation = iterator.split("|")
         shard, first = self._known(shard_id), int(start)
         self.fetches.setdefault(shard_id, []).append(now)
-        if now - float(issued) > self.iterator_life:
+        if now - float(issued) > self.iterator_life or int(incarnation) != self.incarnation:
             raise IteratorExpiredError(shard_id)
-        if first < shard.trimmed_to and self._dynamodb:
+        if first < shard.trimmed_to and self.dynamodb:
             raise RecordsTrimmedError(shard_id)
         first = max(first, shard.trimmed_to)
         records = shard.records[first : first + limit]
         after = first + len(records)
         rest = shard.records[after:]
-        if self._dynamodb:
+        if self.dynamodb:
             behind = max(0, EPOCH_MS + round(now * 1000) - records[-1].arrival_ms) if records else 0
         else:
             behind = max(1, EPOCH_MS + round(now * 1000) - rest[0].arrival_ms) if rest else 0
         ended = shard.closed and not rest
-        named = ended and not self._dynamodb
+        named = ended and not self.dynamodb
         return Page(
             records=records,
-            next_iterator=None if ended else f"{shard_id}|{after}|{now}",
+            next_iterator=None if ended else self._iterator(shard_id, after),
             behind_ms=behind,
             children=[Shard(child.shard_id, child.parents) for child in shard.children] if named else (),
         )
@@ -166,15 +189,26 @@ class FakeStream:
 
 
 class FakeSource:
-    """One worker's access to the stream."""
+    """One worker's access to the stream: to its present incarnation unless another is given."""
 
-    def __init__(self, stream: FakeStream, gate: Gate | None = None) -> None:
+    def __init__(
+        self, stream: FakeStream, gate: Gate | None = None, named: StreamId = STREAM, incarnation: int | None = None
+    ) -> None:
         self.fake = stream
         self._gate = gate or Gate()
+        self._incarnation = stream.incarnation if incarnation is None else incarnation
+        self._id = incarnation_of(named, self._incarnation)
 
     @property
     def stream(self) -> StreamId:
-        return STREAM
+        return self._id
+
+    @property
+    def replaceable(self) -> bool:
+        return not self.fake.dynamodb
+
+    async def is_current(self) -> bool:
+        return await self._call(lambda: self.fake.incarnation == self._incarnation)
 
     async def list_shards(self) -> Sequence[Shard]:
         return await self._call(self.fake.list_shards)

@@ -11,7 +11,7 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from service.observability.metrics import Metrics
-from service.stream.coordinator import Coordinator
+from service.stream.coordinator import Coordinator, Opened
 from service.stream.ports import Batch
 from service.stream.position import TRIM_HORIZON
 from service.stream.settings import ShardSettings
@@ -73,15 +73,21 @@ class Worker:
         self.metrics = Metrics(CollectorRegistry())
         self.budget = options.pop("budget", None) or ByteBudget()
         self.consumer = FakeConsumer(name, world.committed, self.gate)
-        self.store = FakeLeases(world.table, self.gate)
+        retirement = options.pop("retirement", None)
+
+        async def opened() -> Opened[Any, Any]:
+            return open_now()
+
+        def open_now() -> Opened[Any, Any]:
+            store = FakeLeases(world.table, self.gate)
+            return Opened(FakeSource(world.stream, self.gate), store, store, self.consumer, retirement)
+
         self.trimmed: list[str] = []
         self.coordinator: Coordinator[Any, Any] = Coordinator(
             pipeline="ingest",
             worker=name,
-            source=FakeSource(world.stream, self.gate),
-            store=self.store,
-            membership=self.store,
-            consumer=self.consumer,
+            opened=open_now(),
+            reopen=opened,
             settings=options.pop("settings", world.settings),
             clock=self.clock,
             rng=rng,
@@ -123,10 +129,17 @@ class World:
         self.stream = stream
         self.seed = seed
         self.settings = settings or ShardSettings()
-        self.table = LeaseTable()
+        self.tables = [LeaseTable()]
         self.committed: list[Committed] = []
         self.workers: list[Worker] = []
         self.group = asyncio.TaskGroup()
+
+    @property
+    def table(self) -> LeaseTable:
+        """The lease rows of the stream as it is now: those of a stream made again have keys of their own."""
+        while len(self.tables) <= self.stream.incarnation:
+            self.tables.append(LeaseTable())
+        return self.tables[self.stream.incarnation]
 
     async def __aenter__(self) -> Self:
         await self.group.__aenter__()

@@ -152,10 +152,21 @@ async def retention(world: World) -> None:
     if asleep or world.ether.adrift:
         return
     for shard_id in list(world.events.shards):
-        if world.witness.finished.get(("ingest", shard_id), now()) < now() - world.tuning.ingest.lease_duration - 1:
+        finished_at = world.witness.finished.get(("ingest", world.events.place(shard_id)), now())
+        if finished_at < now() - world.tuning.ingest.lease_duration - 1:
             world.ether.faults["forgotten shard"] += 1
             world.events.forget(shard_id)
     world.events.changed()
+
+
+async def recreate(world: World) -> None:
+    """The event stream is deleted and made again under its name; whoever starts from now on knows no other."""
+    if world.plan.latest:
+        return  # a worker that starts at LATEST may leave out what is on the new stream already
+    world.recreate(world.rng.randint(1, 3))
+    if world.rng.random() < 0.5 and len(world.workers) < 4:
+        await asyncio.sleep(world.rng.uniform(0, 2))
+        world.start_worker()
 
 
 async def trim(world: World) -> None:
@@ -276,7 +287,7 @@ async def rewind(world: World) -> None:
         position = world.rng.choice(earlier)
     # The owner stays: who takes the shard seizes it, and knows that calls of the dead may still land.
     new = msgspec.structs.replace(row, checkpoint=position, counter=row.counter + 1)
-    world.witness.operator_wrote.add((name, row.shard_id, new.counter))
+    world.witness.operator_wrote.add((name, stream.place(row.shard_id), new.counter))
     table.put(new)
 
 
@@ -387,6 +398,7 @@ ACTIONS: dict[str, tuple[int, Action]] = {
     "roll-over": (3, roll_over),
     "new shards": (1, new_shards),
     "retention": (1, retention),
+    "stream made again": (2, recreate),
     "trimmed changes": (2, trim),
     "stale lists": (2, stale_list),
     "expiry": (1, expiry),

@@ -58,13 +58,15 @@ class Sent(msgspec.Struct, frozen=True):
         kind: A, B, C, D, E, or `ignored`, `anonymous`, `probe`, `malformed`, `nobody` (E of an endpoint without user).
         user: Whose it is; empty for nobody's.
         shard_id: Its shard.
-        sequence: Its sequence number.
+        sequence: Its sequence number, which no other record of a run has.
+        incarnation: How often its stream had been deleted and made again.
     """
 
     kind: str
     user: str
     shard_id: str
     sequence: str
+    incarnation: int = 0
 
     @property
     def must_be_lettered(self) -> bool:

@@ -20,6 +20,7 @@ from service.publish.republish import Republisher
 from service.runtime.errors import LetGoError, RecordsTrimmedError
 from service.scoring import fold as folding
 from service.scoring.fold import Folded, Scorable, ScoreState, UserKey
+from service.stream import identity
 from service.stream.leases import leadership as reign
 from service.stream.leases.lease import Lease
 from service.stream.leases.retirement import Retirement
@@ -306,6 +307,21 @@ def loss_kept_in_memory() -> AbstractContextManager[Any]:
     return both()
 
 
+def identity_unchecked() -> AbstractContextManager[Any]:
+    """A stream is taken for the same whatever its shards start with (as it once was)."""
+    return mock.patch.object(identity, "judge", return_value=identity.Verdict.SAME)
+
+
+def iterators_unchecked() -> AbstractContextManager[Any]:
+    """Only the leader checks that a stream is the same; whoever reads on with a new iterator does not."""
+
+    async def start_of(self: identity.Identity, shard_id: str, known: str) -> str:
+        del self, shard_id
+        return known
+
+    return mock.patch.object(identity.Identity, "start_of", start_of)
+
+
 MUTANTS: dict[str, Mutant] = {
     "dedupe by the batch's last sequence": dedupe_by_batch,
     "blind increment": blind_increment,
@@ -332,4 +348,6 @@ MUTANTS: dict[str, Mutant] = {
     "a loss after a failure goes unnoticed": loss_noticed_only_first,
     "a loss is known to one worker only": loss_kept_in_memory,
     "a reconciliation counts as done too early": reconciliation_done_too_early,
+    "a replaced stream goes unnoticed": identity_unchecked,
+    "a replaced stream goes unnoticed by readers": iterators_unchecked,
 }

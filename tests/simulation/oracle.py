@@ -21,6 +21,7 @@ from service.scoring.fold import ScoreState, UserKey
 from service.stream.leases.lease import Lease
 from service.stream.ports import StreamId
 from service.stream.position import sequence_of
+from tests.fakes.source import incarnation_of
 from tests.simulation.events import PROJECT, Sent, count_in
 
 Problems = Counter[str]
@@ -36,6 +37,7 @@ class Witness:
         details: A line for each, the first few.
         finished: Shards that were read to their end, as (pipeline, shard id), and since which second.
         foreign: Increments made by somebody else, by user.
+        lost: Records, as (shard id, sequence), that may or may not count: their stream was deleted before they did.
         trimmed: For each shard of the score stream that lost unread records: the last sequence number lost.
         seizures: Workers of whom somebody wants to know who seizes a score stream's shard from them, each with that.
     """
@@ -50,6 +52,7 @@ class Witness:
         self.letters: Mapping[str, DeadLetter] = {}
         self.operator_wrote: set[tuple[str, str, int]] = set()
         self.foreign: Counter[str] = Counter()
+        self.lost: set[tuple[str, str]] = set()
         self.trimmed: dict[str, int] = {}
         self.seizures: dict[str, asyncio.Future[str]] = {}
         self._marks: dict[tuple[str, str], int] = {}
@@ -91,9 +94,8 @@ class Witness:
             if change.revision < told.get(change.key, 0):
                 self.problem("older_sent", f"{change.key.user_id} {change.revision} after {told[change.key]}")
 
-    def lease_written(self, pipeline: str, before: Lease | None, after: Lease) -> None:
+    def lease_written(self, pipeline: str, shard_id: str, before: Lease | None, after: Lease) -> None:
         """A checkpoint passes nothing that is not durable, and moves only by the hand of who holds the lease."""
-        shard_id = after.shard_id
         if before is not None and (pipeline, shard_id, after.counter) not in self.operator_wrote:
             here, there = sequence_of(before.checkpoint), sequence_of(after.checkpoint)
             back = here is not None and there is not None and there < here
@@ -109,6 +111,11 @@ class Witness:
         elif (passed := sequence_of(after.checkpoint)) is not None:
             self._check_passed(pipeline, shard_id, passed)
 
+    def deleted(self) -> None:
+        """The event stream is deleted: what does not count yet may never do."""
+        for records in self.sent.values():
+            self.lost.update((record.shard_id, record.sequence) for record in records if not self._durable(record))
+
     def _check_passed(self, pipeline: str, shard_id: str, passed: int | None) -> None:
         if pipeline == "ingest":
             records = self.sent[shard_id]
@@ -117,7 +124,7 @@ class Witness:
                 record = records[at]
                 if passed is not None and int(record.sequence) > passed:
                     break
-                if not self._durable(record):
+                if not self._durable(record) and (record.shard_id, record.sequence) not in self.lost:
                     self.problem("checkpoint", f"{pipeline} {shard_id} {record} is neither scored nor set aside")
                 self._checked[pipeline, shard_id] = at + 1
             return
@@ -134,7 +141,7 @@ class Witness:
     def _durable(self, record: Sent) -> bool:
         if record.leaves_no_trace or record.kind == "D" or (record.shard_id, record.sequence) in self._lettered():
             return True
-        tag = shard_tag(self._events, record.shard_id)
+        tag = shard_tag(incarnation_of(self._events, record.incarnation), record.shard_id)
         return self._marks.get((record.user, tag), -1) >= int(record.sequence)
 
     def _lettered(self) -> Counter[tuple[str, str]]:
@@ -155,11 +162,15 @@ class Witness:
         """Return every difference between what was sent and what is there now, as (kind, detail)."""
         sent_to: dict[str, Counter[str]] = defaultdict(Counter)
         set_aside: Counter[str] = Counter()
+        lost_of: dict[str, Counter[str]] = defaultdict(Counter)
         pointers = dict(self._lettered())
         found: list[tuple[str, str]] = []
         for record in (record for records in self.sent.values() for record in records):
             letters = pointers.pop((record.shard_id, record.sequence), 0)
-            found += _compare_letters(record, letters)
+            lost = not letters and (record.shard_id, record.sequence) in self.lost
+            found += [] if lost else _compare_letters(record, letters)
+            if lost:
+                lost_of[record.user][record.kind] += 1
             if record.user and record.user != "spoilt" and not record.leaves_no_trace:
                 sent_to[record.user][record.kind] += 1
                 set_aside[record.user] += bool(letters)
@@ -168,7 +179,8 @@ class Witness:
             state = items.get(UserKey(user, PROJECT))
             score = state.score if isinstance(state, ScoreState) else None
             sent = sent_to[user] + Counter(X=self.foreign[user])
-            found += _compare_user(user, count_in(score or Decimal(0)), sent, set_aside[user], versions)
+            scored = count_in(score or Decimal(0))
+            found += _compare_user(user, scored, sent, lost_of[user], set_aside[user], versions)
         for key, state in items.items():
             if isinstance(state, Rejected) or key.user_id == "refused":
                 continue
@@ -193,18 +205,18 @@ def _compare_letters(record: Sent, letters: int) -> list[tuple[str, str]]:
 
 
 def _compare_user(
-    user: str, scored: Counter[str], sent: Counter[str], set_aside: int, versions: int
+    user: str, scored: Counter[str], sent: Counter[str], lost: Counter[str], set_aside: int, versions: int
 ) -> list[tuple[str, str]]:
     found = [
         ("over" if scored[kind] > sent[kind] else "under", _say(user, kind, scored, sent))
         for kind in ("A", "B", "C", "N", "X")
-        if scored[kind] != sent[kind]
+        if not sent[kind] - lost[kind] <= scored[kind] <= sent[kind]
     ]
     if scored["D"] > sent["D"]:
         found.append(("over", _say(user, "D", scored, sent)))
     if not 0 <= scored["V"] <= sent["C"] * versions:
         found.append(("over" if scored["V"] > 0 else "under", f"{user}: points of C: {scored['V']}"))
-    if scored["E"] + set_aside < sent["E"]:
+    if scored["E"] + set_aside < sent["E"] - lost["E"]:
         found.append(("under", _say(user, "E", scored, sent) + f", {set_aside} set aside"))
     if scored["E"] > sent["E"]:
         found.append(("over", _say(user, "E", scored, sent)))

@@ -40,6 +40,11 @@ EVENTS = StreamId(name="events", arn="arn:aws:kinesis:eu-central-1:000000000000:
 SCORES = StreamId(name="scores", arn="arn:aws:dynamodb:eu-central-1:000000000000:table/scores/stream/1", tag="sc")
 
 
+def place(shard_id: str, incarnation: int) -> str:
+    """Return the name of a shard of a stream that was made again so many times."""
+    return f"{shard_id} of stream {incarnation}" if incarnation else shard_id
+
+
 class SimStream(FakeStream):
     """A stream whose list may be old, whose pages may be short or empty, and whose every fetch is witnessed.
 
@@ -69,6 +74,15 @@ class SimStream(FakeStream):
     def open(self) -> list[str]:
         return [shard.shard_id for shard in self.shards.values() if not shard.closed and not shard.children]
 
+    def place(self, shard_id: str) -> str:
+        """Return a shard's name for the witness: shards of a stream made again have the same ids."""
+        return place(shard_id, self.incarnation)
+
+    def recreate(self, shards: int) -> None:
+        super().recreate(shards)
+        self._lists = []
+        self.changed()
+
     def roll(self, shard_id: str) -> None:
         """Replace a shard by its successor; it looks open until `settle`."""
         self._ranges[self.roll_over(shard_id, close=False)] = self._ranges[shard_id]
@@ -97,7 +111,8 @@ class SimStream(FakeStream):
         if self.stale and not self._ether.healed and self._rng.random() < 0.7:
             self._ether.faults["stale list"] += 1
             now = self._rng.choice(self._lists[-3:])
-            known = [shard for shard in now if (self.pipeline, shard.shard_id) in self._witness.finished]
+            finished = self._witness.finished
+            known = [shard for shard in now if (self.pipeline, self.place(shard.shard_id)) in finished]
             if known and self._rng.random() < 0.5:
                 hidden = self._rng.choice(known)
                 now = [shard for shard in now if shard is not hidden]
@@ -108,11 +123,11 @@ class SimStream(FakeStream):
 
     def fetch(self, iterator: str, limit: int) -> Page[Any]:
         shard_id = iterator.split("|", maxsplit=1)[0]
-        if shard_id in self.shards:
-            self._witness.fetched(self.pipeline, shard_id, self.shards[shard_id].parents)
         if not self._ether.healed and self._rng.random() < 0.05:
             limit = 0
         page = self._counted(lambda: super(SimStream, self).fetch(iterator, min(limit, self.page)))
+        parents = [self.place(parent) for parent in self.shards[shard_id].parents]
+        self._witness.fetched(self.pipeline, self.place(shard_id), parents)
         if page.records:
             self._ether.note("fetch", shard_id, page.records[-1].sequence)
         return page
@@ -126,26 +141,23 @@ class SimStream(FakeStream):
 
 
 class SimSource(FakeSource):
-    def __init__(self, stream: SimStream, stream_id: StreamId, port: Port) -> None:
-        super().__init__(stream, port)  # type: ignore[arg-type] # all a source asks of a gate is `call`
-        self._id = stream_id
-
-    @property
-    def stream(self) -> StreamId:
-        return self._id
+    def __init__(self, stream: SimStream, named: StreamId, port: Port, incarnation: int) -> None:
+        super().__init__(stream, port, named, incarnation)  # type: ignore[arg-type] # all a source asks of a gate is `call`
 
 
 class SimLeaseTable(LeaseTable):
-    """A lease table whose every write is witnessed."""
+    """The lease rows of a stream: every write is witnessed."""
 
-    def __init__(self, pipeline: str, ether: Ether, witness: Witness) -> None:
+    def __init__(self, pipeline: str, incarnation: int, ether: Ether, witness: Witness) -> None:
         super().__init__()
         self.pipeline = pipeline
+        self.incarnation = incarnation
         self._ether = ether
         self._witness = witness
 
     def put(self, lease: Lease) -> None:
-        self._witness.lease_written(self.pipeline, self.leases.get(lease.shard_id), lease)
+        shard = place(lease.shard_id, self.incarnation)
+        self._witness.lease_written(self.pipeline, shard, self.leases.get(lease.shard_id), lease)
         self._ether.note("lease", self.pipeline, lease.shard_id, lease.owner, lease.counter, lease.checkpoint)
         self.leases[lease.shard_id] = lease
 

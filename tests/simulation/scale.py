@@ -18,11 +18,11 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from service.observability.metrics import Metrics
-from service.stream.coordinator import Coordinator
+from service.stream.coordinator import Coordinator, Opened
 from service.stream.leases.lease import Lease
 from service.stream.settings import ShardSettings
 from service.stream.tail.budget import ByteBudget
-from service.stream.tail.reader import Held
+from service.stream.tail.held import Held
 from tests.fakes.aio import Gate, VirtualClock, run
 from tests.fakes.leases import FakeLeases, LeaseTable
 from tests.fakes.source import FakeSource, FakeStream
@@ -48,6 +48,8 @@ class IdleTail:
 
     def hand_over(self) -> None:
         self._over.set()
+
+    finish = hand_over
 
     async def run(self) -> bool:
         await self._over.wait()
@@ -95,10 +97,7 @@ class Fleet:
         coordinator: Coordinator[None, None] = Coordinator(
             pipeline="ingest",
             worker=worker,
-            source=FakeSource(self.stream, gate),
-            store=store,
-            membership=store,
-            consumer=None,  # type: ignore[arg-type] # idle tails have none
+            opened=Opened(FakeSource(self.stream, gate), store, store, None),  # type: ignore[arg-type] # idle tails hand nothing on
             settings=ShardSettings(),
             clock=VirtualClock(gate),
             rng=rng,

@@ -33,6 +33,8 @@ SHOWN_BY = {
     "a loss after a failure goes unnoticed": {"unpublished"},
     "a loss is known to one worker only": {"unpublished"},
     "a reconciliation counts as done too early": {"unpublished"},
+    "a replaced stream goes unnoticed": {"over"},
+    "a replaced stream goes unnoticed by readers": {"over"},
 }
 """The promise that each variant breaks first; any one of them will do."""
 

@@ -22,7 +22,7 @@ from service.runtime.adaptive_limit import AdaptiveLimit
 from service.runtime.backoff import Backoff
 from service.runtime.errors import TransientError
 from service.sources import pinpoint
-from service.stream.coordinator import Coordinator
+from service.stream.coordinator import Coordinator, Opened
 from service.stream.leases.retirement import Retirement
 from service.stream.position import TRIM_HORIZON
 from service.stream.settings import HOURS_48_MS, ShardSettings
@@ -170,19 +170,27 @@ class SimWorker:
             except TransientError:
                 await clock.sleep(backoff.failed())
         identities = IdentityPort(world.identities, world.owners, wire)
-        retirement = Retirement(clock.monotonic, quarantine_s=LONGEST_STALE_S)
         scores = ScorePort(world.scores, wire)
         letters = LetterPort(world.letters, wire)
-        ingest = Ingest(
-            pinpoint.decode,
-            definitions,
-            IdentityResolver(identities, identities, IdentitySettings(unknown_ttl_s=2.0), clock, metrics),
-            Committer(scores, clock, metrics, AdaptiveLimit(), cache_entries=tuning.cache, rng=self.rng),
-            letters,
-            clock,
-            metrics,
-            marks=ShardMarks(EVENTS, retirement),
-        )
+        resolver = IdentityResolver(identities, identities, IdentitySettings(unknown_ttl_s=2.0), clock, metrics)
+        committer = Committer(scores, clock, metrics, AdaptiveLimit(), cache_entries=tuning.cache, rng=self.rng)
+        port, lease_port = Port(wire, "ingest stream"), Port(wire, "leases")
+
+        async def open_events() -> Opened[Any, Any]:
+            while True:
+                try:
+                    incarnation = await port.call(lambda: world.events.incarnation)
+                except TransientError:
+                    await clock.sleep(backoff.failed())
+                else:
+                    break
+            source = SimSource(world.events, EVENTS, port, incarnation)
+            retirement = Retirement(clock.monotonic, quarantine_s=LONGEST_STALE_S)
+            marks = ShardMarks(source.stream, retirement)
+            ingest = Ingest(pinpoint.decode, definitions, resolver, committer, letters, clock, metrics, marks=marks)
+            leases = FakeLeases(world.event_leases[incarnation], lease_port)  # type: ignore[arg-type]
+            return Opened(source, leases, leases, ingest, retirement)
+
         publisher = Publisher(
             self.sinks,
             scores,
@@ -211,25 +219,24 @@ class SimWorker:
         )
 
         budget = ByteBudget()
-        for pipeline, stream, stream_id, consumer, settings in (
-            ("ingest", world.events, EVENTS, ingest, tuning.ingest),
-            ("publish", world.changes, SCORES, publisher, tuning.publish),
-        ):
-            leases = FakeLeases(world.leases[pipeline], Port(wire, "leases"))  # type: ignore[arg-type]
+        changes = FakeLeases(world.leases["publish"], lease_port)  # type: ignore[arg-type]
+        source = SimSource(world.changes, SCORES, Port(wire, "publish stream"), 0)
+        opened: dict[str, Opened[Any, Any]] = {
+            "ingest": await open_events(),
+            "publish": Opened(source, changes, changes, publisher),
+        }
+        for pipeline, stream in opened.items():
             self.coordinators[pipeline] = Coordinator(
                 pipeline=pipeline,
                 worker=self.name,
-                source=SimSource(stream, stream_id, Port(wire, f"{pipeline} stream")),
-                store=leases,
-                membership=leases,
-                consumer=consumer,
-                settings=settings,
+                opened=stream,
+                settings=tuning.ingest if pipeline == "ingest" else tuning.publish,
                 clock=clock,
                 rng=self.rng,
                 metrics=metrics,
                 budget=budget,
-                retirement=retirement if pipeline == "ingest" else None,
                 start=tuning.start if pipeline == "ingest" else TRIM_HORIZON,
+                reopen=open_events if pipeline == "ingest" else None,
                 on_trimmed=reconciler.owe if pipeline == "publish" else _expected,
             )
         async with asyncio.TaskGroup() as group:

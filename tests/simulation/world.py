@@ -81,6 +81,8 @@ class World:
         quiet: Users of whom nothing more will be heard.
         asked_for: Whether events put from now on are after the start that the workers were given.
         owners: What the identity fallback knows, and from which second on.
+        leases: The lease rows of each pipeline's stream as it is now.
+        event_leases: Those of every stream of events there ever was, by incarnation.
         sinks: What each sink holds: revision and score.
     """
 
@@ -103,7 +105,8 @@ class World:
         self.events = self._stream("ingest", rng.randint(1, 3), 10 ** rng.choice([20, 55]) - rng.randint(1, 700))
         self.changes = self._stream("publish", rng.randint(1, 2), 10**21 - rng.randint(1, 700))
         self.pipeline = PipelineRow()
-        self.leases = {name: SimLeaseTable(name, self.ether, self.witness) for name in ("ingest", "publish")}
+        self.leases = {name: SimLeaseTable(name, 0, self.ether, self.witness) for name in ("ingest", "publish")}
+        self.event_leases = [self.leases["ingest"]]
         self.scores = SimScores(self.changes, self.ether, self.witness)
         self.letters = MemoryDeadLetters()
         self.witness.letters = self.letters.letters
@@ -159,7 +162,15 @@ class World:
         arrival_ms = EPOCH_MS + round(now() * 1000)
         record = payload(kind, named, endpoint, arrival_ms, attributed=kind not in {"anonymous", "ignored"})
         sequence = self.events.put(shard_id, record)
-        self.witness.sent[shard_id].append(Sent(kind, counted, shard_id, sequence))
+        sent = Sent(kind, counted, shard_id, sequence, self.events.incarnation)
+        self.witness.sent[self.events.place(shard_id)].append(sent)
+
+    def recreate(self, shards: int) -> None:
+        """Delete the event stream and make it again; its leases have keys of their own."""
+        self.witness.deleted()
+        self.events.recreate(shards)
+        self.leases["ingest"] = SimLeaseTable("ingest", self.events.incarnation, self.ether, self.witness)
+        self.event_leases.append(self.leases["ingest"])
 
     def start_worker(self) -> SimWorker:
         self.started += 1
@@ -242,7 +253,7 @@ class World:
         for name, stream in (("ingest", self.events), ("publish", self.changes)):
             for shard in stream.shards.values():
                 row = self.leases[name].leases.get(shard.shard_id)
-                if (name, shard.shard_id) in self.witness.finished:
+                if (name, stream.place(shard.shard_id)) in self.witness.finished:
                     continue
                 done = row is not None and not shard.closed
                 if done and shard.records and row is not None:

@@ -53,6 +53,15 @@ class DynamoDbStreamSource:
         """The stream read."""
         return self._stream
 
+    @property
+    def replaceable(self) -> bool:
+        """False: the ARN of a table's stream holds the time at which the stream was switched on."""
+        return False
+
+    async def is_current(self) -> bool:
+        """Return True; see `ShardSource.is_current`. The ARN never comes to name another stream."""
+        return True
+
     @classmethod
     async def open(
         cls, dynamodb: AwsClient, streams: AwsClient, table: str, wall_ms: Callable[[], int] = _wall_ms

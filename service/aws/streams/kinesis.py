@@ -27,6 +27,8 @@ MAX_FETCH = 10_000
 _RECORD_PAGES = 10
 """Reads spent to find a record by its pointer: pages may be empty before it."""
 
+_REMEDY = "run `scoring setup`, or set SCORING_STREAM"
+
 _TAG_BYTES = 6
 """48 bits: two streams of one table meet by chance once in 10**14, and every score item carries the tag."""
 
@@ -63,6 +65,11 @@ class KinesisSource:
         """The stream read."""
         return self._stream
 
+    @property
+    def replaceable(self) -> bool:
+        """True: the ARN of a stream that was deleted and created again is the same."""
+        return True
+
     @classmethod
     async def open(cls, client: AwsClient, name_or_arn: str) -> KinesisSource:
         """Resolve a stream by name or ARN.
@@ -71,19 +78,20 @@ class KinesisSource:
             TransientError: It is being created, or AWS does not answer.
             AwsSetupError: There is no such stream, it is being deleted, or reading it is not allowed.
         """
-        remedy = "run `scoring setup`, or set SCORING_STREAM"
-        with translated(f"stream {name_or_arn}", remedy=remedy):
-            answer = await client.describe_stream_summary(**named(name_or_arn))
-            summary = answer["StreamDescriptionSummary"]
+        with translated(f"stream {name_or_arn}", remedy=_REMEDY):
+            summary = await _summary(client, name_or_arn)
             match summary["StreamStatus"]:
                 case "CREATING":
                     raise TransientError(f"stream {name_or_arn} is being created")
                 case "DELETING":
-                    raise AwsSetupError(f"stream {name_or_arn} is being deleted: {remedy}", Trouble.MISSING)
-            arn = summary["StreamARN"]
-            created = int(summary["StreamCreationTimestamp"])
-            stream = StreamId(summary["StreamName"], arn, stream_tag(f"{arn}@{created}"))
+                    raise AwsSetupError(f"stream {name_or_arn} is being deleted: {_REMEDY}", Trouble.MISSING)
+            stream = StreamId(summary["StreamName"], summary["StreamARN"], _tag_of(summary))
             return cls(client, stream, summary["RetentionPeriodHours"] * 3600)
+
+    async def is_current(self) -> bool:
+        """Return whether the ARN still names the stream that was opened; see `ShardSource.is_current`."""
+        with translated(self._what, remedy=_REMEDY):
+            return _tag_of(await _summary(self._client, self._stream.arn)) == self._stream.tag
 
     async def list_shards(self) -> Sequence[Shard]:
         """Return every shard within retention; see `ShardSource.list_shards`.
@@ -131,6 +139,16 @@ class KinesisSource:
             )
 
 
+async def _summary(client: AwsClient, name_or_arn: str) -> dict[str, Any]:
+    answer = await client.describe_stream_summary(**named(name_or_arn))
+    summary: dict[str, Any] = answer["StreamDescriptionSummary"]
+    return summary
+
+
+def _tag_of(summary: dict[str, Any]) -> str:
+    return stream_tag(f"{summary['StreamARN']}@{int(summary['StreamCreationTimestamp'])}")
+
+
 def named(name_or_arn: str) -> dict[str, str]:
     """Return how calls name a stream."""
     return {"StreamARN" if name_or_arn.startswith("arn:") else "StreamName": name_or_arn}
@@ -169,8 +187,13 @@ async def record_at(client: AwsClient, name_or_arn: str, shard_id: str, sequence
 
 def _shard(listed: dict[str, Any]) -> Shard:
     parents = (listed.get("ParentShardId"), listed.get("AdjacentParentShardId"))
-    closed = "EndingSequenceNumber" in listed["SequenceNumberRange"]
-    return Shard(listed["ShardId"], tuple(parent for parent in parents if parent), closed)
+    numbers = listed["SequenceNumberRange"]
+    return Shard(
+        listed["ShardId"],
+        tuple(parent for parent in parents if parent),
+        "EndingSequenceNumber" in numbers,
+        numbers.get("StartingSequenceNumber", ""),
+    )
 
 
 def _record(record: KinesisRecord) -> Record[bytes]:

@@ -11,8 +11,8 @@ One item per row; the keys of one stream and pipeline share the prefix `<pipelin
 Leases carry the attribute names of the Kinesis Client Library (`leaseOwner`, `leaseCounter`, `checkpoint`,
 `parentShardId`, `childShardIds`, `ownerSwitchesSinceCheckpoint`;
 https://docs.aws.amazon.com/streams/latest/dev/kcl-dynamoDB.html), so its users recognise them, and ours beside
-them (`unsettled`, present where true: see `Lease`). There is no time to live: a row that vanished would be read again
-from the start.
+them (`unsettled`, present where true, and `startingSequenceNumber`, present where known: see `Lease`). There is no
+time to live: a row that vanished would be read again from the start.
 """
 
 from __future__ import annotations
@@ -199,6 +199,8 @@ class LeaseTable:
             item["childShardIds"] = {"SS": list(lease.children)}
         if lease.unsettled:
             item["unsettled"] = {"BOOL": True}
+        if lease.starting:
+            item["startingSequenceNumber"] = {"S": lease.starting}
         return item
 
     async def _get(self, name: str) -> Item | None:
@@ -275,6 +277,7 @@ def _lease(shard_id: str, item: Item) -> Lease:
         ended_ms=_int(item, "endedAt"),
         checkpoint_ms=_int(item, "checkpointedAt"),
         unsettled=item.get("unsettled", {}).get("BOOL", False),
+        starting=item.get("startingSequenceNumber", {}).get("S", ""),
     )
 
 

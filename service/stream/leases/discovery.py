@@ -74,6 +74,7 @@ def discover(
             shard_id=shard.shard_id,
             checkpoint=start_of(shard, initial, discovered=discovered),
             parents=tuple(shard.parents),
+            starting=shard.starting,
         )
         for shard in sorted(shards, key=lambda shard: shard.shard_id)
         if shard.shard_id not in rows

@@ -16,6 +16,7 @@ import structlog
 from service.observability.metrics import Metrics
 from service.runtime.clock import Clock
 from service.runtime.concurrency import for_each
+from service.stream.identity import Identity
 from service.stream.leases.assignment import Memory, Patience, Plan, plan
 from service.stream.leases.discovery import ORPHAN_LISTS, discover
 from service.stream.leases.lease import Leadership, Lease, Member, Snapshot
@@ -54,6 +55,7 @@ class LeaderPorts(msgspec.Struct, frozen=True):
     clock: Clock
     metrics: Metrics
     retirement: Retirement
+    identity: Identity
 
 
 class Office(Protocol):
@@ -122,9 +124,14 @@ class Reign:
         rows = {lease.shard_id: lease for lease in sorted(snapshot.leases, key=lambda lease: lease.shard_id)}
         if listed is not None:
             listed_at, shards = listed
-            await self._discover(leader, shards, rows)
+            starts = {shard_id: row.starting for shard_id, row in rows.items()}
+            if not shards or await self._ports.identity.confirms(shards, starts):
+                await self._discover(leader, shards, rows)
+                self._ports.retirement.synced(listed_at, self._listed | rows.keys())
+            else:
+                # These shards are another stream's: they get no rows here.
+                self._list_at = clock.monotonic() + settings.discovery_interval
             self._list = None
-            self._ports.retirement.synced(listed_at, self._listed | rows.keys())
         self._puzzle(rows)
         if clock.monotonic() >= self._list_at and self._list is None:
             self._list_wanted.set()

@@ -34,6 +34,7 @@ class Lease(msgspec.Struct, frozen=True):
         checkpoint_ms: When the checkpoint was last moved, epoch milliseconds; 0 before.
         unsettled: Whether requests of an owner before, which seemed dead, may still land: whoever takes the lease is in
             the place of the one who seized it.
+        starting: `Shard.starting` as listed when the row was made or its shard last read; empty where nobody knew it.
     """
 
     shard_id: str
@@ -46,6 +47,7 @@ class Lease(msgspec.Struct, frozen=True):
     ended_ms: int = 0
     checkpoint_ms: int = 0
     unsettled: bool = False
+    starting: str = ""
 
     @property
     def finished(self) -> bool:

@@ -1,7 +1,7 @@
 """One life of a worker under one id: join, beat, hold what the leader says, leave.
 
 join ──► beating ──stop──► draining ──► left
-           │  ▲
+           │  ▲  └─stream replaced──► finishing ──► over: the coordinator turns to the new stream
            │  └─ deadline passed: all tails cancelled, until a beat succeeds again
            └──── row gone, or leadership lost: taken for dead; over, a new life begins under a new id
 """
@@ -11,19 +11,19 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from typing import Protocol
+from enum import Enum
 
 import msgspec
 import structlog
 
 from service.runtime.backoff import Backoff
-from service.runtime.concurrency import for_each, keep_on
+from service.runtime.concurrency import first_of, for_each, keep_on
 from service.runtime.errors import LeaseLostError, TransientError
 from service.stream.leases.leader import Leader
 from service.stream.leases.leadership import LeaderPorts
 from service.stream.leases.lease import Assigned, Member
 from service.stream.position import Position
-from service.stream.tail.reader import Held
+from service.stream.tail.held import Held, TailLike
 
 log = structlog.get_logger()
 
@@ -43,25 +43,12 @@ GIVE_AWAY_TIMEOUT = 2.0
 """Seconds a leaving leader gives its last plan, the one that names its successors."""
 
 
-class TailLike(Protocol):
-    """What a session asks of a tail."""
+class End(Enum):
+    """How a session ended: an orderly leave, taken for dead by the others, or its stream was replaced."""
 
-    @property
-    def in_hand(self) -> int:
-        """Bytes read and not yet durable."""
-        ...
-
-    def lag(self, now_ms: int) -> float | None:
-        """Return seconds behind; None when unknown."""
-        ...
-
-    def hand_over(self) -> None:
-        """Ask `run` to finish what is in hand, release the lease and return."""
-        ...
-
-    async def run(self) -> bool:
-        """Read; return whether the shard is finished. May raise `LeaseLostError`."""
-        ...
+    LEFT = "left"
+    TAKEN_FOR_DEAD = "taken for dead"
+    REPLACED = "replaced"
 
 
 class _TakenForDeadError(Exception):
@@ -132,12 +119,13 @@ class Session:
         """Return the monotonic second until which this worker may work."""
         return min(self._until, self.leader.deadline)
 
-    async def run(self) -> bool:
-        """Live; return True after an orderly leave, False when taken for dead."""
+    async def run(self) -> End:
+        """Live; return how it ended."""
         await self._join()
         if self._stop.is_set() and self._until == float("-inf"):
             await self._say_goodbye()
-            return True
+            return End.LEFT
+        replaced = self._ports.identity.replaced
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
@@ -147,8 +135,11 @@ class Session:
                     group.create_task(keep_on(what, step, self._ports.clock, self._backoff()), name=what)
                     for what, step in steps.items()
                 ]
-                await self._stop.wait()
-                await self._drain()
+                await first_of(self._stop.wait(), replaced.wait())
+                if self._stop.is_set():
+                    await self._drain()
+                else:
+                    await self._finish()
                 for loop in loops:
                     loop.cancel()
         except BaseExceptionGroup as errors:
@@ -157,11 +148,11 @@ class Session:
                 raise rest from None
             log.warning("worker.taken_for_dead", worker=self.worker)
             self.leader.deposed()
-            return False
+            return End.TAKEN_FOR_DEAD
         finally:
             self._owned()
         await self._say_goodbye()
-        return True
+        return End.LEFT if self._stop.is_set() else End.REPLACED
 
     def _backoff(self) -> Backoff:
         return Backoff(self._rng, last=self._ports.settings.beat_interval)
@@ -337,23 +328,32 @@ class Session:
 
     async def _drain(self) -> None:
         """Finish what is in hand, release every lease; say so at once, so that successors are named meanwhile."""
-        self._leaving = True
-        self._beat_now.set()
-        self._wanted = {}
         log.info("worker.leaving", worker=self.worker, shards=len(self.tails))
         self.leader.leave()
-        for tail in list(self.tails.values()):
-            tail.hand_over()
-        async with self._taking:
-            pass
-        if self._tasks:
-            await asyncio.wait(list(self._tasks.values()))
+        await self._end_tails(lambda tail: tail.hand_over())
         if self.leader.leading:
             try:
                 async with asyncio.timeout(GIVE_AWAY_TIMEOUT):
                     await self.leader.given_away.wait()
             except TimeoutError:
                 log.warning("leader.left_without_a_plan", worker=self.worker)
+
+    async def _finish(self) -> None:
+        """Finish everything in hand: the stream is gone, and nobody can read it again."""
+        log.info("worker.finishing", worker=self.worker, shards=len(self.tails))
+        await self._end_tails(lambda tail: tail.finish())
+
+    async def _end_tails(self, end: Callable[[TailLike], None]) -> None:
+        """Take no more leases, say so with the next heartbeat, and end every tail."""
+        self._leaving = True
+        self._beat_now.set()
+        self._wanted = {}
+        for tail in list(self.tails.values()):
+            end(tail)
+        async with self._taking:
+            pass
+        if self._tasks:
+            await asyncio.wait(list(self._tasks.values()))
 
     async def _say_goodbye(self) -> None:
         """Remove this worker's row, then step down, so that a successor no longer sees it."""

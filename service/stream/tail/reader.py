@@ -14,17 +14,17 @@ from service.runtime.backoff import Backoff
 from service.runtime.clock import Clock
 from service.runtime.errors import (
     IteratorExpiredError,
-    LeaseLostError,
     RecordsTrimmedError,
     ShardGoneError,
     TransientError,
 )
-from service.stream.leases.lease import Lease
+from service.stream.identity import Identity
 from service.stream.ports import Consumer, LeaseStore, Page, Record, Shard, ShardSource
 from service.stream.position import TRIM_HORIZON, sequence_of
 from service.stream.settings import ShardSettings
 from service.stream.tail.budget import ByteBudget
 from service.stream.tail.buffer import Buffer
+from service.stream.tail.held import Held
 from service.stream.tail.pace import Pace
 
 P = TypeVar("P")
@@ -46,28 +46,6 @@ _SMOOTHING = 0.5
 """Weight of the newest page in the average record size."""
 
 
-class Held(msgspec.Struct, frozen=True):
-    """A lease in hand.
-
-    Attributes:
-        lease: As it was taken.
-        worker: Who holds it.
-        deadline: Returns the monotonic second until which this worker may work; grows with every heartbeat.
-        seized_at: Monotonic second of a seizure by force, or of taking it from somebody who had just seized it; minus
-            infinity when it was free.
-    """
-
-    lease: Lease
-    worker: str
-    deadline: Callable[[], float]
-    seized_at: float = float("-inf")
-
-    def check(self, clock: Clock) -> None:
-        """Raise `LeaseLostError` when the deadline has passed."""
-        if clock.monotonic() >= self.deadline():
-            raise LeaseLostError(f"no heartbeat in time: {self.lease.shard_id} may be another's")
-
-
 class Reading(msgspec.Struct, Generic[P, T], frozen=True):
     """What all tails of a pipeline share.
 
@@ -86,6 +64,7 @@ class Reading(msgspec.Struct, Generic[P, T], frozen=True):
     rng: random.Random
     metrics: Metrics
     budget: ByteBudget
+    identity: Identity
     on_trimmed: Callable[[str], Awaitable[None]]
 
 
@@ -96,6 +75,7 @@ class Reader(Generic[P, T]):
         in_hand: Bytes fetched and not yet released.
         ended: Whether the end of the shard was read.
         children: The shard's children, at its end, where the stream names them.
+        starting: Where the shard starts, once known: see `Lease.starting`.
     """
 
     def __init__(self, held: Held, reading: Reading[P, T], buffer: Buffer[P]) -> None:
@@ -119,6 +99,7 @@ class Reader(Generic[P, T]):
         self._read_at = reading.clock.monotonic()
         self.ended = False
         self.children: Sequence[Shard] = ()
+        self.starting = held.lease.starting
 
     @property
     def behind(self) -> float | None:
@@ -132,10 +113,13 @@ class Reader(Generic[P, T]):
         return (self._behind or 0.0) + unread
 
     async def run(self) -> None:
-        """Fetch until the end of the shard; to be cancelled for a stop. Closes the buffer on the way out."""
+        """Fetch until the end of the shard, or of the stream; to be cancelled for a stop.
+
+        Closes the buffer on the way out.
+        """
         clock = self._reading.clock
         try:
-            while not self.ended:
+            while not self._over():
                 await self._buffer.room()
                 self._held.check(clock)
                 started = clock.monotonic()
@@ -145,10 +129,14 @@ class Reader(Generic[P, T]):
                     started = clock.monotonic()
                     pause = await self._recover(error)
                 wait = started + pause - clock.monotonic()
-                if wait > 0 and not self.ended:
+                if wait > 0 and not self._over():
                     await clock.sleep(wait)
         finally:
             self._buffer.close()
+
+    def _over(self) -> bool:
+        """Return whether nothing more can be read: the shard has ended, or the stream is another."""
+        return self.ended or self._reading.identity.replaced.is_set()
 
     def release(self, size: int) -> None:
         """Give back `size` bytes that are durable."""
@@ -173,7 +161,11 @@ class Reader(Generic[P, T]):
         """Fetch one page; return the least number of seconds from `started`, which is now, to the next fetch."""
         reading = self._reading
         if self._iterator is None:
-            self._iterator = await reading.source.iterator(self._shard_id, self._position)
+            iterator = await reading.source.iterator(self._shard_id, self._position)
+            starting = await reading.identity.start_of(self._shard_id, self.starting)
+            if starting is None:
+                return 0
+            self._iterator, self.starting = iterator, starting
         limit = max(1, min(reading.settings.fetch_limit, int(reading.settings.page_bytes / self._record_size)))
         page = await self._fetch(self._iterator, limit)
         self._backoff.succeeded()

@@ -30,7 +30,8 @@ from service.stream.leases.lease import Lease
 from service.stream.ports import Batch, Shard
 from service.stream.position import TRIM_HORIZON
 from service.stream.tail.buffer import Buffer
-from service.stream.tail.reader import Held, Reader, Reading
+from service.stream.tail.held import Held
+from service.stream.tail.reader import Reader, Reading
 
 P = TypeVar("P")
 T = TypeVar("T")
@@ -68,6 +69,7 @@ class Tail(Generic[P, T]):
         self._reader: Reader[P, T] = Reader(held, reading, self._buffer)
         self._read_task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
+        self._finishing = False
         self._late = False
         self._slots = asyncio.Semaphore(reading.settings.in_flight)
         self._prepared: asyncio.Queue[_InFlight[T] | None] = asyncio.Queue()
@@ -91,6 +93,15 @@ class Tail(Generic[P, T]):
             return max(0.0, (now_ms - oldest) / 1000)
         return self._reader.behind
 
+    def finish(self) -> None:
+        """Stop fetching; `run` then finishes everything in hand, releases the lease and returns.
+
+        For a stream that is gone: nobody can read again what is dropped.
+        """
+        self._finishing = True
+        if self._read_task is not None:
+            self._read_task.cancel()
+
     def hand_over(self) -> None:
         """Stop fetching; `run` then finishes what it can soon, checkpoints, releases the lease and returns.
 
@@ -105,7 +116,7 @@ class Tail(Generic[P, T]):
             self._reader.release(self._buffer.drop())
 
     async def run(self) -> bool:
-        """Read until the end of the shard or `hand_over`.
+        """Read until the end of the shard, `hand_over` or `finish`.
 
         Every log line written below carries the pipeline, stream, shard and worker, and the lease as it was taken:
         its owner and counter, which the lease table's history shows too.
@@ -125,7 +136,7 @@ class Tail(Generic[P, T]):
         )
         try:
             async with asyncio.TaskGroup() as group:
-                if self._stopping.is_set():
+                if self._stopping.is_set() or self._finishing:
                     self._buffer.close()
                 else:
                     self._read_task = group.create_task(self._reader.run())
@@ -247,6 +258,7 @@ class Tail(Generic[P, T]):
         """
         started = self._reading.clock.monotonic()
         expected = self._lease
+        new = msgspec.structs.replace(new, starting=self._reader.starting)
         found = await self._insist("checkpoint", lambda: self._reading.store.replace(expected, new))
         if found is not None and found != new:
             raise LeaseLostError(f"lease of {new.shard_id}: expected counter {expected.counter}, found {found.counter}")

@@ -14,7 +14,7 @@ from service.observability.metrics import Metrics
 from service.publish.publisher import Publisher
 from service.runtime.errors import TransientError
 from service.scoring.change import ScoreChange, StreamImage
-from service.stream.coordinator import Coordinator
+from service.stream.coordinator import Coordinator, Opened
 from service.stream.ports import Page
 from service.stream.settings import ShardSettings
 from service.stream.tail.budget import ByteBudget
@@ -138,10 +138,7 @@ def test_while_the_sink_is_down():
         coordinator: Coordinator[Any, Any] = Coordinator(
             pipeline="publish",
             worker="a",
-            source=FakeSource(stream),
-            store=leases,
-            membership=leases,
-            consumer=publisher,
+            opened=Opened(FakeSource(stream), leases, leases, publisher),
             settings=ShardSettings(batch_max_age=0.1, in_flight=8),
             clock=clock,
             rng=rng,

@@ -15,7 +15,7 @@ from service.publish.publisher import Publisher
 from service.publish.reconcile import ReconcileOptions, Reconciler
 from service.scoring.change import StreamImage
 from service.scoring.fold import Origin, ScoreState, UserKey
-from service.stream.coordinator import Coordinator
+from service.stream.coordinator import Coordinator, Opened
 from service.stream.leases.lease import Lease
 from service.stream.settings import ShardSettings
 from service.stream.tail.budget import ByteBudget
@@ -85,8 +85,8 @@ class World:
             ReconcileOptions(per_s=PER_S, look_s=1, save_s=1),
         )  # fmt: skip
         coordinator = Coordinator(
-            pipeline="publish", worker=name, source=FakeSource(self.stream, gate), store=leases, membership=leases,
-            consumer=publisher, settings=ShardSettings(checkpoint_interval=1, call_timeout=1), clock=clock, rng=rng,
+            pipeline="publish", worker=name, opened=Opened(FakeSource(self.stream, gate), leases, leases, publisher),
+            settings=ShardSettings(checkpoint_interval=1, call_timeout=1), clock=clock, rng=rng,
             metrics=self.metrics, budget=ByteBudget(), on_trimmed=reconciler.owe,
         )  # fmt: skip
         tasks = [asyncio.create_task(each.run()) for each in (publisher, reconciler, coordinator)]

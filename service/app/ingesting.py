@@ -1,0 +1,72 @@
+"""The consumer of the event stream, as the environment asks for it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from service.aws.clients import Clients
+from service.aws.tables.dead_letters import DeadLetterTable
+from service.aws.tables.identities import IdentityTable
+from service.aws.tables.scores import ScoreTable
+from service.config.settings import Settings
+from service.ingest.commit import Committer
+from service.ingest.definition_book import CurrentDefinitions
+from service.ingest.identify import IdentityResolver, IdentitySettings
+from service.ingest.ingest import Ingest
+from service.ingest.marks import ShardMarks
+from service.observability.metrics import Metrics
+from service.runtime.adaptive_limit import AdaptiveLimit
+from service.runtime.clock import Clock
+from service.sinks.pinpoint.lookup import PinpointLookup
+from service.sources import pinpoint
+from service.stream.leases.retirement import Retirement
+from service.stream.ports import StreamId
+
+MakeIngest = Callable[[StreamId, Retirement], Ingest]
+"""Makes the consumer of one stream: a stream that replaces it gets another."""
+
+
+def ingest_maker(
+    settings: Settings,
+    aws: Clients,
+    identities: IdentityTable,
+    definitions: CurrentDefinitions,
+    clock: Clock,
+    metrics: Metrics,
+    rng: random.Random,
+) -> MakeIngest:
+    """Return what makes the consumer of a stream; whatever does not depend on the stream is made once, here."""
+    resolver = IdentityResolver(
+        identities,
+        PinpointLookup(aws.pinpoint, clock, metrics, per_second=settings.identity_lookup_per_s)
+        if settings.identity_lookup
+        else None,
+        IdentitySettings(cache_entries=settings.identity_cache_entries, unknown_ttl_s=settings.identity_negative_ttl_s),
+        clock,
+        metrics,
+    )
+    committer = Committer(
+        ScoreTable(aws.dynamodb, settings.scores_table, metrics),
+        clock,
+        metrics,
+        AdaptiveLimit(maximum=settings.commit_concurrency_max, initial=min(4, settings.commit_concurrency_max)),
+        cache_entries=settings.score_cache_entries,
+        rng=rng,
+    )
+    letters = DeadLetterTable(aws.dynamodb, settings.dead_letters_table, ttl_days=settings.dead_letter_ttl_days)
+
+    def make(stream: StreamId, retirement: Retirement) -> Ingest:
+        return Ingest(
+            pinpoint.decode,
+            definitions,
+            resolver,
+            committer,
+            letters,
+            clock,
+            metrics,
+            project_ids=settings.project_ids,
+            marks=ShardMarks(stream, retirement),
+        )
+
+    return make
