@@ -5,7 +5,6 @@ Text from events, tables and AWS's answers passes `printable` here and nowhere e
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -16,6 +15,7 @@ import click
 import msgspec
 
 from service.cli.failures import Failure
+from service.runtime.terminal import decorated
 from service.runtime.text import printable, printable_json, table
 
 if TYPE_CHECKING:
@@ -38,11 +38,6 @@ def err_is_terminal() -> bool:
 
 def _is_terminal(stream: IO[str] | None) -> bool:
     return stream is not None and not stream.closed and stream.isatty()
-
-
-def decorated() -> bool:
-    """Return whether bold and colours are wanted (https://no-color.org)."""
-    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -22,6 +22,7 @@ import structlog
 from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 from service.observability.repeats import Repeats
+from service.runtime.terminal import decorated
 from service.runtime.text import printable, printable_json
 
 Format = Literal["json", "console"]
@@ -71,7 +72,7 @@ def configure(log_format: Format | None = None, level: str = "info", stream: Str
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
     ]
-    rendered = _rendering(form, colors=out.isatty())
+    rendered = _rendering(form, colors=out.isatty() and decorated())
     structlog.configure(
         processors=[*shared[:1], Repeats(), *shared[1:], *rendered],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),

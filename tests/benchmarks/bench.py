@@ -10,14 +10,15 @@ from __future__ import annotations
 import argparse
 import math
 import platform
+import shutil
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from rich.console import Console
 
 from tests.benchmarks import results
 from tests.benchmarks.contest import ROOT, Played, play
@@ -60,9 +61,9 @@ QUICK = Sizes(
 class Bench:
     """The runs, and what came of them."""
 
-    def __init__(self, sizes: Sizes, console: Console) -> None:
+    def __init__(self, sizes: Sizes, say: Callable[[str], None]) -> None:
         self.sizes = sizes
-        self.console = console
+        self._say = say
         self.runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
         self.absent = dict(ABSENT)
         self.commands: dict[str, list[str]] = {}
@@ -84,12 +85,12 @@ class Bench:
         try:
             played = play(workload, self.commands[contender.name], environment_of(contender), log=log, **options)
         except (OSError, msgspec.DecodeError) as error:
-            self.console.print(f"{name:8} {contender.name:22} failed: {error}")
+            self._say(f"{name:8} {contender.name:22} failed: {error}")
             return None
         row = _row(workload, played)
         self.runs.setdefault((name, contender.name), []).append(row)
         requests = "" if trickle(workload) else f"{row['requests']:>8.1f} requests/1,000"
-        self.console.print(
+        self._say(
             f"{name:8} {contender.name:22} {row['cpu_us']:>9.1f} us/event  {requests:24}"
             f"{row['peak_mib']:>6.0f} MiB  {'exact' if row['exact'] else 'NOT EXACT: ' + row['why']}"
         )
@@ -237,8 +238,7 @@ def main() -> None:
         sizes = msgspec.structs.replace(sizes, rounds=arguments.rounds)
     if not Path("/proc/self/stat").exists():
         sys.exit("the benchmark reads CPU and memory from /proc: it needs Linux")
-    console = Console(highlight=False, width=150)
-    bench = Bench(sizes, console)
+    bench = Bench(sizes, _say)
     bench.prepare()
     parts = arguments.only or list(PARTS)
     if arguments.save:
@@ -251,8 +251,13 @@ def main() -> None:
     if arguments.save:
         results.write(report, SAVED / "bench.json")
         (SAVED / "bench.svg").write_text(results.picture(report))
-    results.show(report, console)
-    console.print(f"written to {out.relative_to(ROOT)}")
+    for line in results.lines(report, shutil.get_terminal_size().columns):
+        _say(line)
+    _say(f"written to {out.relative_to(ROOT)}")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 # a program's output
 
 
 if __name__ == "__main__":

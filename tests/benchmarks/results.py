@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
+from service.runtime.text import table, wrapped
 from tests.benchmarks.contestants import FLOOR, LAMBDA, LIBRARIES, SERVICE
 
 Median = Callable[[str, str, str], float]
@@ -81,27 +80,40 @@ _COLUMNS = (
 )
 
 
-def show(report: dict[str, Any], console: Console) -> None:
-    """Print the tables."""
-    table = Table(title=f"{report['date']}, {report['machine']}, CPython {report['python']}")
-    table.add_column("workload")
-    table.add_column("contender")
-    for title, *_ in _COLUMNS:
-        table.add_column(title, justify="right")
-    table.add_column("exact")
-    for row in report["rows"]:
-        cells = [_cell(row, column, form) for _, column, form in _COLUMNS]
-        table.add_row(row["workload"], row["contender"], *cells, "yes" if row["exact"] else "NO")
-    console.print(table)
-    aimed = Table(title="aims")
-    for title in ("aim", "wanted", "measured", ""):
-        aimed.add_column(title)
-    for aim in report["aims"]:
-        verdict = {True: "met", False: "MISSED", None: "not measured"}[aim["met"]]
-        aimed.add_row(aim["aim"], aim["wanted"], "" if aim["measured"] is None else f"{aim['measured']:,.2f}", verdict)
-    console.print(aimed)
-    for name, why in report["absent"].items():
-        console.print(f"{name}: {why}")
+def lines(report: dict[str, Any], width: int) -> list[str]:
+    """Return the tables as lines that fit `width` cells."""
+    columns = ("workload", "contender", *(title for title, *_ in _COLUMNS), "exact")
+    rows = [
+        (
+            row["workload"],
+            row["contender"],
+            *(_cell(row, column, form) for _, column, form in _COLUMNS),
+            "yes" if row["exact"] else "NO",
+        )
+        for row in report["rows"]
+    ]
+    optional = ("events/s/core", "start s", "sink p50/p99 s", "score p50/p99 s")
+    measured, left_out = table(columns, rows, width, right=columns[2:-1], optional=optional)
+    if left_out:
+        measured.append(f"left out to fit {width} columns: {', '.join(left_out)}")
+    verdicts = {True: "met", False: "MISSED", None: "not measured"}
+    aimed, _ = table(
+        ("aim", "wanted", "measured", "verdict"),
+        [
+            (
+                aim["aim"],
+                aim["wanted"],
+                "" if aim["measured"] is None else f"{aim['measured']:,.2f}",
+                verdicts[aim["met"]],
+            )
+            for aim in report["aims"]
+        ],
+        width,
+        right=("measured",),
+    )
+    absent = [line for name, why in report["absent"].items() for line in wrapped(f"{name}: {why}", width)]
+    title = wrapped(f"{report['date']}, {report['machine']}, CPython {report['python']}", width)
+    return [*title, "", *measured, "", *aimed, "", *absent]
 
 
 def _cell(row: dict[str, Any], column: str | tuple[str, ...], form: str) -> str:

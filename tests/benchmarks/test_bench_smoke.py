@@ -89,3 +89,11 @@ def test_the_sizing_fits_80_columns_without_breaking_a_word():
     assert max(map(len, lines)) <= 80
     words = set(" ".join(lines).split())
     assert {"workload", "DynamoDB", "Kinesis", "Fargate", "a"} <= words
+
+
+@pytest.mark.parametrize("width", [80, 150])
+def test_the_results_fit_the_terminal_without_breaking_a_word(width: int):
+    report = msgspec.json.decode((Path(sizing.__file__).parent / "results" / "bench.json").read_bytes())
+    lines = results.lines(report, width)
+    assert max(map(len, lines)) <= width
+    assert {"contender", "requests/1,000", "verdict"} <= set(" ".join(lines).replace(":", " ").split())

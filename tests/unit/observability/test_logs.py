@@ -162,3 +162,20 @@ def test_warnings_that_repeat_are_written_once(out: io.StringIO):
     for _ in range(5):
         structlog.get_logger().warning("loop.retry", what="beat")
     assert len(lines(out)) == 1
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_colours_are_left_out_where_they_are_not_wanted(monkeypatch: pytest.MonkeyPatch, name: str, value: str):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for wanted in (True, False):
+        terminal = _Terminal()
+        logs.configure("console", "info", terminal)
+        structlog.get_logger().info("took a lease", n=3)
+        assert ("\x1b" in terminal.getvalue()) is wanted
+        monkeypatch.setenv(name, value)
