@@ -1,6 +1,6 @@
 """What a record comes to, as rows for a person: the pure half of `scoring dry-run`.
 
-A row holds foreign text (names, types, ids); who prints it escapes it.
+A row holds foreign text (names, types, ids): the caller escapes it before printing.
 """
 
 from __future__ import annotations

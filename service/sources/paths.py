@@ -13,7 +13,8 @@ Syntax, read from left to right:
 JSON's null counts as absent. A key is never looked for in an array or a text, nor an index in an object
 or a text.
 
-Measured on a 1,000-byte envelope of SES, eight paths: this walker 1.0 us, JMESPath 20 us, python-jsonpath 65 us.
+Measured on a 1,000-byte envelope of SES, eight paths: a walker of this kind 1.0 us, JMESPath 20 us, python-jsonpath
+65 us. Sources walk several paths at once: `getters.py`.
 """
 
 from __future__ import annotations

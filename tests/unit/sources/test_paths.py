@@ -98,7 +98,9 @@ def test_any_text_is_a_path_or_an_error_in_words(text: str):
         path = parse_path(text)
     except PathError:
         return
-    assert path.find(EVENT) is None or path.find(EVENT) is not None
+    assert path.text == text
+    assert parse_path(f"$.{text}").steps == path.steps or text.startswith(("$", "["))
+    path.find(EVENT)
 
 
 keys = st.text(min_size=1, max_size=8)
