@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from itertools import count
 
@@ -13,12 +14,26 @@ from service.admin.setup_plan import Names, plan_table, tables
 from service.aws.clients import AwsSettings, Clients, clients
 from service.local.emulator import REGION, Emulator
 from tests.fakes.embedded import FreshName, MakeTable, Run
+from tests.fakes.listeners import exposed_below
 
 # How long one example takes says more about the machine's other work than about the code.
 settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
 
 _numbers = count(1)
+_foreign_listeners: set[str] = set()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Fail where a server of the tests can be reached from another machine; looked at while fixtures still run.
+
+    Unit tests hardly start any, and a look takes some milliseconds: there it is once for each file.
+    """
+    if "unit" in item.path.parts and nextitem is not None and nextitem.path == item.path:
+        return
+    reachable = exposed_below(os.getpid(), _foreign_listeners)
+    assert not reachable, f"listening on more than loopback: {sorted(reachable)}"
 
 
 @pytest.fixture(scope="session")

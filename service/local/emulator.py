@@ -61,25 +61,17 @@ class Emulator(LoopbackServer):
         return ("--port", str(self._port))
 
     def child_environment(self) -> Mapping[str, str]:
-        """The owner's environment, without what would change the child and with all that persists switched off."""
+        """Return the owner's environment without variables that would change the child, and with scratch folders."""
         scratch = self._scratch.name if self._scratch else tempfile.gettempdir()
         kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN_PREFIXES)}
         return kept | {
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
             "MINISTACK_REGION": REGION,
-            "PERSIST_STATE": "0",
             "STATE_DIR": scratch,
             "S3_DATA_DIR": scratch,
             "TMPDIR": scratch,
-            # Otherwise ministack would look for containers to remove on whatever Docker this machine has.
-            "DOCKER_HOST": f"unix://{scratch}/no-docker.sock",
             "LOG_LEVEL": "WARNING",
-            "SFTP_ENABLED": "0",
-            "IOT_MTLS_ENABLED": "0",
-            "USE_SSL": "0",
-            "AUTH": "false",
-            "SERVICES": "",
             "PYTHONUNBUFFERED": "1",
         }
 

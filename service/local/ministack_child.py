@@ -1,27 +1,68 @@
 """The embedded AWS as a process of its own: ministack, mended, with a meter at its handlers.
 
-Run as `python -m service.local.ministack_child [--port N]` by `service.local.emulator`. It binds 127.0.0.1 unless told
-otherwise (in a container of its own), prints `{"port": N}` as its first line, and ends when its standard input closes.
-`GET /_meter` answers what was counted.
+Run as `python -m service.local.ministack_child [--port N]` by `service.local.emulator`. It listens on one address only,
+127.0.0.1 unless `--host` names another (in a container of its own), prints `{"port": N}` as its first line, and ends
+when its standard input closes. `GET /_meter` answers what was counted.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
+import ipaddress
 import json
 import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import version
 
 from service.local.ministack_mends import check, mend_partiql_stream_records, mend_record_expiry
 from service.local.ministack_meter import Meter
 from service.local.processes import exit_with_parent
+
+SWITCHED_OFF = {
+    # With `cryptography` installed: an MQTT listener on 0.0.0.0:8883. With `asyncssh`: an SFTP listener on 0.0.0.0:2222.
+    # Both ignore BIND_HOST.
+    "IOT_MTLS_ENABLED": "0",
+    "SFTP_ENABLED": "0",
+    # ministack looks for containers of its own to remove on whatever Docker this machine has.
+    "DOCKER_HOST": "unix:///dev/null/no-docker.sock",
+    "PERSIST_STATE": "0",
+    "USE_SSL": "0",
+    "AUTH": "false",
+    "SERVICES": "",
+}
+"""Variables that switch off what this service does not use, however the process was started."""
+
+
+def only(host: str) -> Callable[[str, tuple[object, ...]], None]:
+    """Return an audit hook that refuses every internet socket that is bound to neither `host` nor loopback.
+
+    ministack opens listeners for some services by itself. A release that adds one must not open it to the network.
+    """
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        if event != "socket.bind":
+            return
+        bound, address = arguments
+        if getattr(bound, "family", None) not in (socket.AF_INET, socket.AF_INET6) or not isinstance(address, tuple):
+            return
+        if address[0] != host and not _is_loopback(str(address[0])):
+            raise PermissionError(errno.EACCES, f"the embedded AWS listens on {host} only, not on {address[0] or '*'}")
+
+    return hook
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _serving_socket(host: str, port: int) -> socket.socket:
@@ -36,7 +77,8 @@ def serve(host: str, port: int) -> None:
     listener = _serving_socket(host, port)
     bound: int = listener.getsockname()[1]
     # Read by ministack when its modules are imported, so before they are.
-    os.environ.update({"BIND_HOST": host, "GATEWAY_PORT": str(bound)})
+    os.environ.update({"BIND_HOST": host, "GATEWAY_PORT": str(bound)} | SWITCHED_OFF)
+    sys.addaudithook(only(host))
     dynamodb, kinesis, streams, app = (
         import_module(f"ministack.{name}")
         for name in ("services.dynamodb", "services.kinesis", "services.dynamodb_streams", "app")

@@ -2,6 +2,11 @@
 
 # ruff: noqa: S310, S608 - our own http URLs, and PartiQL with names that these tests make
 
+import importlib.util
+import json
+import os
+import socket
+import sys
 import urllib.request
 from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
@@ -16,7 +21,9 @@ from service.local import emulator as emulator_module
 from service.local import ministack_mends
 from service.local.emulator import Emulator, EmulatorMissingError
 from service.local.meter import Meter
-from service.local.processes import ChildFailedError
+from service.local.ministack_child import only
+from service.local.processes import ChildFailedError, ChildProcess
+from tests.fakes.listeners import listening
 
 
 @pytest.fixture(scope="module")
@@ -213,3 +220,47 @@ def test_another_release_is_not_mended():
         ministack_mends.check(dynamodb, kinesis, "1.5.34")
     with pytest.raises(ministack_mends.UnmendableError, match="_partiql_insert"):
         ministack_mends.check(ModuleType("other"), kinesis, ministack_mends.MENDED_VERSION)
+
+
+def test_started_by_hand_it_listens_on_loopback_only_whatever_is_installed():
+    """ministack opens 0.0.0.0:8883 where `cryptography` is there, as it is here, unless it is told not to."""
+    assert importlib.util.find_spec("cryptography")
+    command = [sys.executable, "-m", "service.local.ministack_child"]
+    inherited = {**os.environ, "IOT_MTLS_ENABLED": "1", "SFTP_ENABLED": "1", "SERVICES": "iot,transfer"}
+    child = ChildProcess("ministack by hand", command, environment=inherited, keep_stdout=True)
+    with child:
+        port = child.wait_until(lambda: announced(child), timeout_s=30, what="it had a port")
+        health = f"http://127.0.0.1:{port}/_ministack/health"
+        child.wait_until(lambda: answers(health), timeout_s=30, what="it answered")
+        assert listening(child.pid) == {("127.0.0.1", port)}
+
+
+def announced(child: ChildProcess) -> int | None:
+    return next((int(json.loads(line)["port"]) for line in child.stdout_lines), None)
+
+
+def answers(url: str) -> bool | None:
+    try:
+        with urllib.request.urlopen(url) as answer:
+            return answer.status == 200 or None
+    except OSError:
+        return None
+
+
+@pytest.mark.parametrize("address", [("0.0.0.0", 0), ("", 0), ("::", 0, 0, 0), ("10.1.2.3", 0), ("example.com", 0)])  # noqa: S104 # refused
+def test_a_listener_that_ministack_opens_beyond_loopback_is_refused(address: tuple):
+    family = socket.AF_INET6 if len(address) > 2 else socket.AF_INET
+    with socket.socket(family) as bound, pytest.raises(PermissionError, match=r"127\.0\.0\.1 only"):
+        only("127.0.0.1")("socket.bind", (bound, address))
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [("127.0.0.1", ("127.0.0.2", 1)), ("0.0.0.0", ("0.0.0.0", 1)), ("127.0.0.1", ("localhost", 0))],  # noqa: S104 # asked
+)
+def test_its_own_address_and_loopback_are_not_refused(host: str, address: tuple):
+    with socket.socket() as bound:
+        only(host)("socket.bind", (bound, address))
+        only(host)("socket.connect", (bound, ("10.1.2.3", 1)))
+    with socket.socket(socket.AF_UNIX) as local:
+        only(host)("socket.bind", (local, "a/path"))
