@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from service.admin.setup_plan import VIEWS_IN_USE, FoundTable, Names, TableSpec
+from service.admin.setup_plan import RETENTION_H, VIEWS_IN_USE, FoundTable, Names, TableSpec
 
 PROBE = "scoring-doctor-probe"
 """Key of nothing: no user, endpoint, lease or letter is called this."""
@@ -25,9 +25,6 @@ MAX_SKEW_S = 60.0
 
 MAX_PROJECTS = 20
 """Projects that are looked at where none is configured, and the definitions name them."""
-
-WANTED_RETENTION_H = 168
-"""A week: a service that breaks on a Friday evening is still in time on Monday."""
 
 SCORE_STREAM_HOURS = 24.0
 """What every DynamoDB stream keeps
@@ -286,8 +283,8 @@ def judge_retention(subject: str, retention_h: float, lag_s: float | None) -> Fi
         remedy = "catch up now: add workers, or lengthen the retention (aws kinesis increase-stream-retention-period)"
         return Finding(Verdict.BROKEN, subject, f"{kept}, and the service is {lag_s / 3600:.1f} h behind", remedy)
     behind = "" if lag_s is None else f", the service is {lag_s:.0f} s behind"
-    if retention_h < WANTED_RETENTION_H:
-        remedy = f"set it to {WANTED_RETENTION_H} h (aws kinesis increase-stream-retention-period)"
+    if retention_h < RETENTION_H:
+        remedy = f"set it to {RETENTION_H} h (aws kinesis increase-stream-retention-period)"
         return Finding(Verdict.NOTE, subject, f"{kept}{behind}: a longer outage loses events", remedy)
     return Finding(Verdict.OK, subject, f"{kept}{behind}")
 

@@ -16,6 +16,7 @@ from botocore.exceptions import ClientError, WaiterError
 
 from service.admin.setup_plan import (
     Action,
+    FoundStream,
     FoundTable,
     Names,
     State,
@@ -116,7 +117,7 @@ class Setup:
     def _settle(self, step: Step) -> None:
         if step.operation == "update_table":
             self._await_table(step.params["TableName"])
-        if step.operation == "create_stream":
+        if step.service == "kinesis":
             self._await("stream_exists", "kinesis", StreamName=step.params["StreamName"])
 
     def _await_table(self, name: str) -> None:
@@ -137,10 +138,10 @@ class Setup:
         which = {"StreamARN" if name_or_arn.startswith("arn:") else "StreamName": name_or_arn}
         answer = self._described("kinesis", "describe_stream_summary", f"stream {name_or_arn}", **which)
         if answer is None:
-            return [plan_stream(name_or_arn, None)]
+            return plan_stream(name_or_arn, None)
         summary = answer["StreamDescriptionSummary"]
         mode = summary.get("StreamModeDetails", {}).get("StreamMode", "PROVISIONED")
-        return [plan_stream(name_or_arn, mode)]
+        return plan_stream(name_or_arn, FoundStream(mode, summary["RetentionPeriodHours"]))
 
     def _look(self, spec: TableSpec) -> FoundTable | None:
         resource = f"table {spec.name}"

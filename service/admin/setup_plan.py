@@ -19,6 +19,10 @@ VIEW = "NEW_AND_OLD_IMAGES"
 VIEWS_IN_USE = (VIEW, "NEW_IMAGE")
 """Views that carry the new image, which is all that publishing reads."""
 
+RETENTION_H = 168
+"""Hours that the event stream should keep records. A week: a service that breaks on a Friday evening is still in time
+on Monday. AWS's own default is 24."""
+
 
 class Names(msgspec.Struct, frozen=True):
     """What to set up, by name. `stream` may be an ARN, or empty: no stream."""
@@ -67,6 +71,18 @@ class FoundTable(msgspec.Struct, frozen=True):
     view: str
 
 
+class FoundStream(msgspec.Struct, frozen=True):
+    """The event stream as it is.
+
+    Attributes:
+        mode: `ON_DEMAND` or `PROVISIONED`.
+        retention_h: Hours that it keeps records.
+    """
+
+    mode: str
+    retention_h: int
+
+
 class State(StrEnum):
     """How a resource stands, before or after."""
 
@@ -112,18 +128,37 @@ def tables(names: Names) -> list[TableSpec]:
     ]
 
 
-def plan_stream(name_or_arn: str, mode: str | None) -> Step:
-    """Plan the Kinesis stream; `mode` is that of the stream there is, None where there is none."""
+def plan_stream(name_or_arn: str, found: FoundStream | None) -> list[Step]:
+    """Plan the Kinesis stream and how long it keeps records; `found` is None where there is no such stream.
+
+    The retention of a stream that exists is not changed: it costs money, and other consumers may rely on it.
+    """
     resource = f"stream {name_or_arn}"
-    if mode is not None:
-        return Step(Action(resource, State.EXISTS, mode))
     name = name_or_arn.rpartition("/")[2]
-    return Step(
-        Action(resource, State.WOULD_CREATE, "ON_DEMAND"),
-        "kinesis",
-        "create_stream",
-        {"StreamName": name, "StreamModeDetails": {"StreamMode": "ON_DEMAND"}},
-    )
+    if found is None:
+        return [
+            Step(
+                Action(resource, State.WOULD_CREATE, "ON_DEMAND"),
+                "kinesis",
+                "create_stream",
+                {"StreamName": name, "StreamModeDetails": {"StreamMode": "ON_DEMAND"}},
+            ),
+            Step(
+                Action(f"{resource}: retention", State.WOULD_CREATE, f"{RETENTION_H} h"),
+                "kinesis",
+                "increase_stream_retention_period",
+                {"StreamName": name, "RetentionPeriodHours": RETENTION_H},
+            ),
+        ]
+    kept = Action(f"{resource}: retention", State.EXISTS, f"{found.retention_h} h")
+    if found.retention_h < RETENTION_H:
+        kept = Action(
+            kept.resource,
+            State.DIFFERS,
+            f"{found.retention_h} h, not {RETENTION_H} h: a longer outage loses events",
+            f"aws kinesis increase-stream-retention-period --stream-name {name} --retention-period-hours {RETENTION_H}",
+        )
+    return [Step(Action(resource, State.EXISTS, found.mode)), Step(kept)]
 
 
 def plan_table(spec: TableSpec, found: FoundTable | None) -> list[Step]:

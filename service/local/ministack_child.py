@@ -26,7 +26,7 @@ from service.local.ministack_meter import Meter
 from service.local.processes import exit_with_parent
 
 SWITCHED_OFF = {
-    # With `cryptography` installed: an MQTT listener on 0.0.0.0:8883. With `asyncssh`: an SFTP listener on 0.0.0.0:2222.
+    # An MQTT listener on 0.0.0.0:8883 where `cryptography` is installed, an SFTP one on 0.0.0.0:2222 with `asyncssh`.
     # Both ignore BIND_HOST.
     "IOT_MTLS_ENABLED": "0",
     "SFTP_ENABLED": "0",

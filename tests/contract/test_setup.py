@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from service.admin.setup import Setup, client
-from service.admin.setup_plan import Action, Names, State
+from service.admin.setup_plan import RETENTION_H, Action, Names, State
 from service.aws.clients import AwsClient, AwsSettings, Clients
 from service.aws.tables.definitions import DefinitionTable
 from service.local.emulator import REGION
@@ -74,6 +74,12 @@ def test_what_is_made_is_as_it_should_be(setup: Setup, names: Names, dynamodb: A
         assert (lifetime["TimeToLiveStatus"], lifetime["AttributeName"]) == ("ENABLED", "ExpiresAt")
     leases = dynamodb.describe_time_to_live(TableName=names.leases)["TimeToLiveDescription"]
     assert leases["TimeToLiveStatus"] == "DISABLED"
+
+
+def test_a_stream_that_setup_makes_keeps_a_week(setup: Setup, names: Names):
+    setup.run()
+    summary = client("kinesis", SETTINGS).describe_stream_summary(StreamName=names.stream)["StreamDescriptionSummary"]
+    assert summary["RetentionPeriodHours"] == RETENTION_H
 
 
 def test_a_table_of_the_replaced_system_gets_what_it_lacks(setup: Setup, names: Names, dynamodb: AwsClient):

@@ -3,7 +3,18 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from service.admin.setup_plan import FoundTable, Names, State, Step, TableSpec, plan_stream, plan_table, tables
+from service.admin.doctor_plan import Verdict, judge_retention
+from service.admin.setup_plan import (
+    FoundStream,
+    FoundTable,
+    Names,
+    State,
+    Step,
+    TableSpec,
+    plan_stream,
+    plan_table,
+    tables,
+)
 
 SCORES = TableSpec("scores", ("UserId", "PinpointProjectId"), recovery=True, streamed=True)
 LETTERS = TableSpec("letters", ("Id",), ttl="ExpiresAt")
@@ -44,13 +55,23 @@ def test_a_time_to_live_on_another_attribute_is_reported():
 
 
 def test_a_stream_that_exists_is_left_alone():
-    step = plan_stream("events", "PROVISIONED")
-    assert (step.action.state, step.operation) == (State.EXISTS, "")
+    steps = plan_stream("events", FoundStream("PROVISIONED", 168))
+    assert [(step.action.state, step.operation) for step in steps] == [(State.EXISTS, "")] * 2
 
 
-def test_a_stream_given_by_arn_is_made_under_its_name():
-    step = plan_stream("arn:aws:kinesis:eu-west-1:123456789012:stream/events", None)
-    assert step.params["StreamName"] == "events"
+def test_a_stream_that_exists_with_a_short_retention_is_reported_and_not_changed():
+    _, kept = plan_stream("arn:aws:kinesis:eu-west-1:123456789012:stream/events", FoundStream("ON_DEMAND", 24))
+    assert (kept.action.state, kept.operation) == (State.DIFFERS, "")
+    assert "--stream-name events --retention-period-hours 168" in kept.action.remedy
+
+
+@pytest.mark.parametrize("stream", ["events", "arn:aws:kinesis:eu-west-1:123456789012:stream/events"])
+def test_a_stream_is_made_under_its_name_with_the_retention_that_the_doctor_wants(stream: str):
+    made, kept = plan_stream(stream, None)
+    assert (made.operation, made.params["StreamName"]) == ("create_stream", "events")
+    assert kept.params["StreamName"] == "events"
+    assert judge_retention("stream", kept.params["RetentionPeriodHours"], None).verdict is Verdict.OK
+    assert judge_retention("stream", kept.params["RetentionPeriodHours"] - 1, None).verdict is Verdict.NOTE
 
 
 def test_leases_never_expire_and_every_table_has_its_own_name():
