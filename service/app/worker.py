@@ -131,7 +131,7 @@ class Worker:
             return await self._run(worker)
 
     async def _run(self, worker: str) -> bool:
-        async with self.server, clients(AwsSettings(region=self._settings.aws_region), self.metrics) as aws:
+        async with self.server, clients(self._aws_settings(), self.metrics) as aws:
             log.info("worker.listening", url=self.server.url)
             if not await self._unless_stopped(self._wire(aws, worker), "wire"):
                 log.info("worker.stopped", worker=worker, drained=True, why="told to stop before it had begun")
@@ -141,6 +141,9 @@ class Worker:
             await self._work()
         log.info("worker.stopped", worker=worker, drained=self._drained)
         return self._drained
+
+    def _aws_settings(self) -> AwsSettings:
+        return AwsSettings(region=self._settings.aws_region, fast_calls=self._settings.fast_calls)
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None], name: str) -> bool:
         """Do `work`; return False where `stop` came first, and it was cut off."""

@@ -4,7 +4,8 @@ Endpoints and credentials come from AWS's own standard variables: `AWS_ENDPOINT_
 (`AWS_ENDPOINT_URL_KINESIS`, `_DYNAMODB`, `_DYNAMODB_STREAMS`, `_PINPOINT`;
 https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html).
 
-The calls whose number grows with the events take the short way of `express`; all others are aiobotocore's. Timestamps
+The calls whose number grows with the events take the short way of `express` (unless SCORING_FAST_CALLS=off); all
+others are aiobotocore's. Timestamps
 in results are epoch seconds (`codec.epoch_seconds`).
 
 Measured on two shared cores (Python 3.11, botocore 1.43): importing this takes 0.3 to 0.4 s, and making all four
@@ -60,6 +61,7 @@ class AwsSettings(msgspec.Struct, frozen=True):
         connect_timeout_s: Seconds for a connection.
         read_timeout_s: Seconds without a byte; far more than any call here takes.
         attempts: Requests per call, the first included (`standard` retry mode).
+        fast_calls: Whether the calls that grow with the events take the short way of `express`.
     """
 
     region: str = ""
@@ -67,6 +69,7 @@ class AwsSettings(msgspec.Struct, frozen=True):
     connect_timeout_s: float = 3.0
     read_timeout_s: float = 10.0
     attempts: int = 3
+    fast_calls: bool = True
 
     def options(self) -> dict[str, Any]:
         """Return the options that aiobotocore's and boto3's configurations share."""
@@ -118,7 +121,8 @@ async def clients(settings: AwsSettings, metrics: Metrics | None = None) -> Asyn
         tls=lambda: ssl.create_default_context(cafile=get_cert_path(session.get_config_variable("ca_bundle") or True)),
         options=_KEEPALIVE,
     )
-    Express(session, wire, None if metrics is None else _counted(metrics)).install()
+    express = Express(session, wire, None if metrics is None else _counted(metrics), enabled=settings.fast_calls)
+    express.install()
     # aiobotocore ignores `tcp_keepalive` (httpsession.py: "TODO: handle socket_options"): hence the factory.
     config = AioConfig(connector_args={"socket_factory": _kept_alive}, **settings.options())
     async with AsyncExitStack() as stack:

@@ -55,7 +55,7 @@ def aws_settings(settings: Settings, *, attempts: int = 5) -> AwsSettings:
     """
     from service.aws.clients import AwsSettings  # noqa: PLC0415 # slow to import
 
-    return AwsSettings(region=settings.aws_region, read_timeout_s=20, attempts=attempts)
+    return AwsSettings(region=settings.aws_region, read_timeout_s=20, attempts=attempts, fast_calls=settings.fast_calls)
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:

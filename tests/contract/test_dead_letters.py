@@ -16,6 +16,8 @@ from service.scoring.event import Reason
 from tests.fakes.dead_letters import MemoryDeadLetters
 from tests.fakes.embedded import MakeTable, Run
 
+pytestmark = pytest.mark.usefixtures("fast_calls")
+
 
 def an_id(number: int) -> str:
     return record_letter_id("tag-0", str(10**55 + number))

@@ -14,6 +14,8 @@ from service.scoring.definitions import Definition, Malformed
 from tests.fakes.definitions import MemoryDefinitions
 from tests.fakes.embedded import MakeTable, Run
 
+pytestmark = pytest.mark.usefixtures("fast_calls")
+
 OPEN = Definition("_email.open", "p1", Decimal(10))
 
 

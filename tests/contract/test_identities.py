@@ -12,6 +12,8 @@ from service.scoring.fold import UserKey
 from tests.fakes.embedded import MakeTable, Run
 from tests.fakes.identities import MemoryDirectory, MemoryIdentities
 
+pytestmark = pytest.mark.usefixtures("fast_calls")
+
 PHONE = EndpointKey("phone", "p1")
 ANN = UserKey("ann", "p1")
 ENTRY = DirectoryEntry("phone", "ACTIVE", "SMS", 1_700_000_000_000)

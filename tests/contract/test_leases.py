@@ -16,6 +16,8 @@ from service.stream.position import SHARD_END, TRIM_HORIZON, at_timestamp
 from tests.fakes import leases as fakes
 from tests.fakes.embedded import MakeTable, Run
 
+pytestmark = pytest.mark.usefixtures("fast_calls")
+
 SHARD = "shardId-000000000000"
 CHECKPOINT = "49590338271490256608559692538361571095921575989136588898"
 FREE = Lease(SHARD, TRIM_HORIZON)

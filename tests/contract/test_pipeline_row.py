@@ -10,6 +10,8 @@ from service.scoring.fold import UserKey
 from tests.fakes.embedded import Run
 from tests.fakes.pipeline import FakePipeline, PipelineRow
 
+pytestmark = pytest.mark.usefixtures("fast_calls")
+
 Store = PipelineTable | FakePipeline
 
 

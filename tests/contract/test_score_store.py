@@ -19,6 +19,8 @@ from tests.fakes.embedded import MakeTable, Run
 from tests.fakes.images import key_item
 from tests.fakes.scores import MemoryScores
 
+pytestmark = pytest.mark.usefixtures("fast_calls")
+
 ANN = UserKey("ann", "p1")
 TAG = "tag:0"
 SEQUENCE = 49590338271490256608559692538361571095921575989136588898  # 56 digits, as Kinesis makes them

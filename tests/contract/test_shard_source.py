@@ -32,6 +32,8 @@ from tests.fakes.embedded import FreshName, MakeTable, Run
 from tests.fakes.images import key_item
 from tests.fakes.source import FakeSource, FakeStream
 
+pytestmark = pytest.mark.usefixtures("fast_calls")
+
 PARTITION_KEY = "ann"
 MIDDLE = 2**127
 """Where the whole range of hash keys is split (0 to 2**128 - 1)."""

@@ -84,8 +84,8 @@ def listening(runner: asyncio.Runner) -> Iterator[tuple[Server, int]]:
     runner.run(site.cleanup())
 
 
-@pytest.fixture(scope="module")
-def connect(listening: tuple[Server, int], runner: asyncio.Runner) -> Iterator[Connect]:
+@pytest.fixture(scope="module", params=[True, False], ids=["fast calls", "stock calls"])
+def connect(request: pytest.FixtureRequest, listening: tuple[Server, int], runner: asyncio.Runner) -> Iterator[Connect]:
     """Make clients of the server; those without metrics are shared, because making them takes 0.3 s."""
     made: dict[Any, Clients] = {}
     contexts = []
@@ -94,7 +94,13 @@ def connect(listening: tuple[Server, int], runner: asyncio.Runner) -> Iterator[C
         which = (attempts, port, metrics, os.environ.get("AWS_ACCESS_KEY_ID"))
         if which not in made:
             environment.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-            settings = AwsSettings(region="us-east-1", attempts=attempts, connect_timeout_s=0.5, read_timeout_s=0.5)
+            settings = AwsSettings(
+                region="us-east-1",
+                attempts=attempts,
+                connect_timeout_s=0.5,
+                read_timeout_s=0.5,
+                fast_calls=request.param,
+            )
             contexts.append(clients(settings, metrics))
             made[which] = runner.run(contexts[-1].__aenter__())
         return made[which]

@@ -214,9 +214,13 @@ class Express:
         session: Its credentials are used.
         wire: Where requests go out.
         observe: Told of what succeeds here; aiobotocore's own events tell of all else.
+        enabled: False makes every call aiobotocore's way; results have the same form.
     """
 
-    def __init__(self, session: AioSession, wire: Wire, observe: Observe | None = None) -> None:
+    def __init__(
+        self, session: AioSession, wire: Wire, observe: Observe | None = None, *, enabled: bool = True
+    ) -> None:
+        self._enabled = enabled
         self._session = session
         self._wire = wire
         self._observe = observe
@@ -236,6 +240,8 @@ class Express:
 
     def _method(self, operation: Operation, stock: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def call(client: Any, **params: Any) -> Any:  # noqa: ANN401 # a generated method of aiobotocore's
+            if not self._enabled:
+                return operation.narrow(await stock(client, **params))
             credentials = await self._credentials()
             key = (operation.service, operation.name, operation.route(params))
             known = self._templates.get(key)
