@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 import click
 
 from service.cli.failures import Failure
+from service.cli.local_up import PINPOINT_PORT, up
 from service.cli.output import json_option, note, print_json, write
 from service.cli.params import PROJECT
 from service.cli.traffic import traffic
 
 if TYPE_CHECKING:
     from service.local.pinpoint_fake.server import PinpointFake
-
-PINPOINT_PORT = 9465
 
 
 @click.group()
@@ -23,6 +22,7 @@ def local() -> None:
 
 
 local.add_command(traffic)
+local.add_command(up)
 
 
 @local.command()

@@ -100,6 +100,11 @@ class LoopbackServer:
         """The last lines of the child's log, oldest first."""
         return self._child.log_tail if self._child else []
 
+    def check(self) -> None:
+        """Raise ChildFailedError where the child has ended by itself; the text has its last lines."""
+        if self._child and not self._child.running:
+            raise self._child.failure(f"ended by itself with exit code {self._child.returncode}")
+
     def stop(self) -> None:
         """Stop the child. Does nothing the second time."""
         child, self._child, self._bound = self._child, None, None

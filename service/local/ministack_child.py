@@ -68,7 +68,10 @@ def _is_loopback(host: str) -> bool:
 def _serving_socket(host: str, port: int) -> socket.socket:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((host, port))
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        raise SystemExit(f"{host}:{port} cannot be listened on: {error.strerror}") from None
     return listener
 
 

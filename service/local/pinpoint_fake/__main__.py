@@ -32,7 +32,10 @@ def main() -> None:
         parser.error(str(error))
     if options.exit_with_owner:
         exit_with_parent()
-    run(host=options.host, port=options.port, quotas=quotas, apps=options.app, on_ready=_announce)
+    try:
+        run(host=options.host, port=options.port, quotas=quotas, apps=options.app, on_ready=_announce)
+    except OSError as error:
+        raise SystemExit(f"{options.host}:{options.port} cannot be listened on: {error.strerror or error}") from None
 
 
 if __name__ == "__main__":
