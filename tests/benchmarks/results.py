@@ -95,7 +95,7 @@ def lines(report: dict[str, Any], width: int) -> list[str]:
     optional = ("events/s/core", "start s", "sink p50/p99 s", "score p50/p99 s")
     measured, left_out = table(columns, rows, width, right=columns[2:-1], optional=optional)
     if left_out:
-        measured.append(f"left out to fit {width} columns: {', '.join(left_out)}")
+        measured += wrapped(f"left out to fit {width} columns: {', '.join(left_out)}", width)
     verdicts = {True: "met", False: "MISSED", None: "not measured"}
     aimed, _ = table(
         ("aim", "wanted", "measured", "verdict"),
