@@ -32,7 +32,9 @@ from service.admin.doctor_plan import (
 from service.admin.setup import found_table
 from service.admin.setup_plan import FoundTable, TableSpec, tables
 from service.aws.clients import AwsClient
+from service.aws.endpoints import is_aws
 from service.aws.errors import code_of
+from service.aws.streams import silence
 
 MAX_LAGS = 20
 """Shards whose lag is read; each costs one of the shard's five reads per second."""
@@ -223,8 +225,33 @@ class Doctor:
             page = {"ShardIterator": made["ShardIterator"], "Limit": 1}
             finding, _ = self._try(trial("GetRecords", "get_records", page))
             yield finding
+        if not is_aws(self._clients["dynamodbstreams"].meta.endpoint_url):
+            yield self._silence(table, arn, [each["ShardId"] for each in shards])
         detail = f"keeps {SCORE_STREAM_HOURS:g} h, which cannot be changed"
         yield Finding(Verdict.OK, f"stream of table {table}", detail)
+
+    def _silence(self, table: str, arn: str, shards: Sequence[str]) -> Finding:
+        """Return whether an emulator's stream shows what is written; AWS's does."""
+        subject = f"changes in the stream of table {table}"
+        sample, _, _ = self._call("dynamodb", "scan", silence.sample_of(table))
+        if not silence.changed_lately((sample or {}).get("Items", []), round(self._wall_s() * 1000)):
+            return Finding(Verdict.SKIPPED, subject, "an emulator: can be told half a minute after the first score")
+        if any(self._shows_something(arn, shard) for shard in shards[: silence.MAX_SHARDS]):
+            return Finding(Verdict.OK, subject, "there are some")
+        return Finding(Verdict.BROKEN, subject, silence.WHY, silence.REMEDY)
+
+    def _shows_something(self, arn: str, shard: str) -> bool:
+        first = {"StreamArn": arn, "ShardId": shard, "ShardIteratorType": "TRIM_HORIZON"}
+        answer, _, _ = self._call("dynamodbstreams", "get_shard_iterator", first)
+        iterator = answer and answer["ShardIterator"]
+        for _ in range(silence.MAX_PAGES):
+            if not iterator:
+                return False
+            page, code, _ = self._call("dynamodbstreams", "get_records", {"ShardIterator": iterator})
+            if page is None or page["Records"]:
+                return page is not None or code == "TrimmedDataAccessException"
+            iterator = page.get("NextShardIterator")
+        return False
 
 
 def _not_seen(subject: str, action: str, code: str, message: str) -> Finding:

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -23,10 +24,13 @@ import structlog
 from service.app.call_watch import CallWatch
 from service.app.ingesting import ingest_maker
 from service.app.publishing import CHANGES_PAGE, make_publishing
+from service.app.silence_watch import watch_for_silence
 from service.aws.clients import AwsSettings, Clients, clients
+from service.aws.endpoints import is_aws
 from service.aws.errors import watched
 from service.aws.streams.dynamodb_streams import DynamoDbStreamSource
 from service.aws.streams.kinesis import KinesisSource
+from service.aws.streams.silence import is_silent
 from service.aws.tables.definitions import DefinitionTable
 from service.aws.tables.identities import IdentityTable
 from service.aws.tables.leases import LeaseTable
@@ -60,7 +64,7 @@ FORCED_EXIT = 1
 PUBLISH_SHARE = 4
 """Of the bytes in hand, one part in so many is for publishing where a worker does both."""
 
-LOOPS_OF = {"definitions": INGEST, "publisher": PUBLISH, "reconciler": PUBLISH}
+LOOPS_OF = {"definitions": INGEST, "publisher": PUBLISH, "reconciler": PUBLISH, "silence watch": PUBLISH}
 """Pipeline by background loop."""
 
 GC_ALLOCATIONS = 100_000
@@ -277,6 +281,9 @@ class Worker:
         parts.background |= {"publisher": made.publisher.run, "reconciler": made.reconciler.run}
         parts.publisher = made.publisher
         parts.leases[PUBLISH] = made.leases
+        if not is_aws(aws.streams.meta.endpoint_url):
+            asked = partial(is_silent, aws.dynamodb, settings.scores_table, source)
+            parts.background["silence watch"] = lambda: watch_for_silence(asked, self._clock)
         parts.coordinators[PUBLISH] = made.coordinator
 
     def _leases(self, aws: Clients, pipeline: str, stream: StreamId) -> LeaseTable:

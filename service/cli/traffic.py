@@ -9,11 +9,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from types import FrameType
-from urllib.parse import urlsplit
 
 import click
 import msgspec
 
+from service.aws.endpoints import is_aws
 from service.cli.context import settings_for
 from service.cli.failures import Failure
 from service.cli.output import note
@@ -89,7 +89,7 @@ def _emulator(service: str) -> str:
         raise Failure(
             "made-up traffic is for emulators only", f"{name} is not set", f"set {name} to the URL of an emulator"
         )
-    if (urlsplit(url).hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws")):
+    if is_aws(url):
         raise Failure(
             "made-up traffic is for emulators only", f"{name} = {url!r} is AWS", f"set {name} to the URL of an emulator"
         )
