@@ -13,7 +13,6 @@ Whatever ends a redrive, what is in flight is finished first: a letter that is c
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 
@@ -67,12 +66,6 @@ class _Scored(msgspec.Struct):
     user: str = ""
     project: str = ""
     keys: dict[str, dict[str, str]] = {}
-
-
-def by_fault(letters: Sequence[StoredLetter]) -> list[tuple[str, str, int]]:
-    """Return stage, reason and number, the most frequent first."""
-    counted = Counter((stored.letter.stage, stored.letter.reason.value) for stored in letters)
-    return [(stage, reason, count) for (stage, reason), count in counted.most_common()]
 
 
 def due(letters: Sequence[StoredLetter], *, stuck: bool) -> list[StoredLetter]:

@@ -9,9 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import boto3
 import msgspec
-from botocore.config import Config
 from botocore.exceptions import ClientError, WaiterError
 
 from service.admin.setup_plan import (
@@ -27,7 +25,7 @@ from service.admin.setup_plan import (
     plan_table,
     tables,
 )
-from service.aws.clients import AwsClient, AwsSettings
+from service.aws.clients import AwsClient
 from service.aws.errors import code_of, translated
 from service.runtime.errors import TransientError
 
@@ -36,13 +34,6 @@ MAX_POLLS = 120
 """Two minutes: a table takes seconds, an on-demand stream up to a minute."""
 
 _BACKUPS_LATER = "ContinuousBackupsUnavailableException"
-
-
-def client(service: str, settings: AwsSettings) -> AwsClient:
-    """Return a boto3 client for a one-shot command; endpoints and credentials as in `clients.py`."""
-    return boto3.session.Session().client(
-        service, region_name=settings.region or None, config=Config(**settings.options())
-    )
 
 
 class Setup:

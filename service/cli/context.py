@@ -37,13 +37,9 @@ def settings_for(purpose: Purpose, **overrides: str) -> Settings:
 def _profile_region(environ: Mapping[str, str]) -> str | None:
     if environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION"):
         return None
-    from botocore.exceptions import ProfileNotFound  # noqa: PLC0415 # slow to import, and rarely needed
-    from botocore.session import Session  # noqa: PLC0415 # likewise
+    from service.aws.blocking import profile_region  # noqa: PLC0415 # slow to import, and rarely needed
 
-    try:
-        return Session().get_config_variable("region") or None
-    except ProfileNotFound:
-        return None  # said when the first client is made
+    return profile_region()
 
 
 def aws_settings(settings: Settings, *, attempts: int = 5) -> AwsSettings:
@@ -82,25 +78,9 @@ class Aws:
         return self._client("dynamodb")
 
     def _client(self, service: str) -> Any:  # noqa: ANN401 # likewise
-        from service.admin.setup import client as boto3_client  # noqa: PLC0415 # slow to import
+        from service.aws.blocking import client  # noqa: PLC0415 # slow to import
 
-        client = boto3_client(service, aws_settings(self._settings))
-        client.meta.events.register("before-parameter-build", _note_resource)
-        client.meta.events.register("after-call", _name_resource)
-        return client
-
-
-def _note_resource(params: Mapping[str, Any], context: dict[str, Any], **_kwargs: object) -> None:
-    for name in ("TableName", "StreamName", "StreamARN"):
-        if name in params:
-            kind = "table" if name == "TableName" else "stream"
-            context["scoring_resource"] = f"{kind} {params[name]}"
-
-
-def _name_resource(parsed: dict[str, Any], context: Mapping[str, Any], **_kwargs: object) -> None:
-    """Put the table or stream into the error, which by itself does not say which one it means."""
-    if "Error" in parsed and "scoring_resource" in context:
-        parsed["Error"]["Resource"] = context["scoring_resource"]
+        return client(service, aws_settings(self._settings))
 
 
 def one_project(settings: Settings, project: str | None) -> str:

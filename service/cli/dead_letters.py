@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import sys
 from collections import Counter
 from collections.abc import Sequence
 
 import click
 
-from service.admin.redrive import DONE, MAX_LETTERS, Account, Outcome, Redriver, Result, by_fault, due
+from service.admin.redrive import DONE, MAX_LETTERS, Account, Outcome, Redriver, Result, due
 from service.aws.clients import clients
 from service.aws.tables.dead_letters import NEW, REDRIVEN, REDRIVING, DeadLetterTable, StoredLetter
 from service.aws.tables.scores import ScoreTable
@@ -22,6 +21,7 @@ from service.cli.root import INTERRUPTED
 from service.config.settings import Purpose, Settings
 from service.ingest.letters import split_letter_id
 from service.observability.metrics import Metrics
+from service.queries.letters import by_fault, described, find, payload, pointer
 from service.runtime.text import iso
 from service.scoring.event import Reason
 
@@ -54,7 +54,7 @@ def list_(reason: str | None, stage: str | None, state: str | None, limit: int, 
     letters = [stored for stored in found if state in (None, stored.state)]
     letters.sort(key=lambda stored: stored.letter.at_ms, reverse=True)
     if as_json:
-        print_json([_described(stored) for stored in letters[:limit]])
+        print_json([described(stored) for stored in letters[:limit]])
     else:
         rows = [
             (each.letter.letter_id, iso(each.letter.at_ms), each.letter.stage, each.letter.reason.value, each.state)
@@ -102,15 +102,15 @@ def show(letter_id: str, *, payload_only: bool, as_json: bool) -> None:
         if not stored.payload_kept:
             raise Failure(
                 "the record was too large to be kept",
-                f"it is in {_pointer(stored)} as long as the stream keeps it",
+                f"it is in {pointer(stored)} as long as the stream keeps it",
             )
         write_bytes(stored.letter.payload)
         return
-    described = _described(stored) | _payload(stored)
+    shown = described(stored) | payload(stored)
     if as_json:
-        print_json(described)
+        print_json(shown)
         return
-    for name, value in described.items():
+    for name, value in shown.items():
         write(f"{name + ':':<14} {value}")
 
 
@@ -158,7 +158,7 @@ def redrive(
         note("nothing to redrive")
     if dry_run or not chosen:
         if as_json:
-            print_json([_described(stored) for stored in chosen])
+            print_json([described(stored) for stored in chosen])
         return
     _confirm(len(chosen), yes=yes)
     account = Account()
@@ -212,15 +212,9 @@ def _confirm(count: int, *, yes: bool) -> None:
 
 
 async def _find(settings: Settings, reason: str | None, stage: str | None) -> tuple[list[StoredLetter], bool]:
-    """Return the letters, and whether those are all."""
     async with clients(aws_settings(settings)) as aws:
         table = DeadLetterTable(aws.dynamodb, settings.dead_letters_table)
-        found: list[StoredLetter] = []
-        async for stored in table.letters(reason=Reason(reason) if reason else None, stage=stage or ""):
-            if len(found) == MAX_LETTERS:
-                return found, False
-            found.append(stored)
-        return found, True
+        return await find(table, Reason(reason) if reason else None, stage or "", MAX_LETTERS)
 
 
 async def _get(settings: Settings, letter_id: str) -> StoredLetter | None:
@@ -247,37 +241,3 @@ async def _redrive(
             stream_of,
         )
         await redriver.redrive(letters, account, report, lambda: interrupt.asked)
-
-
-def _pointer(stored: StoredLetter) -> str:
-    return f"{stored.letter.stream}/{stored.letter.shard_id}/{stored.letter.sequence}"
-
-
-def _described(stored: StoredLetter) -> dict[str, object]:
-    letter = stored.letter
-    return {
-        "id": letter.letter_id,
-        "stage": letter.stage,
-        "reason": letter.reason.value,
-        "detail": letter.detail,
-        "at": iso(letter.at_ms),
-        "state": stored.state,
-        "state_at": iso(stored.state_ms),
-        "redriven_to": stored.redriven_to,
-        "expires_at": iso(stored.expires_s * 1000),
-        "stream": letter.stream,
-        "shard": letter.shard_id,
-        "sequence": letter.sequence,
-        "partition_key": letter.partition_key,
-        "payload_size": letter.payload_size,
-        "payload_kept": stored.payload_kept,
-    }
-
-
-def _payload(stored: StoredLetter) -> dict[str, object]:
-    if not stored.payload_kept:
-        return {}
-    try:
-        return {"payload": stored.letter.payload.decode()}
-    except UnicodeDecodeError:
-        return {"payload_base64": base64.b64encode(stored.letter.payload).decode()}

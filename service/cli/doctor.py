@@ -55,7 +55,7 @@ def doctor(ctx: click.Context, *, as_json: bool) -> None:
 
 
 def _clients(settings: Settings) -> dict[str, Any]:
-    from service.admin.setup import client  # noqa: PLC0415 # slow to import
+    from service.aws.blocking import client  # noqa: PLC0415 # slow to import
 
     return {
         name: client(name, aws_settings(settings)) for name in ("kinesis", "dynamodb", "dynamodbstreams", "pinpoint")

@@ -20,8 +20,9 @@ from types import TracebackType
 from typing import Self
 
 import msgspec
-from botocore.exceptions import BotoCoreError, ClientError
 
+from service.aws.errors import AwsSetupError
+from service.aws.explain import AWS_ERRORS
 from service.config.settings import Settings, load
 from service.local.emulator import Emulator
 from service.local.live import Moment, View
@@ -35,6 +36,7 @@ from service.local.traffic import Meaning, campaign
 from service.local.truth import CUSTOM, DEFAULTS, Found, Truth, differences
 from service.local.worker_process import Gauges, Worker
 from service.local.world import World, WorldError
+from service.runtime.errors import TransientError
 
 STREAM = "demo-events"
 QUOTAS = "GetEndpoint=10,UpdateEndpoint=10,UpdateEndpointsBatch=20,*=300"
@@ -173,7 +175,7 @@ class Demo:
             raise self._failed("a process of the demo failed", str(error)) from error
         except PlaybackError as error:
             raise self._failed("the events could not be put on the stream", str(error)) from error
-        except (WorldError, OSError, BotoCoreError, ClientError) as error:
+        except (WorldError, OSError, TransientError, AwsSetupError, *AWS_ERRORS) as error:
             raise self._failed(
                 "the embedded AWS did not answer as it should", f"{type(error).__name__}: {error}"
             ) from error

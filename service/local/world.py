@@ -10,16 +10,15 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import ClientError
-
+from service.aws.blocking import client_in
+from service.aws.errors import translated
 from service.config.settings import Settings
 from service.local.emulator import Emulator
 from service.local.meter import Counts, Meter
 from service.local.pinpoint_fake import PinpointProcess
 from service.local.population import PROJECT_ID, Endpoint, Population
 from service.local.truth import Found
+from service.runtime.errors import TransientError
 
 STREAM_TIMEOUT_S = 20.0
 BATCH = 100
@@ -54,29 +53,18 @@ class World:
         self._aws = aws
         self._fake = pinpoint
 
-    def _client(self, service: str) -> Any:  # noqa: ANN401 - boto3 makes its clients at run time
-        session = boto3.Session(
-            aws_access_key_id=self._environment["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=self._environment["AWS_SECRET_ACCESS_KEY"],
-            region_name=self._environment["AWS_REGION"],
-        )
-        variable = f"AWS_ENDPOINT_URL_{service.upper()}"
-        # No retries: a record put again because a response was lost would count twice, and rightly so.
-        config = Config(retries={"total_max_attempts": 1}, max_pool_connections=4)
-        return session.client(service, endpoint_url=self._environment[variable], config=config)
-
     @cached_property
     def kinesis(self) -> Any:  # noqa: ANN401 - likewise
         """A client that does not retry."""
-        return self._client("kinesis")
+        return client_in("kinesis", self._environment)
 
     @cached_property
     def _dynamodb(self) -> Any:  # noqa: ANN401 - likewise
-        return self._client("dynamodb")
+        return client_in("dynamodb", self._environment)
 
     @cached_property
     def _pinpoint(self) -> Any:  # noqa: ANN401 - likewise
-        return self._client("pinpoint")
+        return client_in("pinpoint", self._environment)
 
     def create_stream(self, shards: int) -> None:
         """Create the stream with this many shards, and wait until it is there."""
@@ -184,9 +172,10 @@ def settle(pinpoint: Any, population: Population, project_id: str) -> None:  # n
 def _update_batch(pinpoint: Any, batch: Sequence[Mapping[str, Any]], project_id: str) -> None:  # noqa: ANN401 - likewise
     for _ in range(MAX_THROTTLES):
         try:
-            pinpoint.update_endpoints_batch(ApplicationId=project_id, EndpointBatchRequest={"Item": batch})
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "TooManyRequestsException":
+            with translated(f"Pinpoint project {project_id}"):
+                pinpoint.update_endpoints_batch(ApplicationId=project_id, EndpointBatchRequest={"Item": batch})
+        except TransientError as error:
+            if not error.throttled:
                 raise
             time.sleep(THROTTLE_PAUSE_S)
         else:

@@ -6,8 +6,9 @@ from decimal import Decimal
 
 import pytest
 
-from service.admin.setup import Setup, client
+from service.admin.setup import Setup
 from service.admin.setup_plan import RETENTION_H, Action, Names, State
+from service.aws.blocking import client
 from service.aws.clients import AwsClient, AwsSettings, Clients
 from service.aws.tables.definitions import DefinitionTable
 from service.local.emulator import REGION

@@ -13,8 +13,9 @@ from click.testing import CliRunner
 
 from service.admin.doctor import Doctor
 from service.admin.doctor_plan import Finding, Verdict, Wanted, judge_rates, judge_retention, judge_shards
-from service.admin.setup import Setup, client
+from service.admin.setup import Setup
 from service.admin.setup_plan import Names
+from service.aws.blocking import client
 from service.aws.clients import AwsSettings
 from service.cli.root import scoring
 from service.local.emulator import REGION, Emulator
