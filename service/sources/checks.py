@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from service.scoring.paths import Path
 from service.sources.model import NEEDS_PRESENCE, PERSON_FIELDS, Case, SourceSpec, Value
-from service.sources.paths import Path
 
 Found = tuple[tuple[str, ...], str]
 """Where, as keys from the source down, and what."""

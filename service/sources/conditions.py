@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from service.scoring.paths import Step, Steps, elements, walk
 from service.sources.model import Check, Conditions, Mode, Scalar
-from service.sources.paths import Step, Steps, elements, walk
 
 Holds = Callable[[object, object], bool]
 """Whether something holds for an event; arguments: from where paths start, from where `$` starts."""

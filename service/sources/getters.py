@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from operator import itemgetter
 
 from service.scoring.event import Reason, Rejected
+from service.scoring.paths import Path, Step, Steps
 from service.sources.conditions import compiled
 from service.sources.model import ALWAYS, Term, Value
-from service.sources.paths import Path, Step, Steps
 from service.sources.values import text_of
 
 Registers = list[object]

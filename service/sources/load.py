@@ -25,6 +25,8 @@ import msgspec
 import yaml
 
 from service.scoring.event import MAX_ID_BYTES, MAX_PROJECT_BYTES, id_fault
+from service.scoring.paths import Path, PathError, parse_path
+from service.scoring.yaml_nodes import NodeReader, Problem, descend, shown, shown_key
 from service.sources.checks import check_source
 from service.sources.model import (
     ALWAYS,
@@ -40,8 +42,6 @@ from service.sources.model import (
     Term,
     Value,
 )
-from service.sources.paths import Path, PathError, parse_path
-from service.sources.yaml_nodes import NodeReader, Problem, descend, shown, shown_key
 
 MAX_SOURCES = 100
 """Most sources in a file."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from service.scoring.event import Reason
+from service.scoring.paths import Steps, elements, walk
 from service.sources.conditions import compiled
 from service.sources.decoding import JsonObject
 from service.sources.model import NEEDS_PRESENCE, Check, SourceSpec
 from service.sources.outcomes import Outcome, RejectedEvent, SkippedEvent
-from service.sources.paths import Steps, elements, walk
 from service.sources.plan import Context, Plan
 from service.sources.values import text_of
 

@@ -6,7 +6,7 @@ from enum import Enum
 
 import msgspec
 
-from service.sources.paths import Path
+from service.scoring.paths import Path
 
 VALUE_FIELDS = (
     "event_type",

@@ -11,6 +11,7 @@ from sys import intern
 import msgspec
 
 from service.scoring.event import MAX_ID_BYTES, MAX_PROJECT_BYTES, Reason, Rejected, id_fault
+from service.scoring.paths import Steps, elements, walk
 from service.sources.conditions import compiled
 from service.sources.decoding import JsonObject
 from service.sources.getters import (
@@ -39,7 +40,6 @@ from service.sources.outcomes import (
     SourcedEvent,
     Teaches,
 )
-from service.sources.paths import Steps, elements, walk
 from service.sources.values import email_of, time_ms
 
 MAX_PARTS = 1_000

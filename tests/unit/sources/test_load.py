@@ -2,14 +2,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.scoring.paths import parse_path
+from service.scoring.yaml_nodes import MAX_FILE_BYTES
 from service.sources.load import MAX_SOURCES, Loaded, load_sources
 from service.sources.mapping import Source
 from service.sources.model import ALWAYS, NEVER, Case, Check, Mode, SourceSpec, Term, Value
 from service.sources.outcomes import RejectedEvent
-from service.sources.paths import parse_path
 from service.sources.plan import Context
 from service.sources.registry import BUILTIN_NAMES, Registry, builtin_sources
-from service.sources.yaml_nodes import MAX_FILE_BYTES
 
 EXAMPLE = """
 sources:
@@ -137,8 +137,8 @@ def test_a_source_is_kept_as_a_file_of_its_own():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", "sources.yml: the file is empty; write a list of `sources`"),
-        ("# nothing\n", "sources.yml: the file is empty; write a list of `sources`"),
+        ("", "sources.yml: the file is empty"),
+        ("# nothing\n", "sources.yml: the file is empty"),
         ("[]", "sources.yml:1: a mapping (key: value) is expected here, not a list"),
         ("{}", "sources.yml:1: `sources` is missing; write `sources:` and a list under it"),
         ("sources: 7", "sources.yml:1: sources: a list is expected here, not a number"),
@@ -173,7 +173,6 @@ def test_a_source_is_kept_as_a_file_of_its_own():
             source("    when: {a: on}\n" + REST),
             "sources.yml:3: sources[0].when.a: YAML reads 'on' as true or false; put it in quotes if the text is meant",
         ),
-        (source("    when: {on: a}\n" + REST), "sources.yml:3: sources[0].when: a key must be a text, not true or fal"),
         (source("    when: {a: 1:30}\n" + REST), "sources.yml:3: sources[0].when.a: YAML reads '1:30' as a number in"),
         (source("    when: {a: ~}\n" + REST), "sources.yml:3: sources[0].when.a: a text, a number, true or false is"),
         (source("    when: {a: 2026-11-20}\n" + REST), "sources.yml:3: sources[0].when.a: a text, a number, true or"),

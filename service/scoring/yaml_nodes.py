@@ -81,10 +81,10 @@ class NodeReader:
             self.problem(None, "", f"not valid YAML: {reason}")
             return None
         except RecursionError:
-            self.problem(None, "", "not a source file: lists and mappings nest too deep")
+            self.problem(None, "", "not a file of this kind: lists and mappings nest too deep")
             return None
         if node is None:
-            self.problem(None, "", "the file is empty; write a list of `sources`")
+            self.problem(None, "", "the file is empty")
         return node
 
     def mapping(self, node: yaml.Node, path: str, allowed: Collection[str] | None) -> dict[str, yaml.Node] | None:
@@ -112,7 +112,9 @@ class NodeReader:
         return entries
 
     def _key(self, node: yaml.Node, path: str) -> str | None:
-        if isinstance(node, yaml.ScalarNode) and node.tag == _STR:
+        # YAML 1.1 reads the keys `on`, `off`, `yes` and `no` as true or false (https://yaml.org/type/bool.html); nobody
+        # who writes them as keys means that.
+        if isinstance(node, yaml.ScalarNode) and node.tag in (_STR, _BOOL):
             return str(node.value)
         written = f" {shown(node.value)}" if isinstance(node, yaml.ScalarNode) else ""
         self.problem(node, path, f"a key must be a text, not {kind(node)}{written}; put it in quotes")

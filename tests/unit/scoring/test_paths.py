@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.sources.paths import MAX_STEPS, Path, PathError, lookup, parse_path
+from service.scoring.paths import MAX_STEPS, Path, PathError, lookup, parse_path
 
 EVENT = {
     "user": {"id": "u-1", "tags": ["a", {"x": 1}], "none": None, "empty": ""},
