@@ -63,6 +63,10 @@ def traffic(rate: float, users: int, seed: int, project: str | None) -> None:
     try:
         settle(session.client("pinpoint"), population, project_id)
         note(f"{len(population.everything):,} endpoints of {users:,} users created; {rate:g} events per second follow")
+        note(
+            "some records are broken, and some endpoints have no user, on purpose: the alerts "
+            "ScoringDeadLettersGrowing and ScoringUnresolvedUsersGrowing fire by design"
+        )
 
         def told(_: Sequence[Meaning]) -> None: ...
 

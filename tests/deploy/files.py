@@ -15,6 +15,8 @@ COMPOSE_FILE = ROOT / "docker-compose.yml"
 DOCKERFILE = ROOT / "Dockerfile"
 PROMETHEUS_FILE = ROOT / "deploy/prometheus/prometheus.yml"
 RULE_FILES = sorted((ROOT / "deploy/prometheus/rules").glob("*.yml"))
+DEMO_RULE_FILES = sorted((ROOT / "deploy/prometheus/demo").glob("*.yml"))
+"""Loaded by docker compose only."""
 RULE_TESTS = ROOT / "deploy/prometheus/tests/alerts_test.yml"
 DASHBOARD_FILES = sorted((ROOT / "deploy/grafana/dashboards").glob("*.json"))
 PROVISIONING = ROOT / "deploy/grafana/provisioning"

@@ -25,7 +25,16 @@ from service.local.emulator import Emulator
 from service.local.pinpoint_fake import PinpointProcess
 from service.local.processes import ChildProcess
 from service.local.worker_process import Worker
-from tests.deploy.files import PROMETHEUS_FILE, RULE_FILES, alerts, dashboards, filled_in, queries, read_yaml
+from tests.deploy.files import (
+    DEMO_RULE_FILES,
+    PROMETHEUS_FILE,
+    RULE_FILES,
+    alerts,
+    dashboards,
+    filled_in,
+    queries,
+    read_yaml,
+)
 
 PROJECT = "live"
 RATE = 60
@@ -41,7 +50,7 @@ class Prometheus:
     def __init__(self, folder: Path, target: str) -> None:
         configuration = read_yaml(PROMETHEUS_FILE)
         configuration["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
-        configuration["rule_files"] = [str(path) for path in RULE_FILES]
+        configuration["rule_files"] = [str(path) for path in (*RULE_FILES, *DEMO_RULE_FILES)]
         (job,) = configuration["scrape_configs"]
         del job["dns_sd_configs"]
         job["static_configs"] = [{"targets": [target]}]

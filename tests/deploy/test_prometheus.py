@@ -10,6 +10,7 @@ import pytest
 
 from service.config.settings import FIELDS
 from tests.deploy.files import (
+    DEMO_RULE_FILES,
     PROMETHEUS_FILE,
     ROOT,
     RULE_FILES,
@@ -56,7 +57,7 @@ def test_promtool_takes_the_configuration():
 
 
 def test_promtool_takes_the_rules():
-    promtool("check", "rules", "--lint=all", "--lint-fatal", *RULE_FILES)
+    promtool("check", "rules", "--lint=all", "--lint-fatal", *RULE_FILES, *DEMO_RULE_FILES)
 
 
 def test_alerts_fire_and_do_not_fire_where_they_should():
@@ -110,6 +111,21 @@ def test_the_runbook_names_only_panels_that_exist():
 @pytest.mark.parametrize("rule", list(rules()), ids=lambda rule: rule.get("alert") or rule["record"])
 def test_every_rule_asks_for_series_and_labels_that_exist(rule: dict[str, str]):
     assert faults(rule["expr"], series()) == []
+
+
+def test_a_new_user_reads_which_alerts_made_up_traffic_raises():
+    """They are red in Prometheus and Grafana under `docker compose`: each place where they show explains it."""
+    (demo,) = (rule for path in DEMO_RULE_FILES for group in read_yaml(path)["groups"] for rule in group["rules"])
+    by_design = set(re.findall(r"Scoring\w+", demo["annotations"]["description"]))
+    assert by_design == {"ScoringDeadLettersGrowing", "ScoringUnresolvedUsersGrowing"} & set(alerts())
+    assert "./deploy/prometheus/demo:/etc/prometheus/demo:ro" in compose_services()["prometheus"]["volumes"]
+    assert "demo/*.yml" in read_yaml(PROMETHEUS_FILE)["rule_files"]
+    (panel,) = (each for each in dashboards()["operations"]["panels"] if each["title"] == "Alerts firing")
+    shown = panel["targets"][1]["expr"]
+    assert demo["alert"] in shown
+    assert set(re.findall(r"Scoring\w+", shown)) == by_design
+    for text in (ROOT / "README.md", ROOT / "service/cli/traffic.py"):
+        assert by_design <= set(re.findall(r"Scoring\w+", text.read_text(encoding="utf-8")))
 
 
 def test_the_scrape_finds_the_workers_of_the_compose_file():
