@@ -1,7 +1,7 @@
-"""The event as scoring sees it, and why a record may be no event.
+"""The event as scoring sees it, and the reasons why a record cannot be scored.
 
-Nothing here knows which system sent the record: `formats/` has one decoder per event format, and all
-of them answer with one of the three types below.
+Nothing here knows which system sent the record: `service/sources/` has one decoder per event format, and every
+decoder returns one of the three types below.
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ MAX_PROJECT_BYTES = 1024
 
 
 class Reason(StrEnum):
-    """Why something was dead-lettered: a closed set, because it is a metric label."""
+    """Why something was dead-lettered: a closed set, because it is a metric label.
+
+    `HAS_...` and `IS_...` name what the bytes are where they are not one JSON object; `NO_...` name what an otherwise
+    valid event lacks.
+    """
 
     NOT_UTF8 = "not_utf8"
     NOT_JSON = "not_json"
@@ -35,16 +39,25 @@ class Reason(StrEnum):
     BAD_ID = "bad_id"
     BAD_ENVELOPE = "bad_envelope"
     UNKNOWN_FORMAT = "unknown_format"
+    HAS_BOM = "has_bom"
+    IS_UTF16 = "is_utf16"
+    IS_GZIP = "is_gzip"
+    IS_KPL_AGGREGATE = "is_kpl_aggregate"
+    IS_BASE64 = "is_base64"
+    IS_JSON_LINES = "is_json_lines"
+    IS_FIREHOSE_ENVELOPE = "is_firehose_envelope"
+    IS_LAMBDA_ENVELOPE = "is_lambda_envelope"
     NO_PROJECT = "no_project"
     NO_PERSON = "no_person"
     UNRESOLVED_USER = "unresolved_user"
+    LOOKUP_OVERDUE = "lookup_overdue"
     BAD_SCORE_ITEM = "bad_score_item"
     SCORE_REFUSED = "score_refused"
     SINK_REJECTED = "sink_rejected"
 
 
 class Rejected(msgspec.Struct, frozen=True):
-    """A record, or the work that came of it, that no retry can help: it goes to the dead letters.
+    """A record, or work derived from it, that no retry can help: it goes to the dead letters.
 
     Attributes:
         reason: The class of fault.
@@ -56,7 +69,7 @@ class Rejected(msgspec.Struct, frozen=True):
 
 
 class Skipped(msgspec.Struct, frozen=True):
-    """A well-formed record that scoring has no use for, such as the probe a new event stream sends."""
+    """A well-formed record that scoring ignores, such as the probe that a new event stream sends."""
 
     event_type: str
 
@@ -67,12 +80,16 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         event_type: As its sender names it, for example `_email.open`.
         project_id: The project whose definitions and users apply; empty when the record names none.
-        endpoint_id: The address or device it happened on; empty when the record names none.
-        user_id: The person, where the record says it; empty otherwise.
-        arrival_ms: When the sending system received it, epoch milliseconds (0: not said).
+        endpoint_id: The address or device it happened on, in the form that its source compares ids in (Pinpoint: lower
+            case); empty when the record names none.
+        user_id: The person, where the record names one; empty otherwise.
+        arrival_ms: When the sending system received it, epoch milliseconds (0: not stated).
         attributed: Whether a campaign or journey caused it: then it has a user, who must be found.
-        transactional: Whether it tells of a single message sent without campaign or journey: its endpoint
-            id is mostly random and belongs to nobody, so asking around for its user is a waste.
+        transactional: Whether it is about a single message sent without campaign or journey: its endpoint id is mostly
+            random and belongs to nobody, so asking the owner of the endpoints for its user is usually a waste.
+        anonymous: Whether the record states that the endpoint has no user.
+        unnamed: Whether the record carries the endpoint as its owner stores it, and just does not mention a user: then
+            what was learned of the endpoint holds, but asking its owner is a waste.
     """
 
     event_type: str
@@ -82,6 +99,8 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     arrival_ms: int
     attributed: bool
     transactional: bool
+    anonymous: bool = False
+    unnamed: bool = False
 
 
 Decoded = Event | Skipped | Rejected

@@ -72,7 +72,7 @@ class SourcedEvent(Event, frozen=True, gc=False):
         part: Which person of that event.
     """
 
-    source: str
+    source: str = ""
     aliases: tuple[Alias, ...] = ()
     event_id: str = ""
     message: str = ""

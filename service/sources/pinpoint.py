@@ -1,10 +1,18 @@
 """Amazon Pinpoint's event stream: one JSON object per Kinesis record.
 
-Shapes: https://docs.aws.amazon.com/pinpoint/latest/developerguide/event-streams-data.html (app,
-campaign, journey, e-mail, SMS) and the records in `tests/samples/pinpoint-events.jsonl`. Two places
-can name the user: `endpoint.User.UserId` (events an SDK sends) and the same path inside
-`client_context.custom.endpoint`, which is JSON in a *string* (campaign and journey sends). All other
-e-mail and SMS events name only the endpoint, as `client.client_id`.
+Shapes: https://docs.aws.amazon.com/pinpoint/latest/developerguide/event-streams-data.html (app, campaign, journey,
+e-mail, SMS) and the records in `tests/samples/pinpoint-events.jsonl`. Three places can name the user:
+
+1. `endpoint.User.UserId`: events that an SDK sends.
+2. The same path inside `client_context.custom.endpoint`, which is JSON in a *string*: sends of campaigns and journeys.
+3. `userId` inside `attributes.customer_context`, JSON in a string as well: the `Context` of a message sent by API.
+
+All other e-mail and SMS events name only the endpoint, as `client.client_id`. The first two places hold a snapshot of
+the endpoint as Pinpoint stores it. One with an empty `User`, as documented, states that the endpoint has no user.
+Endpoint ids are case-insensitive (https://docs.aws.amazon.com/pinpoint/latest/apireference/apps-application-id-endpoints-endpoint-id.html):
+they are compared, and remembered, in lower case.
+
+The typed decoder reads the documented shapes; what it refuses, and what names nobody, is read by `lenient.py`.
 """
 
 from __future__ import annotations
@@ -22,13 +30,10 @@ from service.scoring.event import (
     Skipped,
     id_fault,
 )
-from service.sources.decoding import (
-    MAX_RECORD_BYTES,
-    NOT_AN_OBJECT,
-    byte_fault,
-    may_be_too_deep,
-    why_not_json,
-)
+from service.sources import lenient
+from service.sources.decoding import MAX_RECORD_BYTES, byte_fault, may_be_too_deep
+from service.sources.lenient import Snapshot
+from service.sources.undecodable import why_undecodable, without_event_type
 
 PROBE_TYPE = "_test.event_stream"
 """Pinpoint sends one of these when an event stream is switched on."""
@@ -59,10 +64,14 @@ class _Application(msgspec.Struct, gc=False):
     app_id: str | None = None
 
 
+_ABSENT = msgspec.Raw()
+
+
 class _Attributes(msgspec.Struct, gc=False):
     # Values are not read, only whether they are there: a strange one must not reject the event.
-    campaign_id: msgspec.Raw = msgspec.Raw()
-    journey_id: msgspec.Raw = msgspec.Raw()
+    campaign_id: msgspec.Raw = _ABSENT
+    journey_id: msgspec.Raw = _ABSENT
+    customer_context: msgspec.Raw = _ABSENT
 
 
 class _Record(msgspec.Struct, gc=False):
@@ -81,38 +90,52 @@ _endpoint = msgspec.json.Decoder(_Endpoint)
 _ATTRIBUTED_BY_TYPE = ("_campaign.", "_journey.")
 _MESSAGE_TYPES = ("_email.", "_SMS.")
 _NOT_GIVEN = frozenset({b"", b"null", b'""'})
-_MAX_ARRIVAL_MS = 253_402_300_799_999
-"""The end of the year 9999: no later time can be shown, and none is meant."""
 
 
-def decode(data: bytes) -> Decoded:
+def decode(data: bytes) -> Decoded:  # noqa: C901, PLR0912 - the hot path: every further call costs 3 % of it
     """Return the event in one Kinesis record, or why there is none.
 
     Args:
         data: The record's payload; a trailing newline is accepted.
 
-    Never raises for any input: what is no event comes back as `Rejected`.
+    Never raises for any input: a malformed record is returned as `Rejected`.
     """
     if len(data) > MAX_RECORD_BYTES:
         return Rejected(Reason.TOO_LARGE, f"{len(data)} bytes; Kinesis carries at most {MAX_RECORD_BYTES}")
     try:
         record = _record.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return _why_undecodable(data, error)
+        return why_undecodable(data, error) or _leniently(data)
     if not data.isascii() or may_be_too_deep(data):
         fault = byte_fault(data)
         if fault is not None:
             return fault
     event_type = record.event_type
     if not event_type:
-        return Rejected(Reason.NO_EVENT_TYPE, "the object has no event_type")
+        return without_event_type(data)
     if event_type == PROBE_TYPE:
         return Skipped(event_type)
-    project_id = (record.application.app_id if record.application else None) or ""
-    endpoint_id = (record.client.client_id if record.client else None) or ""
+    project_id = record.application.app_id if record.application else None
     user_id = _user_id(record) if record.endpoint or record.client_context else ""
+    attributes, caused = record.attributes, False
+    if attributes is not None:
+        # A field that is not there is the default itself: identity is a quicker test than the bytes.
+        if attributes.customer_context is not _ABSENT and not user_id:
+            return _leniently(data)
+        caused = (attributes.campaign_id is not _ABSENT and bytes(attributes.campaign_id) not in _NOT_GIVEN) or (
+            attributes.journey_id is not _ABSENT and bytes(attributes.journey_id) not in _NOT_GIVEN
+        )
+    if not project_id:
+        return _leniently(data)
+    anonymous = unnamed = False
+    if user_id is None:
+        user_id, snapshot, wrong_type = lenient.person_in(data)
+        anonymous, unnamed = snapshot is Snapshot.STATES_NONE, snapshot is Snapshot.LEAVES_OUT
+        if wrong_type and not user_id:
+            return Rejected(Reason.WRONG_TYPE, wrong_type)
+    endpoint_id = (record.client.client_id if record.client else None) or ""
     # A project and a type are said in every record: one text of each serves all.
-    event_type, project_id = intern(event_type), intern(project_id)
+    event_type, project_id, endpoint_id = intern(event_type), intern(project_id), endpoint_id.lower()
     ids = f"{event_type}{project_id}{endpoint_id}{user_id}"
     # Whatever is this short in all has no part that is too long: one look instead of four.
     if len(ids) > MAX_PROJECT_BYTES or not ids.isascii():
@@ -120,36 +143,66 @@ def decode(data: bytes) -> Decoded:
         if fault is not None:
             return fault
     arrival_ms = record.arrival_timestamp
-    attributes = record.attributes
-    attributed = event_type.startswith(_ATTRIBUTED_BY_TYPE) or (
-        attributes is not None
-        and (bytes(attributes.campaign_id) not in _NOT_GIVEN or bytes(attributes.journey_id) not in _NOT_GIVEN)
-    )
+    attributed = caused or event_type.startswith(_ATTRIBUTED_BY_TYPE)
     return Event(
         event_type,
         project_id,
         endpoint_id,
         user_id,
-        int(arrival_ms) if arrival_ms is not None and 0 <= arrival_ms <= _MAX_ARRIVAL_MS else 0,
+        int(arrival_ms) if arrival_ms is not None and 0 <= arrival_ms <= lenient.MAX_ARRIVAL_MS else 0,
         attributed,
         not attributed and event_type.startswith(_MESSAGE_TYPES),
+        anonymous,
+        unnamed,
     )
 
 
-def _user_id(record: _Record) -> str:
+def _leniently(data: bytes) -> Decoded:
+    """Return the event in a JSON object that the typed decoder cannot read, or reads nobody from."""
+    fields = lenient.read(data)
+    if fields.event_type is None:
+        return Rejected(Reason.WRONG_TYPE, "event_type is not text")
+    if not fields.event_type:
+        return without_event_type(data)
+    if fields.event_type == PROBE_TYPE:
+        return Skipped(fields.event_type)
+    wrong_type = "" if fields.project_id else fields.project_fault
+    if not fields.user_id and fields.snapshot is Snapshot.ABSENT:
+        wrong_type = wrong_type or fields.person_fault
+    if wrong_type:
+        return Rejected(Reason.WRONG_TYPE, wrong_type)
+    endpoint_id = fields.endpoint_id.lower()
+    fault = _id_fault(fields.event_type, fields.project_id, endpoint_id, fields.user_id)
+    if fault is not None:
+        return fault
+    attributed = fields.caused or fields.event_type.startswith(_ATTRIBUTED_BY_TYPE)
+    return Event(
+        intern(fields.event_type),
+        intern(fields.project_id),
+        endpoint_id,
+        fields.user_id,
+        fields.arrival_ms,
+        attributed,
+        not attributed and fields.event_type.startswith(_MESSAGE_TYPES),
+        anonymous=fields.snapshot is Snapshot.STATES_NONE,
+        unnamed=fields.snapshot is Snapshot.LEAVES_OUT,
+    )
+
+
+def _user_id(record: _Record) -> str | None:
+    """Return the user that the snapshot names; empty without a snapshot; None where `lenient.py` must look."""
     if record.endpoint is not None and record.endpoint.user is not None and record.endpoint.user.user_id:
         return record.endpoint.user.user_id
     context = record.client_context
     if context is None or context.custom is None or not context.custom.endpoint:
-        return ""
+        return None if record.endpoint is not None else ""
     endpoint = context.custom.endpoint
     if isinstance(endpoint, str):
         try:
             endpoint = _endpoint.decode(endpoint)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
-            # The snapshot is a convenience of the sender's; the endpoint id still says who it was.
-            return ""
-    return (endpoint.user.user_id if endpoint.user else None) or ""
+            return None
+    return (endpoint.user.user_id if endpoint.user else None) or None
 
 
 def _id_fault(event_type: str, project_id: str, endpoint_id: str, user_id: str) -> Rejected | None:
@@ -159,11 +212,3 @@ def _id_fault(event_type: str, project_id: str, endpoint_id: str, user_id: str) 
         or id_fault("client.client_id", endpoint_id)
         or id_fault("UserId", user_id)
     )
-
-
-def _why_undecodable(data: bytes, error: Exception) -> Rejected:
-    """Name the fault: the typed decoder says only that something was off."""
-    why = why_not_json(data, error)
-    if why.reason is Reason.WRONG_TYPE and not data.lstrip().startswith(b"{"):
-        return NOT_AN_OBJECT
-    return why

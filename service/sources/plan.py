@@ -179,6 +179,8 @@ class Plan:
             time_ms(self._time(registers)) if self._time is not None else 0,
             not transactional,
             transactional,
+            False,  # noqa: FBT003 - by position, as this is the hot path: it states nothing about an endpoint
+            False,  # noqa: FBT003 - likewise
             self._source,
             aliases,
             (self._event_id and self._event_id(registers)) or "",

@@ -151,6 +151,8 @@ class Registry:
             event.arrival_ms,
             event.attributed,
             event.transactional,
+            event.anonymous,
+            event.unnamed,
             PINPOINT,
             (),
             "",

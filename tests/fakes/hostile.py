@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 from collections.abc import Iterator
@@ -34,6 +35,8 @@ PATHS = (
     ("client",), ("client", "client_id"), ("client_context",), ("client_context", "custom"),
     ("client_context", "custom", "endpoint"), ("attributes",), ("attributes", "campaign_id"), ("endpoint",),
     ("endpoint", "User"), ("endpoint", "User", "UserId"), ("device",), ("awsAccountId",),
+    ("app_id",), ("application_key",), ("attributes", "customer_context"), ("endpoint", "user"),
+    ("endpoint", "EndpointStatus"), ("endpoint", "User", "userId"),
 )  # fmt: skip
 
 Json = dict[str, Any]
@@ -91,6 +94,16 @@ CORPUS: dict[str, bytes] = {
     "byte order mark": b"\xef\xbb\xbf" + json.dumps(event()).encode(),
     "utf-16": json.dumps(event()).encode("utf-16"),
     "gzip": b"\x1f\x8b\x08\x00\x00\x00\x00\x00",
+    "a KPL aggregate": b"\xf3\x89\x9a\xc2\x1a\x07\x1a\x05hello" + bytes(16),
+    "base64": base64.b64encode(json.dumps(event()).encode()),
+    "a Firehose request": b'{"requestId": "r", "records": [{"data": "e30="}]}',
+    "the event of a Lambda function": b'{"Records": [{"kinesis": {"data": "e30="}}]}',
+    "no project": b'{"event_type": "_email.open", "user_id": "ann", "project_id": "p1"}',
+    "no person": b'{"event_type": "_session.start", "application": {"app_id": "p1"}, "user_id": "ann"}',
+    "numbers for ids": b'{"event_type": "_email.open", "application": {"app_id": 1}, "client": {"client_id": 2},'
+    b' "endpoint": {"User": {"UserId": 3}}}',
+    "a snapshot without a user": json.dumps(event(user=None) | {"endpoint": {"User": {}}}).encode(),
+    "a million keys in the endpoint": b'{"event_type": "_email.open", "endpoint": {' + b'"k":1,' * 200_000 + b'"k":1}}',
     "null": b"null",
     "a number": b"12",
     "a string": b'"_email.open"',
@@ -158,6 +171,9 @@ CORPUS: dict[str, bytes] = {
 """By what is wrong with them; some are events all the same."""
 
 
+PLAIN = b'{"event_type":"x","application":{"app_id":"p"}'
+
+
 def large(size: int) -> dict[str, bytes]:
     """Records of about `size` bytes, each hard on one thing: a string, escapes, brackets, keys, an id, no JSON."""
     half = size // 2 - 100
@@ -170,6 +186,9 @@ def large(size: int) -> dict[str, bytes]:
         "keys": b'{"event_type":"x"' + b',"event_type":"y"' * (size // 17 - 10) + b"}",
         "digits": b'{"event_type":"x","arrival_timestamp":' + b"9" * (size - 100) + b"}",
         "id": b'{"event_type":"x","client":{"client_id":"' + b"a" * (size - 100) + b'"}}',
+        "time": b'{"event_type":"x","arrival_timestamp":"' + b"9" * (size - 100) + b'"}',
+        "snapshot": PLAIN + b',"endpoint":{"User":{}' + b',"k":[1]' * (half // 4) + b"}}",
+        "quoted": PLAIN + b',"attributes":"{' + b'\\"k\\":1,' * (half // 5) + b'}"}',
         "noise": random.Random(size).randbytes(size),
         "zeros": bytes(size),
     }  # fmt: skip

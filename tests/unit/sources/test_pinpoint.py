@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,6 +51,8 @@ def test_every_documented_shape_is_decoded(line: bytes):
         arrival_ms=raw["arrival_timestamp"],
         attributed=attributed,
         transactional=not attributed and raw["event_type"].startswith(("_email.", "_SMS.")),
+        anonymous=not user and '"User' in nested,
+        unnamed=not user and "endpoint" in raw,
     )
 
 
@@ -59,60 +62,233 @@ def test_the_samples_hold_both_ways_of_naming_the_user_and_a_transactional_mail(
     assert [event.event_type for event in events if event.transactional] == ["_email.delivered"]
 
 
-MINIMAL = Event("a", "", "", "", 0, attributed=False, transactional=False)
+MINIMAL = Event("a", "p", "", "", 0, attributed=False, transactional=False)
+
+
+def body(**fields: object) -> bytes:
+    return json.dumps({"event_type": "a", "application": {"app_id": "p"}, **fields}).encode()
+
+
+def snapshot(**fields: object) -> bytes:
+    return body(client_context={"custom": {"endpoint": json.dumps(fields)}})
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        b'{"event_type":"a"}',
-        b'{"event_type":"a"}\n',
-        b'{"event_type":"a","client":null}',
-        b'{"event_type":"a","client":{}}',
-        b'{"event_type":"a","client":{"client_id":null}}',
-        b'{"event_type":"a","client_context":null}',
-        b'{"event_type":"a","client_context":{"custom":null}}',
-        b'{"event_type":"a","client_context":{"custom":{"endpoint":null}}}',
-        b'{"event_type":"a","client_context":{"custom":{"endpoint":"not json"}}}',
-        b'{"event_type":"a","client_context":{"custom":{"endpoint":"[]"}}}',
-        b'{"event_type":"a","client_context":{"custom":{"endpoint":"{\\"User\\":{}}"}}}',
-        b'{"event_type":"a","client_context":{"custom":{"endpoint":"{}"}}}',
-        b'{"event_type":"a","endpoint":{"User":{}}}',
-        b'{"event_type":"a","endpoint":{"User":null}}',
-        b'{"event_type":"a","endpoint":{}}',
-        b'{"event_type":"a","unknown":{"x":[1,{"y":null}]},"more":1e3}',
-        b'{"event_type":"a","attributes":{"campaign_id":null,"journey_id":null,"x":null}}',
-        b'{"event_type":"a","attributes":{"campaign_id":""}}',
-        b'{"event_type":"a","arrival_timestamp":null}',
-        b'{"event_type":"a","arrival_timestamp":-5}',
-        b'{"event_type":"a","event_type":"a"}',
+        body(),
+        body() + b"\n",
+        body(client=None),
+        body(client={}),
+        body(client={"client_id": None}),
+        body(client_context=None),
+        body(client_context={"custom": None}),
+        body(client_context={"custom": {"endpoint": None}}),
+        body(client_context={"custom": {"endpoint": "not json"}}),
+        body(client_context={"custom": {"endpoint": "[]"}}),
+        body(client_context={"custom": {"endpoint": "{}"}}),
+        body(endpoint={}),
+        body(endpoint={"Address": "a part of an endpoint states nothing"}),
+        body(unknown={"x": [1, {"y": None}]}, more=1e3),
+        body(attributes={"campaign_id": None, "journey_id": None, "customer_context": None, "x": None}),
+        body(attributes={"campaign_id": "", "customer_context": ""}),
+        body(arrival_timestamp=None),
+        body(arrival_timestamp=-5),
+        b'{"event_type":"a","event_type":"a","application":{"app_id":"p"}}',
     ],
 )
 def test_what_is_absent_null_or_unknown_does_no_harm(data: bytes):
     assert event_of(data) == MINIMAL
 
 
+STORED = {"ChannelType": "EMAIL", "EndpointStatus": "ACTIVE", "OptOut": "NONE"}
+
+
+@pytest.mark.parametrize("user", [{}, None, {"UserId": ""}, {"UserId": None}, {"UserAttributes": {"plan": ["gold"]}}])
+def test_a_snapshot_without_a_user_states_that_the_endpoint_has_none(user: object):
+    for data in (snapshot(**STORED, User=user), body(endpoint={**STORED, "User": user}), body(endpoint={"User": user})):
+        event = event_of(data)
+        assert (event.user_id, event.anonymous) == ("", True), data
+
+
+def test_a_snapshot_that_leaves_the_user_out_states_that_in_a_send_and_nothing_in_an_sdks_event():
+    assert event_of(snapshot(**STORED)) == msgspec.structs.replace(MINIMAL, anonymous=True)
+    assert event_of(body(endpoint=STORED)) == msgspec.structs.replace(MINIMAL, unnamed=True)
+
+
+def test_one_place_that_names_the_user_is_enough():
+    nobody = json.dumps({**STORED, "User": {}})
+    data = body(endpoint={"User": {"UserId": "ann"}}, client_context={"custom": {"endpoint": nobody}})
+    assert (event_of(data).user_id, event_of(data).anonymous) == ("ann", False)
+    data = body(endpoint={**STORED, "User": {}}, client_context={"custom": {"endpoint": {"User": {"UserId": "ann"}}}})
+    assert (event_of(data).user_id, event_of(data).anonymous) == ("ann", False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "context", "user"),
+    [
+        ("_SMS.SUCCESS", json.dumps({"userId": "ann", "order": "7"}), "ann"),
+        ("_email.open", json.dumps({"UserId": "ann"}), "ann"),
+        ("_email.open", {"user_id": "ann"}, "ann"),
+        ("_email.open", json.dumps({"userId": 17}), "17"),
+        ("_email.open", json.dumps({"userId": ["ann"]}), ""),
+        ("_email.open", json.dumps({"order": "7"}), ""),
+        ("_email.open", "no json", ""),
+        ("_email.open", 7, ""),
+    ],
+)
+def test_the_context_of_a_message_sent_by_api_is_the_third_place_that_names_the_user(
+    kind: str, context: object, user: str
+):
+    data = json.loads(body(client={"client_id": "made-up"}, attributes={"customer_context": context}))
+    event = event_of(json.dumps({**data, "event_type": kind}).encode())
+    assert (event.user_id, event.transactional, event.anonymous) == (user, True, False)
+
+
+def test_the_snapshot_comes_before_the_context_and_the_context_before_a_snapshot_without_a_user():
+    context = {"customer_context": json.dumps({"userId": "from-context"})}
+    named = body(endpoint={"User": {"UserId": "from-endpoint"}}, attributes=context)
+    assert event_of(named).user_id == "from-endpoint"
+    unnamed = event_of(body(endpoint={**STORED, "User": {}}, attributes=context))
+    assert (unnamed.user_id, unnamed.anonymous) == ("from-context", False)
+
+
+def test_endpoint_ids_are_compared_without_regard_to_case():
+    """`The case insensitive unique identifier for the endpoint` is what Pinpoint's API says of it."""
+    assert event_of(body(client={"client_id": "A1B2-Ç"})).endpoint_id == "a1b2-ç"
+    assert event_of(body(app_id="p", application=None, client={"client_id": "A1B2"})).endpoint_id == "a1b2"
+    assert event_of(body(endpoint={"User": {"UserId": "Ann"}})).user_id == "Ann"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"application": None, "app_id": "p"},
+        {"application": None, "application_key": "p"},
+        {"application": {"application_key": "p"}},
+        {"application": {"app_id": ""}, "app_id": "p"},
+        {"application": "a name", "app_id": "p"},
+        {"application": json.dumps({"app_id": "p"})},
+    ],
+)
+def test_older_records_name_the_project_elsewhere(fields: dict[str, object]):
+    assert event_of(body(**fields)) == MINIMAL
+
+
+def test_a_number_as_project_is_its_digits():
+    assert event_of(body(application={"app_id": 5})).project_id == "5"
+
+
+ISO = "2026-09-20T10:00:00Z"
+ISO_MS = 1_789_898_400_000
+
+
+@pytest.mark.parametrize(
+    ("time", "arrival_ms"),
+    [
+        (str(ISO_MS), ISO_MS),
+        (f"{ISO_MS}.5", 0),
+        (ISO, ISO_MS),
+        ("2026-09-20T12:00:00+02:00", ISO_MS),
+        ("2026-09-20 10:00:00", ISO_MS),
+        ("9999-12-31T23:59:59-12:00", 0),
+        ("yesterday", 0),
+        ("9" * 400, 0),
+        ("-1", 0),
+        (True, 0),
+        ([ISO], 0),
+        ({}, 0),
+    ],
+)
+def test_a_time_that_is_text_is_read_and_one_that_is_nothing_costs_no_event(time: object, arrival_ms: int):
+    event = event_of(body(arrival_timestamp=time, client={"client_id": "e"}))
+    assert (event.arrival_ms, event.endpoint_id) == (arrival_ms, "e")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"attributes": "text"},
+        {"attributes": ["list"]},
+        {"attributes": json.dumps({"x": 1})},
+        {"client_context": "text"},
+        {"client_context": 7},
+        {"client_context": {"custom": "text"}},
+        {"client_context": {"custom": {"endpoint": 7}}},
+        {"client_context": {"custom": {"endpoint": json.dumps(json.dumps({}))}}},
+        {"arrival_timestamp": {}},
+        {"endpoint": "text"},
+        {"endpoint": 7},
+    ],
+)
+def test_a_field_of_another_type_that_decides_nothing_costs_no_event(fields: dict[str, object]):
+    assert event_of(body(**fields)) == MINIMAL
+
+
+def test_quoted_attributes_still_tell_a_campaign():
+    assert event_of(body(attributes=json.dumps({"campaign_id": "c"}))).attributed
+    assert event_of(body(attributes={"campaign_id": "c"})).attributed
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        {"User": {"UserId": "17"}},
+        {"User": {"UserId": 17}},
+        {"User": {"userId": "17"}},
+        {"user": {"userId": "17"}},
+        {"user": {"UserId": 17}},
+        {"User": {"userid": "17"}},
+        {"user": {"user_id": 17}},
+        {"User": json.dumps({"UserId": "17"})},
+    ],
+)
+def test_the_users_id_is_found_the_same_inside_the_snapshot_and_outside_it(user: dict[str, object]):
+    assert event_of(body(endpoint=user)).user_id == "17"
+    assert event_of(snapshot(**user)).user_id == "17"
+    assert event_of(body(client_context={"custom": {"endpoint": user}})).user_id == "17"
+    assert event_of(body(endpoint=json.dumps(user))).user_id == "17"
+
+
+@pytest.mark.parametrize("user", [{"User": {"UserId": {}}}, {"User": {"UserId": 1.5}}, {"User": "ann"}, {"User": [1]}])
+def test_a_user_that_cannot_be_read_is_said_and_not_replaced_by_the_endpoints(user: dict[str, object]):
+    client = {"client": {"client_id": "e"}}
+    for data in (
+        body(endpoint=user, **client),
+        body(client_context={"custom": {"endpoint": json.dumps(user)}}, **client),
+    ):
+        assert reason_of(data) is Reason.WRONG_TYPE
+
+
+@pytest.mark.parametrize("client", ["someone", [], 7, {"client_id": []}, {"client_id": True}])
+def test_a_client_that_tells_nothing_costs_the_event_only_where_nobody_else_is_named(client: object):
+    assert reason_of(body(client=client)) is Reason.WRONG_TYPE
+    assert event_of(body(client=client, endpoint={"User": {"UserId": "ann"}})).user_id == "ann"
+    assert event_of(body(client=client, endpoint={**STORED, "User": {}})).anonymous
+
+
+def test_a_number_as_endpoint_is_its_digits():
+    assert event_of(body(client={"client_id": 123456789012345678901234567890})).endpoint_id == "1234567890" * 3
+
+
 def test_the_user_is_found_in_either_place_and_the_endpoint_itself_comes_first():
-    snapshot = json.dumps({"User": {"UserId": "from-context"}})
-    context = {"client_context": {"custom": {"endpoint": snapshot}}}
-    assert event_of(json.dumps({"event_type": "a", **context}).encode()).user_id == "from-context"
-    both = {"event_type": "a", "endpoint": {"User": {"UserId": "from-endpoint"}}, **context}
-    assert event_of(json.dumps(both).encode()).user_id == "from-endpoint"
-    unquoted = {"event_type": "a", "client_context": {"custom": {"endpoint": {"User": {"UserId": "u"}}}}}
-    assert event_of(json.dumps(unquoted).encode()).user_id == "u"
+    context = {"custom": {"endpoint": json.dumps({"User": {"UserId": "from-context"}})}}
+    assert event_of(body(client_context=context)).user_id == "from-context"
+    both = body(endpoint={"User": {"UserId": "from-endpoint"}}, client_context=context)
+    assert event_of(both).user_id == "from-endpoint"
+    assert event_of(body(client_context={"custom": {"endpoint": {"User": {"UserId": "u"}}}})).user_id == "u"
 
 
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"\xff\xfe", Reason.NOT_UTF8),
+        (b"\xff\xff", Reason.NOT_UTF8),
         (b'{"event_type":"a","x":"\xff"}', Reason.NOT_UTF8),
         (b"", Reason.NOT_JSON),
         (b"\x00", Reason.NOT_JSON),
         (b"nonsense", Reason.NOT_JSON),
         (b'{"event_type":"a"', Reason.NOT_JSON),
         (b'{"event_type":1', Reason.NOT_JSON),
-        (b'{"event_type":"a"}{"event_type":"b"}', Reason.NOT_JSON),
         (b'{"event_type":"a","arrival_timestamp":NaN}', Reason.NOT_JSON),
         (b"[]", Reason.NOT_AN_OBJECT),
         (b'"text"', Reason.NOT_AN_OBJECT),
@@ -123,8 +299,8 @@ def test_the_user_is_found_in_either_place_and_the_endpoint_itself_comes_first()
         (b'{"event_type":null}', Reason.NO_EVENT_TYPE),
         (b'{"event_type":7}', Reason.WRONG_TYPE),
         (b'{"event_type":"a","client":[]}', Reason.WRONG_TYPE),
-        (b'{"event_type":"a","application":{"app_id":5}}', Reason.WRONG_TYPE),
-        (b'{"event_type":"a","arrival_timestamp":"soon"}', Reason.WRONG_TYPE),
+        (b'{"event_type":"a","application":{"app_id":[]}}', Reason.WRONG_TYPE),
+        (b'{"event_type":"a","application":"shop"}', Reason.WRONG_TYPE),
         (b'{"event_type":"a","x":' + b"[" * MAX_DEPTH + b"]" * MAX_DEPTH + b"}", Reason.TOO_DEEP),
         (b'{"event_type":"a","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}", Reason.TOO_DEEP),
         (b"[" * 100_000 + b"]" * 100_000, Reason.TOO_DEEP),
@@ -137,15 +313,18 @@ def test_what_is_no_event_says_why(data: bytes | str, reason: Reason):
     assert reason_of(data.encode() if isinstance(data, str) else data) is reason
 
 
+HEAD = b'{"event_type":"a","application":{"app_id":"p"},"x":'
+
+
 def test_nesting_up_to_the_limit_and_brackets_in_strings_are_fine():
     level = MAX_DEPTH - 1
-    assert event_of(b'{"event_type":"a","x":' + b"[" * level + b"]" * level + b"}") == MINIMAL
-    assert event_of(b'{"event_type":"a","x":"' + rb"\"[{" * 500 + b'"}') == MINIMAL
-    assert event_of(b'{"event_type":"a","x":[' + b"[]," * 500 + b"[]]}") == MINIMAL
+    assert event_of(HEAD + b"[" * level + b"]" * level + b"}") == MINIMAL
+    assert event_of(HEAD + b'"' + rb"\"[{" * 500 + b'"}') == MINIMAL
+    assert event_of(HEAD + b"[" + b"[]," * 500 + b"[]]}") == MINIMAL
 
 
 def test_padding_of_megabytes_is_no_work():
-    brackets = b'{"event_type":"a","x":[' + b"[]," * 1_000_000 + b"[]]}"
+    brackets = HEAD + b"[" + b"[]," * 1_000_000 + b"[]]}"
     assert event_of(brackets) == MINIMAL  # a scan in Python, or a quadratic one, would hang here for minutes
 
 

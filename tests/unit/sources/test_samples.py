@@ -270,6 +270,8 @@ def test_pinpoint_s_events_are_read_by_its_typed_decoder(line: bytes):
         decoded.arrival_ms,
         decoded.attributed,
         decoded.transactional,
+        decoded.anonymous,
+        decoded.unnamed,
         "pinpoint",
     )
     assert outcome.teaches == bool(decoded.user_id and decoded.endpoint_id)
