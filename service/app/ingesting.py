@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from service.aws.clients import Clients
 from service.aws.tables.dead_letters import DeadLetterTable
+from service.aws.tables.former import FormerTable
 from service.aws.tables.identities import IdentityTable
 from service.aws.tables.scores import ScoreTable
 from service.config.settings import Settings
@@ -15,6 +16,7 @@ from service.ingest.definition_book import CurrentDefinitions
 from service.ingest.identify import IdentityResolver, IdentitySettings
 from service.ingest.ingest import Ingest
 from service.ingest.marks import ShardMarks
+from service.ingest.undefined import UndefinedTypes
 from service.observability.metrics import Metrics
 from service.runtime.adaptive_limit import AdaptiveLimit
 from service.runtime.clock import Clock
@@ -32,6 +34,7 @@ def ingest_maker(
     aws: Clients,
     identities: IdentityTable,
     definitions: CurrentDefinitions,
+    undefined: UndefinedTypes,
     clock: Clock,
     metrics: Metrics,
     rng: random.Random,
@@ -39,10 +42,15 @@ def ingest_maker(
     """Return what makes the consumer of a stream; whatever does not depend on the stream is made once, here."""
     resolver = IdentityResolver(
         identities,
+        FormerTable(aws.dynamodb, settings.identities_table),
         PinpointLookup(aws.pinpoint, clock, metrics, per_second=settings.identity_lookup_per_s)
         if settings.identity_lookup
         else None,
-        IdentitySettings(cache_entries=settings.identity_cache_entries, unknown_ttl_s=settings.identity_negative_ttl_s),
+        IdentitySettings(
+            cache_entries=settings.identity_cache_entries,
+            unknown_ttl_s=settings.identity_negative_ttl_s,
+            lookup_wait_s=settings.identity_lookup_wait_s,
+        ),
         clock,
         metrics,
     )
@@ -67,6 +75,8 @@ def ingest_maker(
             metrics,
             project_ids=settings.project_ids,
             marks=ShardMarks(stream, retirement),
+            ask_transactional=settings.identity_lookup_transactional,
+            undefined=undefined,
         )
 
     return make

@@ -34,10 +34,12 @@ from service.aws.streams.silence import is_silent
 from service.aws.tables.definitions import DefinitionTable
 from service.aws.tables.identities import IdentityTable
 from service.aws.tables.leases import LeaseTable
+from service.aws.tables.undefined import UndefinedTable
 from service.config.settings import Settings
 from service.ingest.definition_book import CurrentDefinitions
 from service.ingest.ingest import PIPELINE as INGEST
 from service.ingest.ingest import Prepared
+from service.ingest.undefined import UndefinedTypes
 from service.observability import emf
 from service.observability.http import Health, ObservabilityServer
 from service.observability.logs import Stream
@@ -64,7 +66,13 @@ FORCED_EXIT = 1
 PUBLISH_SHARE = 4
 """Of the bytes in hand, one part in so many is for publishing where a worker does both."""
 
-LOOPS_OF = {"definitions": INGEST, "publisher": PUBLISH, "reconciler": PUBLISH, "silence watch": PUBLISH}
+LOOPS_OF = {
+    "definitions": INGEST,
+    "undefined types": INGEST,
+    "publisher": PUBLISH,
+    "reconciler": PUBLISH,
+    "silence watch": PUBLISH,
+}
 """Pipeline by background loop."""
 
 GC_ALLOCATIONS = 100_000
@@ -239,7 +247,8 @@ class Worker:
             metrics,
             refresh_s=settings.definitions_refresh_s,
         )
-        make_ingest = ingest_maker(settings, aws, identities, definitions, clock, metrics, self._rng)
+        undefined = UndefinedTypes(UndefinedTable(aws.dynamodb, settings.identities_table), clock, metrics)
+        make_ingest = ingest_maker(settings, aws, identities, definitions, undefined, clock, metrics, self._rng)
 
         async def open_stream() -> Opened[bytes, Prepared]:
             source = await self._patiently("stream", lambda: KinesisSource.open(aws.kinesis, settings.stream))
@@ -251,7 +260,7 @@ class Worker:
         async with asyncio.TaskGroup() as group:
             opening = group.create_task(open_stream())
             group.create_task(self._patiently("definitions", definitions.refresh))
-        self._parts.background["definitions"] = definitions.run
+        self._parts.background |= {"definitions": definitions.run, "undefined types": undefined.run}
         self._parts.coordinators[INGEST] = Coordinator(
             pipeline=INGEST,
             worker=worker,

@@ -28,6 +28,9 @@ from service.cli.failures import FAILURE, UsageFailure
 from service.cli.output import json_option, note, print_json, print_table
 from service.cli.params import PROJECT, Id
 from service.config.settings import Purpose, Settings
+from service.ingest.stores import Undefined
+from service.queries.undefined import undefined
+from service.runtime.text import iso
 from service.scoring.definitions import Definition, Malformed
 
 MAX_FAULTS_SHOWN = 20
@@ -74,6 +77,33 @@ def list_(project: str | None, *, as_json: bool) -> None:
     for row in rows:
         if isinstance(row, Malformed):
             note(f"malformed: {row.event_type} in project {row.project_id}: {row.detail}; correct it with `set`")
+
+
+@definitions.command()
+@click.option("--project", metavar="ID", help="Only this project's.")
+@json_option
+def missing(project: str | None, *, as_json: bool) -> None:
+    """Show events that counted for nothing because no definition covers their type."""
+    settings = settings_for(Purpose.TABLES)
+
+    async def read() -> Sequence[Undefined]:
+        async with clients(aws_settings(settings)) as aws:
+            return await undefined(aws, settings)
+
+    found = run_async(read())
+    # Types that are not told apart (`other`) are of any project.
+    found = [each for each in found if project is None or each.project_id in ("", project)]
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        ("Project", "Event type", "Events", "Last seen"),
+        [(each.project_id, each.event_type, each.events, iso(each.last_ms)) for each in found],
+        "no event without a definition was counted in the last 14 days",
+        right=("Events",),
+    )
+    if found:
+        note("if such events should count: scoring definitions set TYPE POINTS --project ID")
 
 
 @definitions.command(name="set", context_settings={"ignore_unknown_options": True})

@@ -9,6 +9,7 @@ from service.cli.context import aws_settings, run_async, settings_for
 from service.cli.output import json_option, note, print_json, print_table
 from service.config.settings import Purpose, Settings
 from service.queries.lag import Line, lines
+from service.queries.undefined import remark
 
 
 @click.command()
@@ -19,7 +20,8 @@ def lag(*, everything: bool, as_json: bool) -> None:
     settings = settings_for(Purpose.TABLES)
     if not settings.stream:
         note("SCORING_STREAM is not set: only the stream of the score table is shown")
-    found = [line for line in run_async(_read(settings)) if everything or line.state != "finished"]
+    every, undefined = run_async(_read(settings))
+    found = [line for line in every if everything or line.state != "finished"]
     if as_json:
         print_json(found)
         return
@@ -39,8 +41,11 @@ def lag(*, everything: bool, as_json: bool) -> None:
     columns = ("Pipeline", "Stream", "Shard", "State", "Owner", "Checkpoint", "Behind s", "Records")
     optional = ("Checkpoint", "Stream", "Owner")
     print_table(columns, rows, "no shards", optional=optional, right=("Behind s", "Records"))
+    if undefined:
+        note(undefined)
 
 
-async def _read(settings: Settings) -> list[Line]:
+async def _read(settings: Settings) -> tuple[list[Line], str]:
+    """Return a line for every shard, and a remark on events without a definition."""
     async with clients(aws_settings(settings)) as aws:
-        return await lines(aws, settings)
+        return await lines(aws, settings), await remark(aws, settings) if settings.stream else ""

@@ -176,6 +176,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     identity_lookup_per_s: Annotated[
         float, About("`GetEndpoint` calls per second; AWS's default quota is 10.", gt=0, le=10_000)
     ] = 10.0
+    identity_lookup_wait_s: Annotated[
+        float,
+        About(
+            "Longest wait for look-ups, per batch; events still without a user then go to the dead letters "
+            "(`lookup_overdue`).",
+            ge=0.1,
+            le=300,
+        ),
+    ] = 5.0
+    identity_lookup_transactional: Annotated[
+        bool,
+        About(
+            "Ask Pinpoint about messages without campaign or journey too; their endpoint ids are mostly random.",
+            default="`off`",
+        ),
+    ] = False
     identity_negative_ttl_s: Annotated[
         float, About("How long an endpoint that has no user is not asked for again.", ge=0, le=86_400)
     ] = 300.0

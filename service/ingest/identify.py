@@ -1,24 +1,32 @@
-"""Who is it: from endpoints to users, cheapest source first.
+"""Which user an endpoint belongs to, from the cheapest source that knows it.
 
-What events themselves say is remembered, in memory and in a table; the system that owns the endpoints is
-asked only about those no event ever named. At its default quota of 10 calls a second it could not keep up
-with more than that (https://docs.aws.amazon.com/pinpoint/latest/developerguide/quotas.html).
+What events themselves say is remembered, in memory and in a table; the system that owns the endpoints is asked only
+about those that no event ever named. With its default quota of 10 calls a second it could not keep up with more
+(https://docs.aws.amazon.com/pinpoint/latest/developerguide/quotas.html), so the wait for it is bounded.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+import contextlib
+from collections.abc import Collection, Mapping, Sequence
 from sys import getsizeof
 
 import msgspec
 
-from service.ingest.stores import EndpointKey, EndpointLookup, Identities
+from service.ingest.ownership import NOBODY, Former, Ownership
+from service.ingest.stores import EndpointKey, EndpointLookup, FormerUsers, Identities
 from service.observability.metrics import Metrics
 from service.runtime.cache import RecentCache
 from service.runtime.clock import Clock
-from service.runtime.concurrency import together
+from service.runtime.concurrency import first_of, together
 from service.runtime.errors import TransientError
+
+RETRY_S = 0.5
+"""Seconds between a failed look-up and the next try."""
+
+_FORMER_BYTES = 300
+"""What a former user takes in memory beside the id: two structs, a sequence number and a shard's tag."""
 
 
 class IdentitySettings(msgspec.Struct, frozen=True):
@@ -26,10 +34,11 @@ class IdentitySettings(msgspec.Struct, frozen=True):
 
     Attributes:
         cache_entries: Endpoints whose user is kept in memory, in `cache.ENTRY_BYTES` each on average.
-        max_age_s: Seconds that they are believed: another worker may have read since that an endpoint changed hands.
-        unknown_entries: Endpoints remembered as having no user, likewise.
-        unknown_ttl_s: Seconds until an endpoint without user is asked about again.
+        max_age_s: Seconds until an entry is read again: another worker may have read that the endpoint changed hands.
+        unknown_entries: Endpoints remembered as without a user, or as absent, likewise.
+        unknown_ttl_s: Seconds until such an endpoint is asked about again.
         lookups_at_once: Calls of the fallback in flight.
+        lookup_wait_s: Longest wait for the fallback, per batch; what it has not answered by then is overdue.
     """
 
     cache_entries: int = 50_000
@@ -37,13 +46,34 @@ class IdentitySettings(msgspec.Struct, frozen=True):
     unknown_entries: int = 10_000
     unknown_ttl_s: float = 300.0
     lookups_at_once: int = 8
+    lookup_wait_s: float = 5.0
+
+
+class Answers(msgspec.Struct, frozen=True):
+    """What the fallback answered.
+
+    Attributes:
+        users: The users of endpoints that exist; empty: it has none.
+        overdue: Endpoints it has not answered for in time.
+    """
+
+    users: Mapping[EndpointKey, str]
+    overdue: Collection[EndpointKey] = ()
+
+
+class _Denial(msgspec.Struct, frozen=True, gc=False):
+    """The fallback's answer that an endpoint has no user, or does not exist, until a monotonic second."""
+
+    exists: bool
+    until: float
 
 
 class _Read(msgspec.Struct, frozen=True, gc=False):
-    """Whose an endpoint was, at a monotonic second."""
+    """Whose an endpoint was, at a monotonic second; `written` if this worker has written it down itself."""
 
-    user_id: str
+    ownership: Ownership
     at: float
+    written: bool
 
 
 class IdentityResolver:
@@ -51,55 +81,44 @@ class IdentityResolver:
 
     Args:
         table: What was learned, durably.
+        former: Whose endpoints were before they changed hands, likewise.
         lookup: The fallback; None switches it off.
     """
 
     def __init__(
         self,
         table: Identities,
+        former: FormerUsers,
         lookup: EndpointLookup | None,
         settings: IdentitySettings,
         clock: Clock,
         metrics: Metrics,
     ) -> None:
         self._table = table
+        self._former = former
         self._lookup = lookup
         self._clock = clock
         self._metrics = metrics
         self._settings = settings
-        self._known: RecentCache[EndpointKey, _Read] = RecentCache(settings.cache_entries, _bytes_of_user)
-        self._unknown: RecentCache[EndpointKey, float] = RecentCache(
+        self._known: RecentCache[EndpointKey, _Read] = RecentCache(settings.cache_entries, _bytes_of)
+        self._denied: RecentCache[EndpointKey, _Denial] = RecentCache(
             settings.unknown_entries, lambda key, _: getsizeof(key.endpoint_id)
         )
         self._asking = asyncio.Semaphore(settings.lookups_at_once)
 
-    def _keep(self, users: Mapping[EndpointKey, str]) -> None:
-        now = self._clock.monotonic()
-        for key, user_id in users.items():
-            self._known.put(key, _Read(user_id, now))
-
-    async def learn(self, users: Mapping[EndpointKey, str]) -> None:
-        """Keep, durably, which user each endpoint belongs to; costs nothing for what is known already."""
-        news = {
-            key: user for key, user in users.items() if (known := self._known.get(key)) is None or known.user_id != user
-        }
-        if not news:
-            return
-        await self._table.learn(news)
-        self._metrics.identities_learned.inc(len(news))
-        self._keep(news)
-
-    async def resolve(self, keys: Collection[EndpointKey], askable: Collection[EndpointKey]) -> dict[EndpointKey, str]:
-        """Return the user of each endpoint; endpoints of nobody are absent.
+    async def owners(
+        self, keys: Collection[EndpointKey], sought: Collection[EndpointKey]
+    ) -> dict[EndpointKey, Ownership]:
+        """Return whose each endpoint is, from memory or the table; unknown endpoints are absent.
 
         Args:
             keys: The endpoints, each once.
-            askable: Those of them worth a call of the fallback when nothing else knows them.
+            sought: Those of them that have events without a user: the others are not in the statistics.
 
         Raises:
-            TransientError: The table or the fallback cannot be asked now.
+            TransientError: The table cannot be read now.
         """
-        found: dict[EndpointKey, str] = {}
+        found: dict[EndpointKey, Ownership] = {}
         missing: list[EndpointKey] = []
         oldest = self._clock.monotonic() - self._settings.max_age_s
         for key in keys:
@@ -107,60 +126,109 @@ class IdentityResolver:
             if known is None or known.at < oldest:
                 missing.append(key)
             else:
-                found[key] = known.user_id
-        self._metrics.identities.labels("cache").inc(len(found))
+                found[key] = known.ownership
+        self._metrics.identities.labels("cache").inc(sum(key in found for key in sought))
         if missing:
-            await self._from_table(missing, askable, found)
+            read = await self._from_table(missing)
+            found.update(read)
+            self._metrics.identities.labels("table").inc(sum(key in read for key in sought))
         return found
 
-    async def _from_table(
-        self, keys: list[EndpointKey], askable: Collection[EndpointKey], found: dict[EndpointKey, str]
-    ) -> None:
-        learned = await self._table.find(keys)
-        self._keep(learned)
-        found.update(learned)
-        self._metrics.identities.labels("table").inc(len(learned))
-        strangers = [key for key in keys if key not in learned]
-        before = len(found)
-        if self._lookup is not None:
-            await self._ask(self._lookup, [key for key in strangers if key in askable], found)
-        self._metrics.identities.labels("lookup").inc(len(found) - before)
-        self._metrics.identities.labels("none").inc(len(strangers) - (len(found) - before))
+    async def learn(self, owners: Mapping[EndpointKey, Ownership]) -> None:
+        """Keep, durably, whose each endpoint is; costs nothing for what this worker has written before.
 
-    async def _ask(self, lookup: EndpointLookup, keys: list[EndpointKey], found: dict[EndpointKey, str]) -> None:
+        What it has only read is written once, so that its time to live starts again.
+
+        Raises:
+            TransientError: The table cannot be written now; the call can be repeated.
+        """
+        news: dict[EndpointKey, Ownership] = {}
+        former: dict[EndpointKey, Sequence[Former]] = {}
+        for key, ownership in owners.items():
+            known = self._known.get(key)
+            if known is None or not known.written or known.ownership != ownership:
+                news[key] = ownership
+            if ownership.former and (known is None or known.ownership.former != ownership.former):
+                former[key] = ownership.former
+        if former:
+            # First: a new user without the former one would own what is read again from before.
+            await self._former.keep(former)
+        if news:
+            await self._table.learn({key: ownership.user_id for key, ownership in news.items()})
+            self._metrics.identities_learned.inc(len(news))
+            self._keep(news, written=True)
+
+    async def ask(self, keys: Collection[EndpointKey]) -> Answers:
+        """Return what the fallback says of endpoints that nothing else knows, within `lookup_wait_s`.
+
+        Args:
+            keys: The endpoints, each once; the first ones are asked for first.
+        """
+        if self._lookup is None:
+            return Answers({})
         now = self._clock.monotonic()
-        due = [key for key in keys if (self._unknown.get(key) or 0.0) <= now]
-        if not due:
-            return
-        answers: dict[EndpointKey, str] = {}
+        users: dict[EndpointKey, str] = {}
+        due: list[EndpointKey] = []
+        for key in keys:
+            denied = self._denied.get(key)
+            if denied is None or denied.until <= now:
+                due.append(key)
+            elif denied.exists:
+                users[key] = NOBODY
+        answers = await self._within_the_wait(self._lookup, due) if due else {}
+        learned: dict[EndpointKey, Ownership] = {}
+        until = self._clock.monotonic() + self._settings.unknown_ttl_s
+        for key, user in answers.items():
+            if user:
+                learned[key] = Ownership(user)
+            else:
+                self._denied.put(key, _Denial(exists=user is not None, until=until))
+            if user is not None:
+                users[key] = user
+        self._metrics.identities.labels("lookup").inc(len(learned))
+        self._keep(learned, written=False)
+        # The table only spares others the call; a failure must not repeat the batch: its endpoints are learned by now.
+        with contextlib.suppress(TransientError):
+            await self.learn(learned)
+        return Answers(users, frozenset(due) - answers.keys())
+
+    async def _within_the_wait(
+        self, lookup: EndpointLookup, keys: Sequence[EndpointKey]
+    ) -> dict[EndpointKey, str | None]:
+        answers: dict[EndpointKey, str | None] = {}
 
         async def ask(key: EndpointKey) -> None:
             async with self._asking:
-                try:
-                    answers[key] = await lookup.user_of(key)
-                except TransientError:
-                    self._metrics.identity_lookups.labels("error").inc()
-                    raise
-                self._metrics.identity_lookups.labels("found" if answers[key] else "unknown").inc()
+                while key not in answers:
+                    try:
+                        answers[key] = await lookup.user_of(key)
+                    except TransientError:
+                        self._metrics.identity_lookups.labels("error").inc()
+                        await self._clock.sleep(RETRY_S)
+            outcome = "unknown" if answers[key] is None else "found" if answers[key] else "nobody"
+            self._metrics.identity_lookups.labels(outcome).inc()
 
-        failure: TransientError | None = None
-        try:
-            await together(ask(key) for key in due)
-        except TransientError as error:
-            failure = error
-        # Answers paid for are kept even where a sibling call failed and the batch will be tried again.
-        users = {key: user for key, user in answers.items() if user}
-        if users:
-            await self._table.learn(users)
-            self._metrics.identities_learned.inc(len(users))
-        self._keep(users)
-        found.update(users)
-        for key, user in answers.items():
-            if not user:
-                self._unknown.put(key, self._clock.monotonic() + self._settings.unknown_ttl_s)
-        if failure is not None:
-            raise failure
+        await first_of(together(ask(key) for key in keys), self._clock.sleep(self._settings.lookup_wait_s))
+        if len(answers) < len(keys):
+            self._metrics.identity_lookups.labels("overdue").inc(len(keys) - len(answers))
+        return answers
+
+    async def _from_table(self, keys: Sequence[EndpointKey]) -> dict[EndpointKey, Ownership]:
+        users = await self._table.find(keys)
+        former = await self._former.find(list(users)) if users else {}
+        read = {key: Ownership(user, tuple(former.get(key, ()))) for key, user in users.items()}
+        self._keep(read, written=False)
+        return read
+
+    def _keep(self, owners: Mapping[EndpointKey, Ownership], *, written: bool) -> None:
+        now = self._clock.monotonic()
+        for key, ownership in owners.items():
+            before = self._known.get(key)
+            same = before is not None and before.written and before.ownership == ownership
+            self._known.put(key, _Read(ownership, now, written or same))
 
 
-def _bytes_of_user(key: EndpointKey, read: _Read) -> int:
-    return getsizeof(key.endpoint_id) + getsizeof(read.user_id)
+def _bytes_of(key: EndpointKey, read: _Read) -> int:
+    ownership = read.ownership
+    size = getsizeof(key.endpoint_id) + getsizeof(ownership.user_id)
+    return size + sum(_FORMER_BYTES + getsizeof(former.user_id) for former in ownership.former)

@@ -1,7 +1,7 @@
-"""Records to committed scores: decode, identify, match, group by user, commit, set aside what is no event.
+"""Records to committed scores: decode, match, identify, group by user, commit, set aside what cannot be scored.
 
-`prepare` does what needs no order, while the batch before is still being committed; `commit` runs in the
-shard's order. What a later step needs travels in `Prepared`; nothing reaches back.
+`prepare` does what may happen while the batch before is still being committed; `commit` runs in the shard's order. What
+a later step needs travels in `Prepared`; nothing reaches back.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from decimal import Decimal
 
 import msgspec
 
+from service.ingest.attribution import Attribution, Waiting
 from service.ingest.commit import Committer, Refusal, Tally
 from service.ingest.definition_book import CurrentDefinitions
 from service.ingest.identify import IdentityResolver
 from service.ingest.letters import record_letter_id, sortable
 from service.ingest.marks import ShardMarks, shard_tag
-from service.ingest.stores import DeadLetter, DeadLetters, EndpointKey
+from service.ingest.ownership import Ownership
+from service.ingest.stores import DeadLetter, DeadLetters, EndpointKey, ProjectType
+from service.ingest.undefined import UndefinedTypes
 from service.observability.metrics import Metrics
 from service.runtime.clock import Clock
 from service.runtime.errors import LetGoError
@@ -33,8 +36,18 @@ SLICE = 500
 
 Decode = Callable[[bytes], Decoded]
 
+_NO_PROJECT = Rejected(
+    Reason.NO_PROJECT, "the event names no project: application.app_id (or app_id, application_key) is missing"
+)
+_NO_PERSON = Rejected(
+    Reason.NO_PERSON,
+    "the event names neither a user nor an endpoint: client.client_id and endpoint.User.UserId are missing",
+)
 _UNRESOLVED = Rejected(
     Reason.UNRESOLVED_USER, "a campaign or journey caused the event, but nothing tells whose endpoint it was"
+)
+_OVERDUE = Rejected(
+    Reason.LOOKUP_OVERDUE, "the owner of the endpoints did not say in time whose the endpoint is; redrive it later"
 )
 
 
@@ -46,6 +59,7 @@ class Prepared(msgspec.Struct):
         groups: Its scorable events by user.
         letters: Its records that are set aside.
         counts: Records by outcome, for those settled already.
+        undefined: Events whose type has no definition, by project and type.
         tally: What the commit came to; kept so that a retry after it does not commit again.
     """
 
@@ -53,11 +67,8 @@ class Prepared(msgspec.Struct):
     groups: dict[UserKey, list[Scorable]] = msgspec.field(default_factory=dict)
     letters: list[DeadLetter] = msgspec.field(default_factory=list)
     counts: Counter[str] = msgspec.field(default_factory=Counter)
+    undefined: dict[ProjectType, int] = msgspec.field(default_factory=dict)
     tally: Tally | None = None
-
-
-_Waiting = tuple[Record[bytes], Event, Scorable]
-"""A record whose event is worth points, and whose user must still be found."""
 
 
 class Ingest:
@@ -67,6 +78,8 @@ class Ingest:
         decode: The event format.
         project_ids: Projects to score; empty for all.
         marks: Which shards' marks may be dropped.
+        ask_transactional: Whether the owner of the endpoints is asked about messages without campaign or journey too.
+        undefined: Told which events have no definition.
     """
 
     def __init__(
@@ -81,6 +94,8 @@ class Ingest:
         *,
         project_ids: Collection[str] = (),
         marks: ShardMarks | None = None,
+        ask_transactional: bool = False,
+        undefined: UndefinedTypes | None = None,
     ) -> None:
         self._decode = decode
         self._definitions = definitions
@@ -91,6 +106,8 @@ class Ingest:
         self._metrics = metrics
         self._project_ids = frozenset(project_ids)
         self._marks = marks
+        self._ask_transactional = ask_transactional
+        self._undefined = undefined
         self._let_go: set[str] = set()
         self._writing: dict[str, asyncio.Timeout] = {}
 
@@ -105,18 +122,14 @@ class Ingest:
         prepared = Prepared(batch)
         tag = shard_tag(batch.stream, batch.shard_id)
         lettered = await self._lettered(batch, tag)
-        users: dict[EndpointKey, str] = {}
-        waiting: list[_Waiting] = []
+        attribution = Attribution(tag)
         points_of = self._definitions.book.points  # the same for the whole batch
         for start in range(0, len(batch.records), SLICE):
-            waiting += self._sort(batch.records[start : start + SLICE], points_of, prepared, tag, lettered, users)
+            self._sort(batch.records[start : start + SLICE], points_of, prepared, tag, lettered, attribution)
             await asyncio.sleep(0)
         started = self._took("decode", started)
-        if users:
-            await self._identities.learn(users)
-            started = self._took("learn", started)
-        if waiting:
-            await self._identify(waiting, users, prepared)
+        if attribution.waiting or attribution.endpoints:
+            await self._identify(attribution, prepared)
             self._took("identify", started)
         return prepared
 
@@ -188,14 +201,14 @@ class Ingest:
         prepared: Prepared,
         tag: str,
         lettered: Collection[str],
-        users: dict[EndpointKey, str],
-    ) -> list[_Waiting]:
-        """Put each record where it belongs; note in `users` what events say of endpoints; return what is worth points.
+        attribution: Attribution,
+    ) -> None:
+        """Put each record where it belongs; note in `attribution` what is worth points, and what endpoints' users are.
 
         Even an event that names its user waits: a user's events must stay in the shard's order.
         """
         decode, project_ids = self._decode, self._project_ids
-        waiting: list[_Waiting] = []
+        waiting, name = attribution.waiting, attribution.name
         foreign = ignored = 0
         for record in records:
             if lettered and record_letter_id(tag, record.sequence) in lettered:
@@ -206,20 +219,45 @@ class Ingest:
                 self._set_aside(prepared, record, event)
                 continue
             project_id = event.project_id
+            if not project_id:
+                self._set_aside(prepared, record, _NO_PROJECT)
+                continue
             if project_ids and project_id not in project_ids:
                 foreign += 1
                 continue
-            if event.user_id and event.endpoint_id and project_id:
-                users[EndpointKey(event.endpoint_id, project_id)] = event.user_id
+            user_id, endpoint_id = event.user_id, event.endpoint_id
+            # What the sender of one message says of its recipient says nothing of an endpoint made up for the message.
+            if endpoint_id and (user_id or event.anonymous) and not event.transactional:
+                name(EndpointKey(endpoint_id, project_id), user_id, record)
             points = points_of(event.event_type, project_id)
             if points is None:
                 ignored += 1
+                kind = project_id, event.event_type
+                prepared.undefined[kind] = prepared.undefined.get(kind, 0) + 1
                 continue
             arrival_ms = event.arrival_ms or record.arrival_ms
             scorable = Scorable(sequence_bytes(record.sequence), points, arrival_ms, event.event_type)
-            waiting.append((record, event, scorable))
+            if user_id:
+                waiting.append((record, event, scorable))
+            else:
+                self._nameless((record, event, scorable), prepared, attribution)
         prepared.counts.update(foreign=foreign, ignored=ignored)
-        return waiting
+
+    def _nameless(self, waiting: Waiting, prepared: Prepared, attribution: Attribution) -> None:
+        """Put an event that names no user where it belongs."""
+        record, event, _ = waiting
+        if event.anonymous:
+            prepared.counts["anonymous"] += 1
+        elif event.endpoint_id:
+            key = EndpointKey(event.endpoint_id, event.project_id)
+            attribution.seek(key, waiting, worth_asking=event.attributed or self._worth_asking(event))
+        elif event.transactional:
+            prepared.counts["anonymous"] += 1
+        else:
+            self._set_aside(prepared, record, _NO_PERSON)
+
+    def _worth_asking(self, event: Event) -> bool:
+        return not event.unnamed and (self._ask_transactional or not event.transactional)
 
     def _set_aside(self, prepared: Prepared, record: Record[bytes], no_event: Rejected | Skipped) -> None:
         match no_event:
@@ -228,43 +266,60 @@ class Ingest:
             case Skipped():
                 prepared.counts["skipped"] += 1
 
-    async def _identify(self, waiting: list[_Waiting], users: dict[EndpointKey, str], prepared: Prepared) -> None:
-        """Group what is worth points by user; set aside, or count as anonymous, what has none."""
-        groups, named = prepared.groups, 0
-        nameless: dict[EndpointKey, list[_Waiting]] = {}
-        for item in waiting:
-            event = item[1]
-            if event.user_id:
-                named += 1
-                _group(groups, UserKey(event.user_id, event.project_id), [item])
-            else:
-                key = EndpointKey(event.endpoint_id, event.project_id)
-                same = nameless.get(key)
-                if same is None:
-                    nameless[key] = [item]
-                else:
-                    same.append(item)
-        asked = {key: items for key, items in nameless.items() if key.endpoint_id and key not in users}
-        found: Mapping[EndpointKey, str] = users
-        if asked:
-            askable = {key for key, items in asked.items() if not all(event.transactional for _, event, _ in items)}
-            found = {**users, **await self._identities.resolve(list(asked), askable)}
-        for key, items in nameless.items():
-            user_id = found.get(key)
-            if key not in asked and user_id:
-                named += len(items)
-            if user_id:
-                _group(groups, UserKey(user_id, key.project_id), items)
-            else:
-                self._without_user(prepared, items)
-        self._metrics.identities.labels("event").inc(named)
+    async def _identify(self, attribution: Attribution, prepared: Prepared) -> None:
+        """Find out whose the events are, and tell the others whose the endpoints are."""
+        before = await self._identities.owners(attribution.endpoints, attribution.sought)
+        followed = attribution.follow(before)
+        # Before anybody is asked: that takes long, and what is learned here spares other shards from asking.
+        await self._identities.learn(followed.owners)
+        overdue: Collection[EndpointKey] = ()
+        if ask := attribution.to_ask(before):
+            answers = await self._identities.ask(ask)
+            overdue = answers.overdue
+            if answers.users:
+                followed = attribution.follow(
+                    before | {key: Ownership(user_id) for key, user_id in answers.users.items()}
+                )
+                await self._identities.learn(
+                    {key: owner for key, owner in followed.owners.items() if key in answers.users}
+                )
+        self._group(attribution, followed.users, overdue, prepared)
 
-    def _without_user(self, prepared: Prepared, items: Sequence[_Waiting]) -> None:
-        for record, event, _ in items:
-            if event.attributed:
-                prepared.letters.append(self._letter(prepared.batch, record, "ingest", _UNRESOLVED))
+    def _group(
+        self,
+        attribution: Attribution,
+        users: Mapping[int, str],
+        overdue: Collection[EndpointKey],
+        prepared: Prepared,
+    ) -> None:
+        """Group what is worth points by user; set aside, or count as anonymous, what has none."""
+        groups = prepared.groups
+        named = 0
+        nobodys: set[EndpointKey] = set()
+        for index, (record, event, scorable) in enumerate(attribution.waiting):
+            user_id: str | None = event.user_id
+            if user_id:
+                named += 1
+            else:
+                user_id = users.get(index)
+            if user_id:
+                key = UserKey(user_id, event.project_id)
+                same = groups.get(key)
+                if same is None:
+                    groups[key] = [scorable]
+                else:
+                    same.append(scorable)
+                continue
+            endpoint = EndpointKey(event.endpoint_id, event.project_id)
+            nobodys.add(endpoint)
+            if user_id is None and endpoint in overdue:
+                self._set_aside(prepared, record, _OVERDUE)
+            elif user_id is None and event.attributed:
+                self._set_aside(prepared, record, _UNRESOLVED)
             else:
                 prepared.counts["anonymous"] += 1
+        self._metrics.identities.labels("event").inc(named)
+        self._metrics.identities.labels("none").inc(len(nobodys))
 
     def _refuse(self, prepared: Prepared, refusal: Refusal) -> None:
         """Set the records of a user aside whose item the table refuses."""
@@ -301,6 +356,8 @@ class Ingest:
         )
         for outcome, count in counts.items():
             metrics.records.labels(outcome).inc(count)
+        if self._undefined is not None and prepared.undefined:
+            self._undefined.note(prepared.undefined)
         for letter in prepared.letters:
             metrics.dead_letters.labels(letter.stage, letter.reason.value).inc()
         if prepared.groups:
@@ -308,16 +365,3 @@ class Ingest:
             # The oldest record stands for its batch: what is shown is never better than what was.
             age_ms = self._clock.wall_ms() - prepared.batch.records[0].arrival_ms
             metrics.event_to_score.observe(max(age_ms, 0) / 1000)
-
-
-def _group(groups: dict[UserKey, list[Scorable]], key: UserKey, items: Sequence[_Waiting]) -> None:
-    """Add events to their user's, in the shard's order."""
-    events = [scorable for _, _, scorable in items]
-    same = groups.get(key)
-    if same is None:
-        groups[key] = events
-        return
-    same += events
-    if same[-len(events) - 1].sequence > events[0].sequence:
-        # Of several endpoints of one user: each in order, but not together.
-        same.sort(key=lambda event: event.sequence)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from service.ingest.ownership import Former
 from service.runtime.errors import TransientError
 from service.scoring.change import ScoreChange
 from service.scoring.definitions import Definition, Malformed
@@ -90,19 +91,31 @@ class Identities(Protocol):
     """The table of what was learned: which user an endpoint belongs to."""
 
     async def find(self, keys: Sequence[EndpointKey]) -> Mapping[EndpointKey, str]:
-        """Return the user ids known (any number of keys); what is unknown is absent."""
+        """Return the user ids known (any number of keys); empty: it has no user. Unknown endpoints are absent."""
         ...
 
     async def learn(self, users: Mapping[EndpointKey, str]) -> None:
-        """Keep which user each endpoint belongs to, durably; the last one told wins."""
+        """Keep which user each endpoint belongs to (empty: it has none), durably; the last write wins."""
+        ...
+
+
+class FormerUsers(Protocol):
+    """The users that endpoints had before they changed hands."""
+
+    async def find(self, keys: Sequence[EndpointKey]) -> Mapping[EndpointKey, Sequence[Former]]:
+        """Return the former users (any number of keys), oldest first; endpoints that have none are absent."""
+        ...
+
+    async def keep(self, former: Mapping[EndpointKey, Sequence[Former]]) -> None:
+        """Keep the former users of each endpoint (any number), durably; the last write wins."""
         ...
 
 
 class EndpointLookup(Protocol):
     """The identity fallback: asks the system that owns the endpoints."""
 
-    async def user_of(self, key: EndpointKey) -> str:
-        """Return the user of an endpoint; empty when it has none or does not exist."""
+    async def user_of(self, key: EndpointKey) -> str | None:
+        """Return the user of an endpoint; empty where it has none, None where there is no such endpoint."""
         ...
 
 
@@ -149,6 +162,34 @@ class DefinitionSource(Protocol):
 
     async def load(self) -> Sequence[Definition | Malformed]:
         """Return every row."""
+        ...
+
+
+ProjectType = tuple[str, str]
+"""A project id and an event type."""
+
+
+class Undefined(msgspec.Struct, frozen=True):
+    """Events of one type, of one project, that no definition covers.
+
+    Attributes:
+        project_id: Empty where `event_type` is `metrics.OTHER_TYPE`.
+        event_type: As its sender names it, or `metrics.OTHER_TYPE`.
+        events: How many came.
+        last_ms: When the last one was counted, epoch milliseconds.
+    """
+
+    project_id: str
+    event_type: str
+    events: int
+    last_ms: int
+
+
+class UndefinedStore(Protocol):
+    """Where all workers add up the events that no definition covers."""
+
+    async def add(self, types: Mapping[ProjectType, Undefined]) -> None:
+        """Add counts. Of two workers that do so at once, one's may be lost: these are statistics."""
         ...
 
 

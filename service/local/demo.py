@@ -202,6 +202,8 @@ class Demo:
             "SCORING_STREAM": STREAM,
             "SCORING_LEASE_DURATION_S": f"{LEASE_DURATION_S:g}",
             "SCORING_LOG_FORMAT": "json",
+            # At ten look-ups a second: how long they may take after the kill depends on this machine.
+            "SCORING_IDENTITY_LOOKUP_WAIT_S": "60",
         }
         self._settings: Settings = load(self.environment())
         self._world = World(self._environment, self._settings, self._aws, self._pinpoint)

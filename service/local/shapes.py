@@ -6,6 +6,8 @@ records that are no events: every way a producer gets it wrong that has a reason
 
 from __future__ import annotations
 
+import base64
+import gzip
 from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
@@ -299,8 +301,14 @@ SPOILERS: Mapping[str, tuple[str, Callable[[Json], bytes]]] = {
         lambda record: msgspec.json.encode({key: value for key, value in record.items() if key != "event_type"}),
     ),
     "numeric type": ("wrong_type", _with(event_type=42)),
-    "client a string": ("wrong_type", _with(client="someone")),
-    "time a string": ("wrong_type", _with(arrival_timestamp="yesterday")),
+    "user a list": ("wrong_type", _with(endpoint={"User": {"UserId": ["someone"]}})),
+    "application a string": ("wrong_type", _with(application="shop")),
+    "own shape": ("no_project", lambda _: b'{"event_type":"cart.abandoned","user_id":"ben","project_id":"shop"}'),
+    "nobody": ("no_person", _with(client={}, endpoint={}, user_id="ben")),
+    "compressed": ("is_gzip", lambda record: gzip.compress(msgspec.json.encode(record), mtime=0)),
+    "base64": ("is_base64", lambda record: base64.b64encode(msgspec.json.encode(record))),
+    "byte order mark": ("has_bom", lambda record: b"\xef\xbb\xbf" + msgspec.json.encode(record)),
+    "two lines": ("is_json_lines", lambda record: msgspec.json.encode(record) + b"\n" + msgspec.json.encode(record)),
     "too deep": (
         "too_deep",
         lambda record: msgspec.json.encode(record)[:-1] + b',"nest":' + b"[" * 100 + b"]" * 100 + b"}",
@@ -310,7 +318,7 @@ SPOILERS: Mapping[str, tuple[str, Callable[[Json], bytes]]] = {
 """Ways to spoil a record: name -> the reason it must be dead-lettered with, and how it is done."""
 
 
-def spoil(name: str, endpoint: Endpoint, rng: Random, now_ms: int) -> bytes:
-    """Return a record that is no event, spoiled as `SPOILERS[name]` says."""
-    record = _app_event(Draft("_session.start", endpoint), rng, now_ms)
+def spoil(name: str, endpoint: Endpoint, rng: Random, now_ms: int, project_id: str = PROJECT_ID) -> bytes:
+    """Return a record that cannot be scored, spoiled as `SPOILERS[name]` says."""
+    record = _app_event(Draft("_session.start", endpoint, project_id=project_id), rng, now_ms)
     return SPOILERS[name][1](record)

@@ -72,7 +72,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
         """
         rng = Random(self.seed)  # noqa: S311 - seeded on purpose
         if isinstance(self.beat, str):
-            return spoil(self.beat, self.spare, rng, now_ms)
+            return spoil(self.beat, self.spare, rng, now_ms, project_id)
         draft = self.beat
         if project_id != PROJECT_ID and draft.project_id == PROJECT_ID:
             draft = msgspec.structs.replace(draft, project_id=project_id)
@@ -245,7 +245,8 @@ def _session(rng: Random, endpoint: Endpoint, at: float | None = None) -> list[B
         kinds.append("_session.stop")
     beats: list[Beat] = []
     for kind in kinds:
-        beats.append((at, Draft(kind, endpoint, names_user=chance(rng, 0.9), whole=chance(rng, 0.97))))
+        # Whoever is signed in is named, where the event carries the endpoint at all.
+        beats.append((at, Draft(kind, endpoint, whole=chance(rng, 0.97))))
         at = _later(rng, at, 0.002, 0.02)
     return beats
 
@@ -286,7 +287,7 @@ def _visit(rng: Random) -> list[Beat]:
     """Somebody uses the app without ever signing in."""
     device, at = _device(rng), rng.uniform(0.0, 0.9)
     return [
-        (at, Draft("_session.start", device, whole=False)),
+        (at, Draft("_session.start", device, whole=chance(rng, 0.5))),
         (min(1.0, at + 0.01), Draft("quiz.finished", device, whole=False)),
     ]
 

@@ -103,7 +103,7 @@ class Truth:
         if meaning.user_id:
             self._score(meaning.user_id, points)
             return "scored"
-        if meaning.attributed:
+        if meaning.attributed and not meaning.known:
             self.dead_letters["unresolved_user"] += 1
             return "dead_lettered"
         return "anonymous"

@@ -8,9 +8,11 @@ wiring and handed down; tests make their own.
 from __future__ import annotations
 
 import platform
+import re
 from bisect import bisect_right
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
+from typing import TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -23,12 +25,19 @@ from prometheus_client import (
     ProcessCollector,
 )
 
+T = TypeVar("T")
+
 LATENCY_BUCKETS = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 CALL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 COUNT_BUCKETS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
 
 MAX_EVENT_TYPES = 100
-"""Event types told apart in labels; the ones met later are counted as `other`."""
+"""Event types told apart in labels; the ones met later are counted as `OTHER_TYPE`."""
+
+OTHER_TYPE = "other"
+
+_WELL_FORMED = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,99}")
+"""Event types and project ids that may be shown as they are: the names come from whoever can put a record."""
 
 PIPELINES = ("ingest", "publish")
 LEASE_EVENTS = ("taken", "seized", "released", "handed_over", "lost", "finished")
@@ -59,6 +68,7 @@ class Metrics:
             PlatformCollector(registry=self.registry)
             GCCollector(registry=self.registry)
         self._event_types: set[str] = set()
+        self._undefined_types: set[tuple[str, str]] = set()
         self._shards: set[tuple[str, str]] = set()
         self._reading()
         self._scoring()
@@ -108,6 +118,11 @@ class Metrics:
             "skipped (probe), foreign (another project), dead_lettered.",
             "outcome",
         )
+        self.events_without_definition = self._counter(
+            "events_without_definition",
+            "Events ignored because no definition covers their type, by type.",
+            "event_type",
+        )
         self.events = self._counter("events", "Events scored, by type.", "event_type")
         self.points_given = self._counter("points_given", "Points added to scores, by event type.", "event_type")
         self.points_taken = self._counter("points_taken", "Points taken off scores, by event type.", "event_type")
@@ -140,7 +155,10 @@ class Metrics:
         )
         self.identities_learned = self._counter("identities_learned", "Endpoints whose user was written down.")
         self.identity_lookups = self._counter(
-            "identity_lookups", "Calls of the identity fallback by outcome: found, unknown, error.", "outcome"
+            "identity_lookups",
+            "Look-ups by the identity fallback: found, nobody (the endpoint has no user), unknown (no such endpoint), "
+            "error (a call failed), overdue (no answer in time).",
+            "outcome",
         )
         self.dead_letters = self._counter("dead_letters", "Dead letters written.", "stage", "reason")
         self.definitions = self._gauge("definitions", "Definitions in force.")
@@ -238,13 +256,20 @@ class Metrics:
         build.info({"version": service_version(), "python": platform.python_version()})
 
     def event_type_label(self, event_type: str) -> str:
-        """Return a label for an event type: itself for the first `MAX_EVENT_TYPES` met, then `other`."""
-        if event_type in self._event_types:
-            return event_type
-        if len(self._event_types) >= MAX_EVENT_TYPES:
-            return "other"
-        self._event_types.add(event_type)
-        return event_type
+        """Return a label for an event type that has a definition.
+
+        It is the type itself where that is well-formed, for the first `MAX_EVENT_TYPES` met; then `OTHER_TYPE`.
+        """
+        return _bounded(event_type, event_type, self._event_types)
+
+    def undefined_type_label(self, project_id: str, event_type: str) -> str:
+        """Return a label for an event type that has no definition in a project, likewise.
+
+        They have a budget of their own, which anybody can use up who can put a record on the stream.
+        """
+        if not _WELL_FORMED.fullmatch(project_id):
+            return OTHER_TYPE
+        return _bounded(event_type, (project_id, event_type), self._undefined_types)
 
     def shard_label(self, pipeline: str, shard_id: str) -> str:
         """Return a label for a shard: itself, or `all` above `max_shards` shards in hand."""
@@ -269,6 +294,15 @@ class Metrics:
         self._shards.discard((pipeline, shard_id))
         for metric in (self.lag, self.records_read, self.checkpoint_time):
             metric.remove_by_labels({"pipeline": pipeline, "shard": shard_id})
+
+
+def _bounded(event_type: str, kind: T, known: set[T]) -> str:
+    if kind in known:
+        return event_type
+    if len(known) >= MAX_EVENT_TYPES or not _WELL_FORMED.fullmatch(event_type):
+        return OTHER_TYPE
+    known.add(kind)
+    return event_type
 
 
 def score_band(score: float) -> str:

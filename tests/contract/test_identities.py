@@ -64,6 +64,18 @@ def test_nothing_learned_is_no_call(identities: Identities, run: Run):
     run(identities.learn({}))
 
 
+def test_that_an_endpoint_has_no_user_is_learned_too(identities: Identities, run: Run):
+    run(identities.learn({PHONE: "ann"}))
+    run(identities.learn({PHONE: ""}))
+    assert run(identities.find([PHONE])) == {PHONE: ""}
+
+
+def test_endpoint_ids_that_differ_in_case_only_are_one_endpoint(identities: Identities, run: Run):
+    capitals = EndpointKey("PHONE", "p1")
+    run(identities.learn({capitals: "ann"}))
+    assert run(identities.find([PHONE, capitals])) == {PHONE: "ann", capitals: "ann"}
+
+
 def test_any_number_is_learned_and_found_repeats_included(identities: Identities, run: Run):
     users = {EndpointKey(f"endpoint-{number}", "p1"): f"user-{number}" for number in range(230)}
     run(identities.learn(users))
@@ -124,6 +136,15 @@ def test_who_finds_an_endpoint_has_met_where_its_user_is_written_to(
     moved = DirectoryEntry("mail", "ACTIVE", "EMAIL", 1_700_000_000_002)
     run(table.put({ANN: moved}))
     assert run(table.get([ANN], fresh)) == {ANN: moved}
+
+
+def test_an_endpoint_is_written_to_as_its_owner_spells_it(make_table: MakeTable, aws_clients: Clients, run: Run):
+    name = make_table("identities")
+    spelled = DirectoryEntry("Phone-A", "ACTIVE", "SMS", 1_700_000_000_000)
+    run(IdentityTable(aws_clients.dynamodb, name).put({ANN: spelled}))
+    table = IdentityTable(aws_clients.dynamodb, name)
+    assert run(table.find([EndpointKey("phone-a", "p1")])) == {EndpointKey("phone-a", "p1"): "ann"}
+    assert run(table.get([ANN], fresh)) == {ANN: spelled}
 
 
 def test_what_is_met_in_passing_does_not_replace_what_is_younger(make_table: MakeTable, aws_clients: Clients, run: Run):

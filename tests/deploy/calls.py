@@ -27,6 +27,8 @@ ADAPTERS: dict[str, tuple[str, tuple[type, ...]]] = {
     "ScoreTable": ("scores", (pipeline_ports.ScoreStore,)),
     "DefinitionTable": ("definitions", (pipeline_ports.DefinitionSource,)),
     "IdentityTable": ("identities", (pipeline_ports.Identities, pipeline_ports.EndpointDirectory)),
+    "FormerTable": ("identities", (pipeline_ports.FormerUsers,)),
+    "UndefinedTable": ("identities", (pipeline_ports.UndefinedStore,)),
     "DeadLetterTable": ("dead letters", (pipeline_ports.DeadLetters,)),
     "PinpointLookup": ("project", (pipeline_ports.EndpointLookup,)),
     "PinpointSink": ("project", (pipeline_ports.Sink,)),

@@ -15,17 +15,21 @@ class MemoryIdentities:
     """`Identities` in a dict; counts the calls, because sparing them is what its callers are for."""
 
     def __init__(self, users: Mapping[EndpointKey, str] | None = None) -> None:
-        self.users: dict[EndpointKey, str] = dict(users or {})
+        self.users: dict[EndpointKey, str] = {_row(key): user for key, user in (users or {}).items()}
         self.finds = 0
         self.learns = 0
 
     async def find(self, keys: Sequence[EndpointKey]) -> Mapping[EndpointKey, str]:
         self.finds += 1
-        return {key: self.users[key] for key in keys if key in self.users}
+        return {key: self.users[_row(key)] for key in keys if _row(key) in self.users}
 
     async def learn(self, users: Mapping[EndpointKey, str]) -> None:
         self.learns += 1
-        self.users.update(users)
+        self.users.update({_row(key): user for key, user in users.items()})
+
+
+def _row(key: EndpointKey) -> EndpointKey:
+    return EndpointKey(key.endpoint_id.lower(), key.project_id)
 
 
 class MemoryDirectory:
@@ -50,14 +54,14 @@ class MemoryDirectory:
         self.entries.update(entries)
         for key, entry in entries.items():
             if entry.endpoint_id:
-                self.identities.users[EndpointKey(entry.endpoint_id, key.project_id)] = key.user_id
+                self.identities.users[_row(EndpointKey(entry.endpoint_id, key.project_id))] = key.user_id
 
 
 class MemoryLookup:
     """`EndpointLookup` in a dict.
 
     Attributes:
-        users: Whose the endpoints are; empty: an endpoint without a user.
+        users: Whose the endpoints are; empty: an endpoint without a user. Those that are absent do not exist.
         fails: Keys that are throttled.
         asked: Every key asked for, in order.
     """
@@ -69,9 +73,9 @@ class MemoryLookup:
         self.fails: set[EndpointKey] = set(fails)
         self.asked: list[EndpointKey] = []
 
-    async def user_of(self, key: EndpointKey) -> str:
+    async def user_of(self, key: EndpointKey) -> str | None:
         self.asked.append(key)
         await asyncio.sleep(0)
         if key in self.fails:
             raise TransientError("throttled", throttled=True)
-        return self.users.get(key, "")
+        return self.users.get(key)

@@ -410,7 +410,7 @@ def test_a_lookup_answered_with_404_is_no_error_and_a_refused_update_is_one(monk
             world.add("u", "mail")
             lookup = PinpointLookup(world.client, SystemClock(), world.metrics, per_second=1000)
             assert await lookup.user_of(EndpointKey("mail", APP)) == "u"
-            assert await lookup.user_of(EndpointKey("nobody", APP)) == ""
+            assert await lookup.user_of(EndpointKey("nobody", APP)) is None
             assert await world.sink.publish([change("stranger", "1")]) == [NoTarget()]
             world.fake.faults.add(Fault(operation="UpdateEndpointsBatch", status=404))
             with pytest.raises(Exception, match="NotFoundException"):

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from decimal import Decimal
 from typing import Any, TypeVar
 
+from service.ingest.ownership import Former
 from service.ingest.stores import (
     MAX_COMMITS,
     Change,
@@ -289,7 +290,12 @@ class DefinitionPort:
 class IdentityPort:
     """`Identities` and `EndpointLookup`."""
 
-    def __init__(self, table: dict[EndpointKey, str], owners: dict[EndpointKey, tuple[str, float]], wire: Wire) -> None:
+    def __init__(
+        self,
+        table: dict[EndpointKey, str],
+        owners: dict[EndpointKey, tuple[str, float]],
+        wire: Wire,
+    ) -> None:
         self._table = table
         self._owners = owners
         self._wire = wire
@@ -302,9 +308,25 @@ class IdentityPort:
     async def learn(self, users: Mapping[EndpointKey, str]) -> None:
         await self._wire.call("identities", lambda: self._table.update(users))
 
-    async def user_of(self, key: EndpointKey) -> str:
-        user, since = self._owners.get(key, ("", 0.0))
-        return await self._wire.call("lookup", lambda: user if now() >= since else "")
+    async def user_of(self, key: EndpointKey) -> str | None:
+        user, since = self._owners.get(key, (None, 0.0))
+        return await self._wire.call("lookup", lambda: user if now() >= since else None)
+
+
+class FormerPort:
+    """`FormerUsers`."""
+
+    def __init__(self, table: dict[EndpointKey, Sequence[Former]], wire: Wire) -> None:
+        self._table = table
+        self._wire = wire
+
+    async def find(self, keys: Sequence[EndpointKey]) -> Mapping[EndpointKey, Sequence[Former]]:
+        return await self._wire.call(
+            "identities", lambda: {key: self._table[key] for key in keys if key in self._table}
+        )
+
+    async def keep(self, former: Mapping[EndpointKey, Sequence[Former]]) -> None:
+        await self._wire.call("identities", lambda: self._table.update(former))
 
 
 class SimSink:

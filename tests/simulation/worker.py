@@ -34,6 +34,7 @@ from tests.simulation.ports import (
     EVENTS,
     SCORES,
     DefinitionPort,
+    FormerPort,
     IdentityPort,
     LetterPort,
     ScorePort,
@@ -172,7 +173,14 @@ class SimWorker:
         identities = IdentityPort(world.identities, world.owners, wire)
         scores = ScorePort(world.scores, wire)
         letters = LetterPort(world.letters, wire)
-        resolver = IdentityResolver(identities, identities, IdentitySettings(unknown_ttl_s=2.0), clock, metrics)
+        resolver = IdentityResolver(
+            identities,
+            FormerPort(world.former, wire),
+            identities,
+            IdentitySettings(unknown_ttl_s=2.0),
+            clock,
+            metrics,
+        )
         committer = Committer(scores, clock, metrics, AdaptiveLimit(), cache_entries=tuning.cache, rng=self.rng)
         port, lease_port = Port(wire, "ingest stream"), Port(wire, "leases")
 

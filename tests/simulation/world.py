@@ -7,13 +7,14 @@ import gc
 import random
 import traceback
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 from unittest import mock
 
 import msgspec
 
 from service.ingest import marks
+from service.ingest.ownership import Former
 from service.ingest.stores import EndpointKey
 from service.observability.metrics import Metrics
 from service.publish import reconcile
@@ -115,6 +116,7 @@ class World:
         self.quiet = 0
         self.asked_for = False
         self.identities: dict[EndpointKey, str] = {}
+        self.former: dict[EndpointKey, Sequence[Former]] = {}
         self.owners: dict[EndpointKey, tuple[str, float]] = {}
         self.tuning = tuning(rng)
         if self.plan.latest:

@@ -6,15 +6,17 @@ Two ports on one table: `Identities` and `EndpointDirectory`.
 |---|---|---|
 | `Id` (HASH) | S | `endpoint#<endpoint id>` or `user#<user id>` |
 | `PinpointProjectId` (RANGE) | S | |
-| `UserId` | S | of an endpoint: its user |
-| `EndpointId` | S | of a user: its endpoint, as last found |
-| `EndpointStatus`, `Channel` | S | of a user's endpoint, in the user's row and in the endpoint's |
+| `UserId` | S | of an endpoint: its user; empty: it is known to have none |
+| `EndpointId` | S | of a user: its endpoint, as last found and spelled; in the user's row and in the endpoint's |
+| `EndpointStatus`, `Channel` | S | of that endpoint, likewise |
 | `CheckedAt` | N | when that was asked, epoch milliseconds, likewise |
 | `ExpiresAt` | N | time to live, epoch seconds |
 
 An endpoint's row tells, beside its user, whether that user's score is written to it. So whoever looks up whose an
 event is knows in passing where the score will go, and keeps it in memory: where one process does both, as by default,
 the second look-up is spared.
+
+Endpoint ids are case-insensitive in Pinpoint: the keys hold them in lower case.
 
 What expired and is not deleted yet is as good as before: DynamoDB deletes within a few days
 (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/TTL.html), and every mention renews it.
@@ -40,7 +42,7 @@ CACHED = 40_000
 """Users whose entry is kept in memory: enough for those between the look-up of an event's user and the publishing."""
 
 _KEY_NAMES = ("Id", "PinpointProjectId")
-_OF_ENDPOINTS = (*_KEY_NAMES, "UserId", "EndpointStatus", "Channel", "CheckedAt")
+_OF_ENDPOINTS = (*_KEY_NAMES, "UserId", "EndpointId", "EndpointStatus", "Channel", "CheckedAt")
 _OF_USERS = (*_KEY_NAMES, "EndpointId", "EndpointStatus", "Channel", "CheckedAt")
 _DAY_S = 86_400
 _ENDPOINT = "endpoint#"
@@ -80,15 +82,15 @@ class IdentityTable:
 
     async def find(self, keys: Sequence[EndpointKey]) -> Mapping[EndpointKey, str]:
         """Return the users known; see `Identities.find`."""
-        wanted = {
-            (f"{_ENDPOINT}{key.endpoint_id}", key.project_id): key for key in keys if key.endpoint_id and key.project_id
-        }
+        wanted = _rows(keys)
         users: dict[EndpointKey, str] = {}
         for names, item in (await self._endpoints.get(wanted)).items():
-            key = wanted[names]
-            users[key] = user_id = item["UserId"]["S"]
-            if "CheckedAt" in item:
-                self._met(UserKey(user_id, key.project_id), _entry(key.endpoint_id, item))
+            user_id = item["UserId"]["S"]
+            for key in wanted[names]:
+                users[key] = user_id
+                if user_id and "CheckedAt" in item:
+                    endpoint_id = item["EndpointId"]["S"] if "EndpointId" in item else key.endpoint_id
+                    self._met(UserKey(user_id, key.project_id), _entry(endpoint_id, item))
         return users
 
     async def learn(self, users: Mapping[EndpointKey, str]) -> None:
@@ -97,11 +99,7 @@ class IdentityTable:
         await batch_put(
             self._client,
             self._table,
-            [
-                {**_key(_ENDPOINT + key.endpoint_id, key.project_id), "UserId": {"S": user_id}, **expiry}
-                for key, user_id in users.items()
-                if key.endpoint_id and key.project_id
-            ],
+            [{**_key(*names), "UserId": {"S": user_id}, **expiry} for names, user_id in _by_row(users).items()],
         )
 
     async def get(self, keys: Sequence[UserKey], fresh: Fresh) -> Mapping[UserKey, DirectoryEntry]:
@@ -127,15 +125,16 @@ class IdentityTable:
         for key, entry in entries.items():
             self._entries.put(key, entry)
             told = {
+                "EndpointId": {"S": entry.endpoint_id},
                 "EndpointStatus": {"S": entry.endpoint_status},
                 "Channel": {"S": entry.channel},
                 "CheckedAt": {"N": str(entry.checked_ms)},
                 **expiry,
             }
             user = f"{_USER}{key.user_id}", key.project_id
-            items[user] = {**_key(*user), "EndpointId": {"S": entry.endpoint_id}, **told}
+            items[user] = {**_key(*user), **told}
             if entry.endpoint_id:
-                endpoint = f"{_ENDPOINT}{entry.endpoint_id}", key.project_id
+                endpoint = f"{_ENDPOINT}{entry.endpoint_id.lower()}", key.project_id
                 items[endpoint] = {**_key(*endpoint), "UserId": {"S": key.user_id}, **told}
         await batch_put(self._client, self._table, list(items.values()))
 
@@ -149,6 +148,23 @@ class IdentityTable:
         if not self._ttl_days:
             return {}
         return {"ExpiresAt": {"N": str(int(self._wall_s() + self._ttl_days * _DAY_S))}}
+
+
+def _rows(keys: Sequence[EndpointKey]) -> dict[Key, list[EndpointKey]]:
+    """Return the rows of endpoints: ids that differ in case only are one endpoint, with one row."""
+    rows: dict[Key, list[EndpointKey]] = {}
+    for key in keys:
+        if key.endpoint_id and key.project_id:
+            rows.setdefault((f"{_ENDPOINT}{key.endpoint_id.lower()}", key.project_id), []).append(key)
+    return rows
+
+
+def _by_row(users: Mapping[EndpointKey, str]) -> dict[Key, str]:
+    return {
+        (f"{_ENDPOINT}{key.endpoint_id.lower()}", key.project_id): user_id
+        for key, user_id in users.items()
+        if key.endpoint_id and key.project_id
+    }
 
 
 def _entry(endpoint_id: str, item: Item) -> DirectoryEntry:

@@ -40,13 +40,14 @@ class PinpointLookup:
         )
         self._limit = RateLimit("pinpoint", "get_endpoint", per_second, metrics)
 
-    async def user_of(self, key: EndpointKey) -> str:
-        """Return the user of an endpoint; empty when it has none, does not exist, or cannot be an endpoint's id.
+    async def user_of(self, key: EndpointKey) -> str | None:
+        """Return the user of an endpoint; empty where it has none.
 
-        Empty too where the whole project does not exist, which is reported.
+        None where it does not exist, or cannot be an endpoint's id, and where the whole project does not exist, which
+        is reported.
         """
         if self._projects.known_missing(key.project_id):
-            return ""
+            return None
         await self._limit.wait()
         try:
             with translated(f"Pinpoint project {key.project_id}", expected=_FORESEEN):
@@ -55,9 +56,9 @@ class PinpointLookup:
         except ClientError as error:
             if code_of(error) == "NotFoundException":
                 await self._projects.exists(key.project_id)  # reports a project that does not
-            return ""
+            return None
         endpoint = answer.get("EndpointResponse", {})
-        if endpoint.get("Id", key.endpoint_id) != key.endpoint_id:
-            return ""  # an odd id (`..`) was taken for another path
+        if endpoint.get("Id", key.endpoint_id).lower() != key.endpoint_id.lower():
+            return None  # an odd id (`..`) was taken for another path
         user = endpoint.get("User", {}).get("UserId", "")
-        return user if isinstance(user, str) else ""
+        return user if isinstance(user, str) else None

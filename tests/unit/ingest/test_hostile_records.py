@@ -37,6 +37,7 @@ from service.stream.ports import Batch, Record, StreamId
 from tests.fakes.aio import EPOCH_MS, VirtualClock, run
 from tests.fakes.dead_letters import MemoryDeadLetters
 from tests.fakes.definitions import MemoryDefinitions
+from tests.fakes.former import MemoryFormer
 from tests.fakes.hostile import CORPUS, MIB, hostile_records, large, records
 from tests.fakes.identities import MemoryIdentities
 from tests.fakes.images import change_in, stream_image
@@ -77,7 +78,7 @@ def test_100_000_records_decode_in_seconds():
     assert sum(found.values()) == RECORDS
     assert found["Event"] > RECORDS / 10
     faults = {reason.value for reason in Reason} - {
-        "too_large", "unresolved_user", "bad_score_item", "score_refused", "sink_rejected",
+        "too_large", "unresolved_user", "lookup_overdue", "bad_score_item", "score_refused", "sink_rejected",
         "bad_envelope", "unknown_format", "no_project", "no_person",  # found before or after this decoder
     }  # fmt: skip
     assert faults <= set(found)
@@ -130,7 +131,7 @@ class World:
         self.ingest = Ingest(
             decode,
             self.book,
-            IdentityResolver(MemoryIdentities(), None, IdentitySettings(), clock, self.metrics),
+            IdentityResolver(MemoryIdentities(), MemoryFormer(), None, IdentitySettings(), clock, self.metrics),
             Committer(self.scores, clock, self.metrics, AdaptiveLimit(), cache_entries=1000, rng=random.Random(1)),
             self.letters,
             clock,

@@ -1,93 +1,18 @@
 import asyncio
-import json
-import random
 from collections.abc import Sequence
 from decimal import Decimal
 
 import pytest
 
-from service.ingest.commit import Committer
 from service.ingest.definition_book import CurrentDefinitions
-from service.ingest.identify import IdentityResolver, IdentitySettings
-from service.ingest.ingest import Ingest, Prepared
+from service.ingest.ingest import Prepared
 from service.ingest.stores import Change, EndpointKey, Outcome
-from service.observability.metrics import Metrics
-from service.runtime.adaptive_limit import AdaptiveLimit
 from service.runtime.errors import LetGoError, TransientError
 from service.scoring.definitions import Definition, Malformed
 from service.scoring.event import Reason, Rejected
-from service.scoring.fold import ScoreState, UserKey
-from service.sources import pinpoint
-from service.stream.ports import Batch, Record, StreamId
-from tests.fakes.aio import EPOCH_MS, VirtualClock, run
-from tests.fakes.dead_letters import MemoryDeadLetters
-from tests.fakes.definitions import MemoryDefinitions
-from tests.fakes.identities import MemoryIdentities
-from tests.fakes.scores import MemoryScores
-
-P = "project"
-STREAM = StreamId("events", "arn", "tag")
-
-
-def body(event_type: str, endpoint: str = "", user: str = "", project: str = P, **attributes: str) -> bytes:
-    record: dict[str, object] = {
-        "event_type": event_type,
-        "arrival_timestamp": 5,
-        "application": {"app_id": project},
-        "client": {"client_id": endpoint},
-        "attributes": attributes,
-    }
-    if user:
-        record["client_context"] = {"custom": {"endpoint": json.dumps({"User": {"UserId": user}})}}
-    return json.dumps(record).encode()
-
-
-class World:
-    def __init__(self, *, project_ids: Sequence[str] = ()) -> None:
-        self.metrics = Metrics()
-        self.scores = MemoryScores()
-        self.letters = MemoryDeadLetters()
-        self.identities = MemoryIdentities()
-        self.definitions = MemoryDefinitions(
-            [Definition("open", P, Decimal(10)), Definition("_campaign.send", P, Decimal(2))]
-        )
-        clock = VirtualClock()
-        self.book = CurrentDefinitions(self.definitions, clock, self.metrics)
-        self.restart = lambda: Ingest(
-            pinpoint.decode,
-            self.book,
-            IdentityResolver(self.identities, None, IdentitySettings(), clock, self.metrics),
-            Committer(self.scores, clock, self.metrics, AdaptiveLimit(), cache_entries=10, rng=random.Random(1)),
-            self.letters,
-            clock,
-            self.metrics,
-            project_ids=project_ids,
-        )
-
-    def play(self, *batches: Batch[bytes], definitions: bool = True) -> None:
-        async def main() -> None:
-            if definitions:
-                await self.book.refresh()
-            ingest = self.restart()
-            for each in batches:
-                await ingest.commit(await ingest.prepare(each))
-
-        run(main())
-
-    def score(self, user: str) -> Decimal | None:
-        state = self.scores.items.get(UserKey(user, P))
-        return state.score if isinstance(state, ScoreState) else None
-
-    def counted(self, outcome: str) -> float:
-        return self.metrics.registry.get_sample_value("scoring_records_total", {"outcome": outcome}) or 0
-
-    def reasons(self) -> list[Reason]:
-        return [letter.reason for letter in self.letters.letters.values()]
-
-
-def batch(*bodies: bytes, first: int = 1, shard: str = "shardId-000000000000", replayed: bool = True) -> Batch[bytes]:
-    records = [Record(str(first + n), data, EPOCH_MS, f"key-{n}", len(data)) for n, data in enumerate(bodies)]
-    return Batch(STREAM, shard, records, float("inf"), replayed=replayed)
+from service.scoring.fold import UserKey
+from tests.fakes.aio import VirtualClock, run
+from tests.fakes.ingest import P, World, batch, body
 
 
 def test_each_kind_of_record_goes_where_it_belongs():
@@ -107,13 +32,6 @@ def test_each_kind_of_record_goes_where_it_belongs():
     assert sorted(world.reasons()) == [Reason.NOT_JSON, Reason.UNRESOLVED_USER]
     counts = {name: world.counted(name) for name in ("scored", "ignored", "anonymous", "skipped", "dead_lettered")}
     assert counts == {"scored": 2, "ignored": 1, "anonymous": 1, "skipped": 1, "dead_lettered": 2}
-
-
-def test_an_event_is_whose_its_batch_says_also_before_the_event_that_says_it():
-    world = World()
-    world.play(batch(body("open", "e", campaign_id="c"), body("_campaign.send", "e", "ann")))
-    assert world.score("ann") == 12
-    assert world.identities.finds == 0
 
 
 def test_an_ignored_event_teaches_whose_an_endpoint_is():

@@ -87,6 +87,10 @@ def test_the_service_reads_each_record_as_the_generator_means_it(records: list[R
                 assert decoded.reason == meaning.fault
             case Skipped():
                 assert meaning.event_type == "_test.event_stream"
+            case Event() if meaning.fault:
+                assert not decoded.user_id
+                lacks = "no_person" if decoded.project_id and not decoded.endpoint_id else "no_project"
+                assert (lacks, bool(decoded.project_id)) == (meaning.fault, meaning.fault == "no_person")
             case Event():
                 assert (decoded.event_type, decoded.attributed) == (meaning.event_type, meaning.attributed)
                 assert decoded.user_id in {"", meaning.user_id}

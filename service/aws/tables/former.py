@@ -1,0 +1,77 @@
+"""Former users of endpoints that have changed hands: `FormerUsers` on DynamoDB, rows of the identity table.
+
+| attribute | type | meaning |
+|---|---|---|
+| `Id` (HASH) | S | `former#<endpoint id>`, in lower case |
+| `PinpointProjectId` (RANGE) | S | |
+| `Former` | S | JSON array of `ownership.Former`, oldest first |
+| `ExpiresAt` | N | time to live, epoch seconds |
+
+A row of its own, for the few endpoints that change hands: the row of an endpoint stays small, and what writes that one
+need not know of this one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+
+from service.aws.calls import ItemReader, Key, batch_put
+from service.aws.clients import AwsClient
+from service.ingest.ownership import Former
+from service.ingest.stores import EndpointKey
+
+KEPT_DAYS = 400
+"""How long a row outlives its last change: longer than any stream keeps what might be read again (365 days)."""
+
+_KEY_NAMES = ("Id", "PinpointProjectId")
+_DAY_S = 86_400
+
+_former = msgspec.json.Decoder(tuple[Former, ...])
+
+
+class FormerTable:
+    """`FormerUsers` on DynamoDB. Reads are consistent: what one worker wrote, every other finds.
+
+    Args:
+        client: DynamoDB.
+        table: The identity table's name.
+        wall_s: Epoch seconds.
+    """
+
+    def __init__(self, client: AwsClient, table: str, *, wall_s: Callable[[], float] = time.time) -> None:
+        self._client = client
+        self._table = table
+        self._wall_s = wall_s
+        self._rows = ItemReader(client, table, _KEY_NAMES, (*_KEY_NAMES, "Former"))
+
+    async def find(self, keys: Sequence[EndpointKey]) -> Mapping[EndpointKey, Sequence[Former]]:
+        """Return the former users; see `FormerUsers.find`."""
+        wanted: dict[Key, list[EndpointKey]] = {}
+        for key in keys:
+            wanted.setdefault(_row(key), []).append(key)
+        found: dict[EndpointKey, Sequence[Former]] = {}
+        for row, item in (await self._rows.get(wanted)).items():
+            found |= dict.fromkeys(wanted[row], _former.decode(item["Former"]["S"]))
+        return found
+
+    async def keep(self, former: Mapping[EndpointKey, Sequence[Former]]) -> None:
+        """Keep former users; see `FormerUsers.keep`."""
+        expiry = {"N": str(int(self._wall_s() + KEPT_DAYS * _DAY_S))}
+        rows = {_row(key): users for key, users in former.items()}
+        items = [
+            {
+                "Id": {"S": name},
+                "PinpointProjectId": {"S": project_id},
+                "Former": {"S": msgspec.json.encode(list(users)).decode()},
+                "ExpiresAt": expiry,
+            }
+            for (name, project_id), users in rows.items()
+        ]
+        await batch_put(self._client, self._table, items)
+
+
+def _row(key: EndpointKey) -> Key:
+    return f"former#{key.endpoint_id.lower()}", key.project_id

@@ -1,0 +1,138 @@
+"""To whom the events of a batch belong: the rule of `ownership.py`, applied to every event at its position. Pure.
+
+Events that name their user need nothing else. For the others, each endpoint has a *trail*: its namings and its events
+without a user, in the shard's order. Once the owners before the batch are known, the trails are followed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import msgspec
+
+from service.ingest.ownership import Ownership, Position, after_naming
+from service.ingest.stores import EndpointKey
+from service.scoring.event import Event
+from service.scoring.fold import Scorable
+from service.stream.ports import Record
+
+Waiting = tuple[Record[bytes], Event, Scorable]
+"""A record whose event is worth points."""
+
+
+class _Run(msgspec.Struct, gc=False):
+    """Namings of one user in a row; those between the first and the last add nothing."""
+
+    user_id: str
+    first: Record[bytes]
+    last: Record[bytes]
+
+
+class Followed(msgspec.Struct, frozen=True):
+    """What the trails lead to.
+
+    Attributes:
+        users: By index in `waiting`, the user of an event that names none; empty: nobody. Unknown ones are absent.
+        owners: Whose the endpoints are after the batch, as far as it names their users.
+    """
+
+    users: Mapping[int, str]
+    owners: Mapping[EndpointKey, Ownership]
+
+
+class Attribution:
+    """The events of one batch that are worth points, and what all its events say of endpoints.
+
+    Attributes:
+        waiting: What is worth points, in the shard's order.
+    """
+
+    def __init__(self, shard_tag: str) -> None:
+        self.waiting: list[Waiting] = []
+        self._shard_tag = shard_tag
+        self._trails: dict[EndpointKey, list[_Run | int]] = {}
+        self._sought: dict[EndpointKey, bool] = {}
+
+    @property
+    def endpoints(self) -> Collection[EndpointKey]:
+        """Every endpoint of which it matters whose it was before the batch."""
+        return self._trails.keys()
+
+    @property
+    def sought(self) -> Collection[EndpointKey]:
+        """Those of them that have an event without a user."""
+        return self._sought.keys()
+
+    def name(self, key: EndpointKey, user_id: str, record: Record[bytes]) -> None:
+        """Note that a record gives an endpoint a user, or states that it has none (`ownership.NOBODY`)."""
+        trail = self._trails.get(key)
+        if trail is None:
+            self._trails[key] = [_Run(user_id, record, record)]
+            return
+        last = trail[-1]
+        if isinstance(last, _Run) and last.user_id == user_id:
+            last.last = record
+        else:
+            trail.append(_Run(user_id, record, record))
+
+    def seek(self, key: EndpointKey, waiting: Waiting, *, worth_asking: bool) -> None:
+        """Note an event that names an endpoint and no user.
+
+        Args:
+            key: The endpoint.
+            waiting: The event.
+            worth_asking: Whether the owner of the endpoints should be asked where nothing else knows the user.
+        """
+        self._trails.setdefault(key, []).append(len(self.waiting))
+        self._sought[key] = worth_asking or self._sought.get(key, False)
+        self.waiting.append(waiting)
+
+    def to_ask(self, before: Mapping[EndpointKey, Ownership]) -> list[EndpointKey]:
+        """Return the endpoints to ask for: those with an event before which nothing is known of them.
+
+        What a campaign or journey caused comes first: that has a user for certain.
+        """
+        certain: list[EndpointKey] = []
+        others: list[EndpointKey] = []
+        for key, worth_asking in self._sought.items():
+            first = self._trails[key][0]
+            if worth_asking and key not in before and isinstance(first, int):
+                (certain if self.waiting[first][1].attributed else others).append(key)
+        return certain + others
+
+    def follow(self, before: Mapping[EndpointKey, Ownership]) -> Followed:
+        """Return to whom each event without a user belongs, and whose the endpoints are afterwards.
+
+        Args:
+            before: Whose the endpoints were before the batch; unknown ones are absent.
+        """
+        users: dict[int, str] = {}
+        owners: dict[EndpointKey, Ownership] = {}
+        for key, trail in self._trails.items():
+            ownership = before.get(key)
+            named = False
+            for step in trail:
+                if isinstance(step, int):
+                    if ownership is not None:
+                        former = ownership.former
+                        users[step] = (
+                            ownership.at(self._position(self.waiting[step][0])) if former else ownership.user_id
+                        )
+                    continue
+                named = True
+                if ownership is None or ownership.user_id != step.user_id or ownership.former:
+                    ownership = after_naming(ownership, step.user_id, self._position(step.first))
+                    if step.last is not step.first:
+                        ownership = after_naming(ownership, step.user_id, self._position(step.last))
+            if named and ownership is not None:
+                owners[key] = ownership
+        return Followed(users, owners)
+
+    def _after(self, ownership: Ownership | None, run: _Run) -> Ownership:
+        if ownership is not None and ownership.user_id == run.user_id and not ownership.former:
+            return ownership
+        ownership = after_naming(ownership, run.user_id, self._position(run.first))
+        return ownership if run.last is run.first else ownership.named(run.user_id, self._position(run.last))
+
+    def _position(self, record: Record[bytes]) -> Position:
+        return Position(self._shard_tag, record.sequence, record.arrival_ms)

@@ -1,0 +1,44 @@
+"""Events that came and counted for nothing, because no definition covers their type: what commands read of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from service.aws.clients import Clients
+from service.aws.errors import AwsSetupError
+from service.aws.tables.definitions import DefinitionTable
+from service.aws.tables.undefined import UndefinedTable
+from service.config.settings import Settings
+from service.ingest.stores import Undefined
+from service.runtime.errors import TransientError
+from service.scoring.definitions import Definition
+
+
+async def undefined(aws: Clients, settings: Settings) -> Sequence[Undefined]:
+    """Return what workers have counted, the most frequent first, without types that have a definition by now.
+
+    Raises:
+        AwsSetupError: A table is missing, or a permission.
+        TransientError: Not now.
+    """
+    counted = await UndefinedTable(aws.dynamodb, settings.identities_table).load()
+    if not counted:
+        return ()
+    rows = await DefinitionTable(aws.dynamodb, settings.definitions_table).load()
+    defined = {(row.project_id, row.event_type) for row in rows if isinstance(row, Definition)}
+    return [each for each in counted if (each.project_id, each.event_type) not in defined]
+
+
+async def remark(aws: Clients, settings: Settings) -> str:
+    """Return one sentence about such events for other commands; empty where there are none, or they cannot be read."""
+    try:
+        found = await undefined(aws, settings)
+    except (AwsSetupError, TransientError):
+        return ""
+    if not found:
+        return ""
+    events = sum(each.events for each in found)
+    return (
+        f"{events:,} events of {len(found)} types counted for nothing, as no definition covers them: "
+        "scoring definitions missing"
+    )
