@@ -226,6 +226,7 @@ class RuleSet(msgspec.Struct, frozen=True, dict=True):
         scale: Decimals of what is published, 0 to 9.
         once_entries: Messages, campaigns and event ids remembered per person.
         min_seconds: For `human`: least seconds between the sending and what follows, where both are known.
+        slots_given: Slots given out so far, from 0; the next new one is this. None is ever given out again.
     """
 
     project_id: str
@@ -239,6 +240,7 @@ class RuleSet(msgspec.Struct, frozen=True, dict=True):
     scale: int = 2
     once_entries: int = ONCE_ENTRIES
     min_seconds: int = 2
+    slots_given: int = 0
 
     @cached_property
     def by_slot(self) -> Mapping[int, Rule]:
