@@ -99,7 +99,8 @@ def test_any_text_is_a_path_or_an_error_in_words(text: str):
     except PathError:
         return
     assert path.text == text
-    assert parse_path(f"$.{text}").steps == path.steps or text.startswith(("$", "["))
+    if not text.startswith(("$", "[")):
+        assert parse_path(f"$.{text}").steps == path.steps
     path.find(EVENT)
 
 
