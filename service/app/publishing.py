@@ -104,7 +104,7 @@ def make_publishing(
         pipeline=PIPELINE,
         worker=worker,
         opened=Opened(source, leases, leases, publisher),
-        settings=_shard_settings(settings),
+        settings=shard_settings(settings),
         clock=clock,
         rng=rng,
         metrics=metrics,
@@ -115,7 +115,8 @@ def make_publishing(
     return Publishing(coordinator, leases, publisher, reconciler)
 
 
-def _shard_settings(settings: Settings) -> ShardSettings:
+def shard_settings(settings: Settings) -> ShardSettings:
+    """Return how the stream of the score table is read."""
     return ShardSettings(
         lease_duration=settings.lease_duration_s,
         call_timeout=CALL_TIMEOUT_S,
@@ -125,8 +126,10 @@ def _shard_settings(settings: Settings) -> ShardSettings:
         fetch_limit=1000,
         page_bytes=CHANGES_PAGE,
         in_flight=8,
-        # Calls are billed, and a score is shown to nobody within half a second.
+        # Calls are billed, and a score is shown to nobody within half a second: two reads a second and shard at the
+        # tip, fewer than five while a backlog is read.
         poll_min=0.5,
+        read_gap=0.21,
         poll_max=max(settings.poll_max_ms / 1000, 0.5),
         checkpoint_interval=settings.checkpoint_interval_ms / 1000,
         keep_ended_ms=HOURS_48_MS,

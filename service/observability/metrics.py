@@ -106,6 +106,16 @@ class Metrics:
         self.records_trimmed = self._counter(
             "records_trimmed", "Times a position had left the stream's retention: data loss.", "pipeline"
         )
+        self.read_failures = self._counter(
+            "read_failures",
+            "Failed reads of a shard: throttled, expired (iterator), trimmed, gone (unknown shard), trouble (a person "
+            "must act), unanswered.",
+            "pipeline",
+            "kind",
+        )
+        self.unreadable_shards = self._gauge(
+            "unreadable_shards", "Shards in hand that could not be read for a minute or longer.", "pipeline"
+        )
         self.streams_replaced = self._counter(
             "streams_replaced", "Times a stream was found deleted and created again under its name.", "pipeline"
         )

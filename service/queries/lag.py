@@ -13,6 +13,7 @@ from service.queries.streams import INGEST, View, look, pipelines_of
 from service.runtime.errors import IteratorExpiredError, RecordsTrimmedError, ShardGoneError, TransientError
 from service.runtime.text import iso
 from service.stream.leases.lease import Lease
+from service.stream.position import sequence_of
 
 CONCURRENT = 8
 """Shards looked at at once; each costs two calls, which share Kinesis's 5 reads per second with its worker."""
@@ -130,7 +131,10 @@ async def behind_of(view: View, lease: Lease) -> Behind:
             if says_tip and page.behind_ms == 0:
                 return Behind(0.0, 0)
             iterator = page.next_iterator
-    except RecordsTrimmedError:
+    except RecordsTrimmedError as error:
+        if sequence_of(lease.checkpoint) is None:
+            # Nothing was read of this shard yet, so nothing is known to be lost: see `Reader`.
+            return Behind(remark=f"not answered: {error}")
         return Behind(remark="records lost: the position has left the stream")
     except ShardGoneError:
         return Behind(remark="the stream does not know this shard any more")

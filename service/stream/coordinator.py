@@ -230,10 +230,11 @@ class Coordinator(Generic[P, T]):
 
     async def _set_gauges(self) -> None:
         metrics, pipeline, clock = self._metrics, self._pipeline, self._clock
-        buffered = metrics.buffered_bytes.labels(pipeline)
+        buffered, unreadable = metrics.buffered_bytes.labels(pipeline), metrics.unreadable_shards.labels(pipeline)
         while True:
             tails = self._session.tails
             buffered.set(sum(tail.in_hand for tail in tails.values()))
+            unreadable.set(sum(tail.unreadable for tail in tails.values()))
             worst: dict[str, float] = {}
             now_ms = clock.wall_ms()
             for shard_id, tail in tails.items():

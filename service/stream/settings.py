@@ -29,6 +29,8 @@ class ShardSettings(msgspec.Struct, frozen=True):
         in_flight: Batches of a shard that are being prepared, wait for, or are in commit.
         poll_min: Shortest time between two reads of a shard at its tip: Kinesis allows 5 a second
             (https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html).
+        read_gap: Shortest time between two reads of a shard that is behind its tip. 0: none, so that a backlog is read
+            as fast as the stream gives it.
         poll_max: Longest time between two reads of a shard.
         fetch_limit: Records asked for at most: 10,000 for Kinesis, 1,000 for DynamoDB streams
             (https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html,
@@ -57,6 +59,7 @@ class ShardSettings(msgspec.Struct, frozen=True):
     batch_max_bytes: int = 1 * MIB
     in_flight: int = 2
     poll_min: float = 0.2
+    read_gap: float = 0.0
     poll_max: float = 1.0
     fetch_limit: int = 10_000
     page_bytes: int = 2 * MIB

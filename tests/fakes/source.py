@@ -7,7 +7,14 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from service.runtime.errors import IteratorExpiredError, RecordsTrimmedError, ShardGoneError, TransientError
+from service.runtime.errors import (
+    IteratorExpiredError,
+    RecordsTrimmedError,
+    ShardGoneError,
+    TransientError,
+    Trouble,
+    TroubleError,
+)
 from service.stream.ports import Page, Record, Shard, StreamId
 from service.stream.position import LATEST, SHARD_END, TRIM_HORIZON, sequence_of, timestamp_of
 from tests.fakes.aio import EPOCH_MS, Gate
@@ -41,9 +48,9 @@ class FakeStream:
 
     Args:
         shards: Number of first shards.
-        dynamodb: As the stream of a table: the last page names no children, a page is as far behind as its newest
-            record is old, there is no start by time, and a position whose record was trimmed is an error, where
-            Kinesis silently starts at the oldest record held.
+        dynamodb: As the stream of a table: the last page names no children, pages do not say how far behind they are,
+            times are whole seconds, there is no start by time, and a position whose record was trimmed is an error,
+            where Kinesis silently starts at the oldest record held.
         iterator_life: Seconds.
 
     Attributes:
@@ -51,6 +58,8 @@ class FakeStream:
         incarnation: How often the stream was deleted and created again under its name.
         fetches: Start times of fetches, by shard.
         failing: How many of the next calls for an iterator fail.
+        refused: Shard ids for which no iterator is given, for a reason that nobody foresaw.
+        unknown: Shard ids that are listed, but unknown to every other call.
     """
 
     def __init__(self, shards: int = 1, *, dynamodb: bool = False, iterator_life: float = 300) -> None:
@@ -59,6 +68,8 @@ class FakeStream:
         self.fetches: dict[str, list[float]] = {}
         self.lists = 0
         self.failing = 0
+        self.refused: set[str] = set()
+        self.unknown: set[str] = set()
         self.dynamodb = dynamodb
         self.iterator_life = iterator_life
         self._sequence = 10**40
@@ -92,10 +103,11 @@ class FakeStream:
         shard = self.shards[shard_id]
         assert not shard.closed
         self._sequence += 7
+        now_ms = EPOCH_MS + round(asyncio.get_running_loop().time() * 1000)
         record = Record(
             sequence=str(self._sequence),
             data=data,
-            arrival_ms=EPOCH_MS + round(asyncio.get_running_loop().time() * 1000),
+            arrival_ms=now_ms // 1000 * 1000 if self.dynamodb else now_ms,
             partition_key="",
             size=size,
         )
@@ -136,6 +148,8 @@ class FakeStream:
         if self.failing:
             self.failing -= 1
             raise TransientError("injected: no iterator")
+        if shard_id in self.refused:
+            raise TroubleError(f"injected: no iterator of {shard_id}", Trouble.REFUSED)
         at_ms, sequence = timestamp_of(position), sequence_of(position)
         if position == SHARD_END or (self.dynamodb and at_ms is not None):
             raise ValueError(f"no start at {position}")
@@ -169,21 +183,18 @@ class FakeStream:
         records = shard.records[first : first + limit]
         after = first + len(records)
         rest = shard.records[after:]
-        if self.dynamodb:
-            behind = max(0, EPOCH_MS + round(now * 1000) - records[-1].arrival_ms) if records else 0
-        else:
-            behind = max(1, EPOCH_MS + round(now * 1000) - rest[0].arrival_ms) if rest else 0
+        behind = max(1, EPOCH_MS + round(now * 1000) - rest[0].arrival_ms) if rest else 0
         ended = shard.closed and not rest
         named = ended and not self.dynamodb
         return Page(
             records=records,
             next_iterator=None if ended else self._iterator(shard_id, after),
-            behind_ms=behind,
+            behind_ms=None if self.dynamodb else behind,
             children=[Shard(child.shard_id, child.parents) for child in shard.children] if named else (),
         )
 
     def _known(self, shard_id: str) -> FakeShard:
-        if shard_id not in self.shards:
+        if shard_id not in self.shards or shard_id in self.unknown:
             raise ShardGoneError(shard_id)
         return self.shards[shard_id]
 

@@ -231,7 +231,10 @@ def test_a_continued_listing_does_not_name_the_stream_again(server: Server, conn
     server.answer({"Shards": [listed], "NextToken": "more"})
     server.answer({"Shards": [child]})
     shards = run(KinesisSource(connect().kinesis, STREAM, 0).list_shards())
-    assert shards == [Shard("shardId-1", (), closed=True), Shard("shardId-3", ("shardId-1", "shardId-2"))]
+    assert shards == [
+        Shard("shardId-1", (), closed=True, starting="1"),
+        Shard("shardId-3", ("shardId-1", "shardId-2"), starting="10"),
+    ]
     assert server.asked == [{"StreamARN": STREAM.arn}, {"NextToken": "more"}]
 
 

@@ -36,6 +36,7 @@ class IdleTail:
     """Holds a lease and reads nothing."""
 
     in_hand = 0
+    unreadable = False
 
     def __init__(self, held: Held, store: FakeLeases) -> None:
         self._lease: Lease = held.lease

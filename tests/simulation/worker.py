@@ -94,6 +94,7 @@ def tuning(rng: random.Random) -> Tuning:
         publish=replace(
             common,
             batch_max_age=0.1,
+            read_gap=0.21,
             batch_max_records=rng.choice([2, 10, 1000]),
             in_flight=rng.choice([2, 8]),
             # As in production: longer than anybody could read the shard's changes once more, over newer ones.

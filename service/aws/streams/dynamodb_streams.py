@@ -7,8 +7,7 @@ width (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Streams.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from service.aws.clients import AwsClient
@@ -28,10 +27,6 @@ RETENTION_S = 24 * 3600
 _VIEWS = ("NEW_IMAGE", "NEW_AND_OLD_IMAGES")
 
 
-def _wall_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
 class DynamoDbStreamSource:
     """`ShardSource[StreamImage]` of one table; made by `open`.
 
@@ -42,10 +37,9 @@ class DynamoDbStreamSource:
 
     retention_s = RETENTION_S
 
-    def __init__(self, client: AwsClient, stream: StreamId, wall_ms: Callable[[], int] = _wall_ms) -> None:
+    def __init__(self, client: AwsClient, stream: StreamId) -> None:
         self._client = client
         self._stream = stream
-        self._wall_ms = wall_ms
         self._what = f"stream of table {stream.name}"
 
     @property
@@ -63,9 +57,7 @@ class DynamoDbStreamSource:
         return True
 
     @classmethod
-    async def open(
-        cls, dynamodb: AwsClient, streams: AwsClient, table: str, wall_ms: Callable[[], int] = _wall_ms
-    ) -> DynamoDbStreamSource:
+    async def open(cls, dynamodb: AwsClient, streams: AwsClient, table: str) -> DynamoDbStreamSource:
         """Resolve the stream of a table.
 
         Raises:
@@ -84,7 +76,7 @@ class DynamoDbStreamSource:
                 f"the stream of table {table} shows {view} only: turn it off and on again as NEW_AND_OLD_IMAGES "
                 "(aws dynamodb update-table --stream-specification)"
             )
-        return cls(streams, StreamId(table, arn, stream_tag(arn)), wall_ms)
+        return cls(streams, StreamId(table, arn, stream_tag(arn)))
 
     async def list_shards(self) -> Sequence[Shard]:
         """Return every shard the stream holds; see `ShardSource.list_shards`."""
@@ -113,14 +105,12 @@ class DynamoDbStreamSource:
     async def fetch(self, iterator: str, limit: int) -> Page[StreamImage]:
         """Return up to `limit` records (at most `MAX_FETCH`); see `ShardSource.fetch`.
 
-        The stream does not say how far behind its tip a page is: an empty page counts as the tip, any other is
-        as far behind as its newest record is old.
+        The stream does not say how far behind its tip a page is.
         """
         with translated(self._what, shard="of this iterator"):
             answer = await self._client.get_records(ShardIterator=iterator, Limit=min(limit, MAX_FETCH))
             records = [_record(record) for record in answer["Records"]]
-        behind_ms = max(0, self._wall_ms() - records[-1].arrival_ms) if records else 0
-        return Page(records, answer.get("NextShardIterator"), behind_ms)
+        return Page(records, answer.get("NextShardIterator"), None)
 
 
 def _shard(listed: dict[str, Any]) -> Shard:

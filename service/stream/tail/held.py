@@ -42,6 +42,11 @@ class TailLike(Protocol):
         """Bytes read and not yet durable."""
         ...
 
+    @property
+    def unreadable(self) -> bool:
+        """Whether the shard could not be read for a good while."""
+        ...
+
     def lag(self, now_ms: int) -> float | None:
         """Return seconds behind; None when unknown."""
         ...

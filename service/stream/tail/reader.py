@@ -17,6 +17,7 @@ from service.runtime.errors import (
     RecordsTrimmedError,
     ShardGoneError,
     TransientError,
+    TroubleError,
 )
 from service.stream.identity import Identity
 from service.stream.ports import Consumer, LeaseStore, Page, Record, Shard, ShardSource
@@ -25,15 +26,13 @@ from service.stream.settings import ShardSettings
 from service.stream.tail.budget import ByteBudget
 from service.stream.tail.buffer import Buffer
 from service.stream.tail.held import Held
-from service.stream.tail.pace import Pace
+from service.stream.tail.pace import Pace, Seen
+from service.stream.tail.refusals import Refusals
 
 P = TypeVar("P")
 T = TypeVar("T")
 
 log = structlog.get_logger()
-
-GONE_LISTS = 3
-"""Lists in a row that must not name a shard before it is believed to be gone."""
 
 FIRST_RECORD_SIZE = 16 * 1024
 """Bytes; size of a record assumed before one was seen: rather too large, as all shards start at once and the
@@ -41,6 +40,9 @@ first page is the one whose size nobody knows."""
 
 OVERDUE_S = 3.0
 """Seconds beyond `poll_max` without a page after which a reader no longer knows how far behind it is."""
+
+_LOG_EVERY = 10
+"""Of failures in a row, the first and then every tenth is logged."""
 
 _SMOOTHING = 0.5
 """Weight of the newest page in the average record size."""
@@ -89,9 +91,8 @@ class Reader(Generic[P, T]):
         self._record_size: float = FIRST_RECORD_SIZE
         self._fetch_seconds = reading.metrics.stage_seconds.labels(reading.pipeline, "fetch")
         self._pace = Pace(reading.settings, reading.rng)
-        self._hurry_gap = 0.0
         self._tip_at: float | None = None
-        self._gone_lists = 0
+        self._refusals = Refusals()
         self._first_tip: int | None = None
         self._spare = False
         self.in_hand = 0
@@ -127,7 +128,7 @@ class Reader(Generic[P, T]):
                     pause = await self._step(started)
                 except (IteratorExpiredError, RecordsTrimmedError, ShardGoneError, TransientError) as error:
                     started = clock.monotonic()
-                    pause = await self._recover(error)
+                    pause = max(await self._recover(error), self._reading.settings.read_gap)
                 wait = started + pause - clock.monotonic()
                 if wait > 0 and not self._over():
                     await clock.sleep(wait)
@@ -167,22 +168,20 @@ class Reader(Generic[P, T]):
                 return 0
             self._iterator, self.starting = iterator, starting
         limit = max(1, min(reading.settings.fetch_limit, int(reading.settings.page_bytes / self._record_size)))
-        page = await self._fetch(self._iterator, limit)
-        self._backoff.succeeded()
-        self._gone_lists = 0
+        page, seen = await self._fetch(self._iterator, limit)
+        self._readable()
         self._iterator = page.next_iterator
-        if self._first_tip is None and page.behind_ms == 0:
+        # Where the stream does not say it, only an empty page shows that there is nothing more.
+        if self._first_tip is None and (page.behind_ms == 0 or (page.behind_ms is None and not page.records)):
             self._first_tip = sequence_of(self._position) or 0
-        self._behind = (page.behind_ms or 0) / 1000
+        self._behind = seen.lag_s
         self._read_at = reading.clock.monotonic()
         if page.next_iterator is None:
             self.ended, self.children = True, page.children
             return 0
-        if page.behind_ms or len(page.records) >= limit:
-            return self._hurry_gap if page.records else reading.settings.poll_min
-        return self._pace.after(len(page.records), started)
+        return self._pace.next(seen, started)
 
-    async def _fetch(self, iterator: str, limit: int) -> Page[P]:
+    async def _fetch(self, iterator: str, limit: int) -> tuple[Page[P], Seen]:
         reading = self._reading
         budget = reading.budget
         spare = await budget.admit(empty_handed=not self.in_hand)
@@ -195,14 +194,16 @@ class Reader(Generic[P, T]):
             budget.settle(size, spare=spare)
         answered = reading.clock.monotonic()
         self._fetch_seconds.observe(answered - started)
-        at_tip = not page.behind_ms and len(page.records) < limit
+        age_ms = reading.clock.wall_ms() - page.records[-1].arrival_ms if page.records else 0
+        behind_s = None if page.behind_ms is None else page.behind_ms / 1000
+        seen = Seen(len(page.records), limit, behind_s, max(0, age_ms) / 1000)
         if page.records:
             self._spare = self._spare or (spare and size > 0)
             # From one read at the tip to the next: whatever came, came after the first. No other clock is asked.
-            since = answered if self._tip_at is None or not at_tip else self._tip_at
-            self._take_in(page.records, size, since=since, at_tip=at_tip)
-        self._tip_at = started if at_tip else None
-        return page
+            since = answered if self._tip_at is None or not seen.at_tip else self._tip_at
+            self._take_in(page.records, size, since=since, at_tip=seen.at_tip)
+        self._tip_at = started if seen.at_tip else None
+        return page, seen
 
     def _take_in(self, records: Sequence[Record[P]], size: int, *, since: float, at_tip: bool) -> None:
         self.in_hand += size
@@ -215,46 +216,104 @@ class Reader(Generic[P, T]):
         metrics.records_read.labels(pipeline, metrics.shard_label(pipeline, self._shard_id)).inc(len(records))
         metrics.bytes_read.labels(pipeline).inc(size)
 
+    @property
+    def unreadable(self) -> bool:
+        """Whether the shard could not be read for a good while, whatever the stream answers."""
+        return self._refusals.unreadable(self._reading.clock.monotonic())
+
+    def _readable(self) -> None:
+        """Take note of a page."""
+        if self.unreadable:
+            log.info("tail.readable_again", failures=self._refusals.failures)
+        if self._refusals.failures:
+            self._refusals = Refusals()
+        self._backoff.succeeded()
+
     async def _recover(self, error: Exception) -> float:
         """Make ready for another try; return how many seconds to wait before it."""
-        first = self._backoff.failures == 0
+        reading, refusals, now = self._reading, self._refusals, self._reading.clock.monotonic()
+        first = not refusals.failures
         wait = self._backoff.failed()
-        if isinstance(error, IteratorExpiredError):
-            self._iterator = None
-            return 0 if first else wait
-        if isinstance(error, RecordsTrimmedError):
-            # Whether it is a loss depends on the position alone, not on how many calls failed before.
-            if self._position != TRIM_HORIZON:
-                await self._lost("the position has left the stream's retention")
-            self._iterator, self._position = None, TRIM_HORIZON
-            return 0 if first else wait
-        if isinstance(error, ShardGoneError):
-            self._iterator = None
-            await self._look_for_it()
-            return max(wait, self._reading.settings.poll_max)
-        if isinstance(error, TransientError) and error.throttled:
-            # Five reads a second is the shard's own limit, which others may share.
-            self._hurry_gap = self._reading.settings.poll_min
-        if self._backoff.failures % 10 == 1:
-            log.warning("tail.fetch_failed", failures=self._backoff.failures, error=str(error))
+        refusals.failed(now)
+        reading.metrics.read_failures.labels(reading.pipeline, _kind_of(error)).inc()
+        if refusals.to_be_said(now):
+            log.error(
+                "tail.unreadable",
+                seconds=round(refusals.for_s(now)),
+                failures=refusals.failures,
+                error=str(error),
+                consequence="records of this shard wait; the other shards are read on",
+            )
+        elif refusals.failures % _LOG_EVERY == 1 and not isinstance(error, (IteratorExpiredError, RecordsTrimmedError)):
+            log.warning("tail.fetch_failed", failures=refusals.failures, error=str(error))
+        match error:
+            case IteratorExpiredError():
+                self._iterator = None
+                return 0 if first else wait
+            case RecordsTrimmedError():
+                return await self._trimmed(wait, first=first)
+            case ShardGoneError():
+                return await self._refused(max(wait, reading.settings.poll_max))
+            case TransientError(throttled=True):
+                self._pace.throttled()
         return wait
 
-    async def _look_for_it(self) -> None:
-        """End a shard that the stream has forgotten, once several lists agree; a stream without shards says nothing.
+    async def _trimmed(self, wait: float, *, first: bool) -> float:
+        """Go to the oldest record held; return how many seconds to wait before that.
 
-        What was unread is lost: its retention is over.
+        It is a loss where the position is a record that was read: what came after it may be among what is gone. At the
+        trim horizon nothing was read, and nothing is known to be lost: a new iterator goes on. (DynamoDB Local answers
+        so to an iterator that was taken while the shard was empty, once the first record comes.)
         """
+        at_the_horizon = sequence_of(self._position) is None
+        if not at_the_horizon:
+            await self._lost("the position has left the stream's retention")
+        self._iterator, self._position = None, TRIM_HORIZON
+        if first:
+            log.info(
+                "tail.new_iterator", why="the iterator pointed before the oldest record held", loss=not at_the_horizon
+            )
+            return 0
+        return await self._refused(wait) if at_the_horizon else wait
+
+    async def _refused(self, wait: float) -> float:
+        """End the shard where the stream does not have it any more; return how many seconds to wait otherwise."""
+        self._iterator = None
+        reading, refusals, now = self._reading, self._refusals, self._reading.clock.monotonic()
+        refusals.refuse(now)
         try:
-            listed = {shard.shard_id for shard in await self._reading.source.list_shards()}
+            listed = await reading.source.list_shards()
+            shard = next((each for each in listed if each.shard_id == self._shard_id), None)
+            if not await reading.identity.confirms([shard] if shard else [], {self._shard_id: self.starting}):
+                return 0
         except TransientError as error:
             log.warning("tail.list_failed", error=str(error))
-            return
-        self._gone_lists = self._gone_lists + 1 if listed and self._shard_id not in listed else 0
-        if self._gone_lists >= GONE_LISTS:
-            await self._lost("the stream no longer knows the shard")
+            return wait
+        if refusals.refused == 1:
+            log.warning("tail.shard_refused", listed=shard is not None, closed=shard is not None and shard.closed)
+        why = refusals.lost(self._shard_id, listed, now)
+        if why:
+            await self._lost(why)
             self.ended = True
+        return wait
 
     async def _lost(self, why: str) -> None:
         log.error("tail.records_trimmed", why=why, checkpoint=self._held.lease.checkpoint)
         self._reading.metrics.records_trimmed.labels(self._reading.pipeline).inc()
         await self._reading.on_trimmed(self._shard_id)
+
+
+def _kind_of(error: Exception) -> str:
+    """Return the kind of a failed read, as a metric label."""
+    match error:
+        case IteratorExpiredError():
+            return "expired"
+        case RecordsTrimmedError():
+            return "trimmed"
+        case ShardGoneError():
+            return "gone"
+        case TransientError(throttled=True):
+            return "throttled"
+        case TroubleError():
+            return "trouble"
+    return "unanswered"

@@ -83,6 +83,11 @@ class Tail(Generic[P, T]):
         """Bytes read and not yet durable."""
         return self._reader.in_hand
 
+    @property
+    def unreadable(self) -> bool:
+        """Whether the shard could not be read for a good while."""
+        return self._reader.unreadable
+
     def lag(self, now_ms: int) -> float | None:
         """Return seconds since the oldest record in hand arrived, else how far behind the tip the last read was.
 

@@ -134,7 +134,7 @@ def test_a_worker_that_dies_leaves_its_reconciliation_to_the_next_leader():
     async def main() -> None:
         world = World()
         async with world.worker("a"):
-            await world.done(USERS // 3)
+            await world.done(USERS // 2)
         written = len(world.stream.shards[SHARD].records) - USERS
         assert 4 * PER_S < written < USERS * 2 / 3
         async with world.worker("b"):

@@ -8,10 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.app import publishing
+from service.config.settings import load
 from service.stream.settings import ShardSettings
-from service.stream.tail.pace import QUIET_RECORDS, Pace
+from service.stream.tail.pace import FRESH_S, FULL, QUIET_RECORDS, Pace, Seen
 
 KINESIS = ShardSettings()
+TABLE = publishing.shard_settings(load({"SCORING_STREAM": "s", "SCORING_SINKS": "log", "AWS_REGION": "us-east-1"}))
+"""As a worker reads the stream of the score table."""
 
 
 def settled(settings: ShardSettings, per_second: float, *, reads: int = 30, start: float = 0.4) -> list[float]:
@@ -84,3 +88,77 @@ def test_no_wait_is_shorter_than_the_stream_allows_or_longer_than_the_longest(
         if records:
             assert wait <= max(poll_min, batch_max_age) + 0.051
         now += wait + delay
+
+
+def reads_of_a_table(per_second: float, seconds: float, *, backlog: int = 0) -> tuple[int, int, float]:
+    """Read a shard of a table's stream; return the number of reads, records left, and the shortest wait.
+
+    Its pages do not say how far behind they are, and a record's time is in whole seconds. The backlog is an hour old.
+    """
+    pace, now, done, reads, shortest = Pace(TABLE, random.Random(1)), 0.25, 0, 0, float("inf")
+    while now < seconds:
+        there = backlog + int(now * per_second)
+        records = min(TABLE.fetch_limit, there - done)
+        done += records
+        put_at = -3600.0 if done <= backlog else (done - backlog) / per_second
+        age = max(0.0, now - int(put_at)) if records else 0.0
+        wait = pace.next(Seen(records, TABLE.fetch_limit, None, age), now)
+        reads, shortest, now = reads + 1, min(shortest, wait), now + wait
+    return reads, there - done, shortest
+
+
+@pytest.mark.parametrize("per_second", [0, 1, 90, 110, 500, 990, 1500, 2500, 4000, 20_000])
+def test_a_tables_stream_is_read_fewer_than_five_times_a_second_at_any_rate(per_second: float):
+    """It was read back to back from 100 changes a second on: 98 calls a second and shard."""
+    reads, left, shortest = reads_of_a_table(per_second, 60)
+    assert reads < 5 * 60
+    assert shortest > 0.2
+    if per_second < 1000:
+        # A shard takes no more than 1,000 writes a second: two calls a second are enough for that.
+        assert reads <= 2 * 60 + 1
+    if per_second < 4500:
+        assert left <= TABLE.fetch_limit
+
+
+def test_a_backlog_of_a_tables_stream_is_read_at_nearly_five_full_pages_a_second():
+    reads, left, shortest = reads_of_a_table(100, 60, backlog=200_000)
+    assert shortest > 0.2
+    assert left <= 100
+    assert reads < 205 + 2 * (60 - 205 * TABLE.read_gap)
+
+
+def test_sparse_pages_of_an_old_backlog_do_not_look_like_the_tip():
+    seen = Seen(records=3, limit=1000, behind_s=None, age_s=FRESH_S + 1)
+    assert not seen.at_tip
+    assert seen.lag_s == FRESH_S + 1
+    assert Pace(TABLE, random.Random(1)).next(seen, 0.0) == TABLE.read_gap
+
+
+pages = st.builds(
+    Seen,
+    records=st.integers(0, 1000),
+    limit=st.just(1000),
+    behind_s=st.none() | st.floats(0, 1e6),
+    age_s=st.floats(0, 1e6),
+)
+
+
+@given(st.lists(st.tuples(pages, st.floats(0, 5)), min_size=1, max_size=30), st.booleans())
+def test_whatever_pages_say_the_gap_is_kept(reads: list[tuple[Seen, float]], throttled: bool):  # noqa: FBT001 - drawn
+    pace, now = Pace(TABLE, random.Random(1)), 0.0
+    if throttled:
+        pace.throttled()
+    for seen, delay in reads:
+        wait = pace.next(seen, now)
+        assert wait >= (TABLE.poll_min if throttled else TABLE.read_gap)
+        assert wait <= TABLE.poll_max + 0.051
+        now += wait + delay
+
+
+@given(pages)
+def test_a_page_is_at_the_tip_when_the_stream_says_so_or_it_is_neither_full_nor_old(seen: Seen):
+    if seen.behind_s is None:
+        assert seen.at_tip == (seen.records < FULL * seen.limit and seen.age_s <= FRESH_S)
+    else:
+        assert seen.at_tip == (seen.behind_s == 0 and seen.records < seen.limit)
+    assert (seen.lag_s == 0) or not seen.at_tip

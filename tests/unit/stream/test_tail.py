@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import msgspec
 import pytest
@@ -178,6 +179,26 @@ def test_a_trimmed_answer_at_the_trim_horizon_is_not_a_loss():
             stream.put_many(FIRST, range(3))
             await world.until(lambda: world.data() == [0, 1, 2])
             assert worker.trimmed == []
+
+    run(story())
+
+
+@pytest.mark.parametrize("per_second", [50, 300, 1500])
+def test_a_tables_stream_is_read_fewer_than_five_times_a_second_however_many_changes_come(per_second: int):
+    """Its records' times are whole seconds, so it never seemed to be at the tip, and was read back to back."""
+
+    async def story() -> None:
+        settings = ShardSettings(fetch_limit=1000, batch_max_age=0.1, poll_min=0.5, read_gap=0.21)
+        async with World(FakeStream(1, dynamodb=True), settings=settings) as world:
+            world.start("a")
+            await world.until(lambda: len(world.workers[0].shards) == 1)
+            for number in range(20 * per_second):
+                world.stream.put(FIRST, number)
+                await asyncio.sleep(1 / per_second)
+            await world.until(lambda: world.data() == [*range(20 * per_second)], within=2)
+            at = world.stream.fetches[FIRST]
+            assert min(later - earlier for earlier, later in pairwise(at)) > 0.2
+            assert len(at) < 3 * 22
 
     run(story())
 
