@@ -113,7 +113,9 @@ class IdentityResolver:
 
         Args:
             keys: The endpoints, each once.
-            sought: Those of them that have events without a user: the others are not in the statistics.
+            sought: Those of them that have events without a user. The others are not in the statistics, and are not
+                read from the table for the first time: an event of theirs that this worker might read again would have
+                brought them into memory.
 
         Raises:
             TransientError: The table cannot be read now.
@@ -123,10 +125,10 @@ class IdentityResolver:
         oldest = self._clock.monotonic() - self._settings.max_age_s
         for key in keys:
             known = self._known.get(key)
-            if known is None or known.at < oldest:
-                missing.append(key)
-            else:
+            if known is not None and known.at >= oldest:
                 found[key] = known.ownership
+            elif known is not None or key in sought:
+                missing.append(key)
         self._metrics.identities.labels("cache").inc(sum(key in found for key in sought))
         if missing:
             read = await self._from_table(missing)

@@ -11,6 +11,8 @@ from service.ingest.stores import EndpointKey, FormerUsers
 from tests.fakes.embedded import Run
 from tests.fakes.former import MemoryFormer
 
+pytestmark = pytest.mark.usefixtures("fast_calls")
+
 PHONE = EndpointKey("phone", "p1")
 FORMER = (
     Former("ann", Position("tag-0", "9" * 56, 1_700_000_000_000)),

@@ -9,6 +9,8 @@ from service.ingest.stores import Undefined
 from tests.fakes.embedded import Run
 from tests.fakes.undefined import MemoryUndefined
 
+pytestmark = pytest.mark.usefixtures("fast_calls")
+
 NOW_S = 1_790_000_000
 NOW_MS = NOW_S * 1000
 CART = Undefined("shop", "cart.abandoned", 3, NOW_MS)
