@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
 
+from service.app.silence_watch import watch_for_silence
 from service.aws.clients import Clients
-from service.aws.streams.dynamodb_streams import DynamoDbStreamSource
+from service.aws.endpoints import is_aws
+from service.aws.streams.dynamodb_streams import RETENTION_S, DynamoDbStreamSource, ScoreTableStreams, stream_id
+from service.aws.streams.silence import is_silent
 from service.aws.tables.dead_letters import DeadLetterTable
 from service.aws.tables.identities import IdentityTable
 from service.aws.tables.leases import LeaseTable
@@ -17,6 +22,7 @@ from service.aws.tables.scores import ScoreTable
 from service.config.settings import Settings
 from service.ingest.stores import Sink
 from service.observability.metrics import Metrics
+from service.publish.follow import FollowOptions, StreamFollower
 from service.publish.publisher import PIPELINE, Publisher, PublishOptions
 from service.publish.reconcile import ReconcileOptions, Reconciler
 from service.publish.sender import SenderOptions
@@ -31,6 +37,13 @@ from service.stream.tail.budget import ByteBudget
 CALL_TIMEOUT_S = 15.0
 """Longest time of a sink's request: a dead worker's last one may take effect for that long."""
 
+LOOK_S = 15.0
+"""Seconds between two looks at the pipeline's row."""
+
+SETTLE_S = 2 * LOOK_S + CALL_TIMEOUT_S
+"""Seconds before a reconciliation begins: by then every worker reads the stream that the row names, and no call that it
+sent before can take effect."""
+
 CHANGES_PAGE = MIB
 """Most bytes in a page of changes
 (https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_streams_GetRecords.html)."""
@@ -40,23 +53,22 @@ class Publishing(msgspec.Struct, frozen=True):
     """What publishing consists of.
 
     Attributes:
-        coordinator: Reads the score table's stream.
-        leases: Its lease rows.
-        publisher: What it reads into; `run` must be running.
-        reconciler: Publishes every score again where that is owed; likewise.
+        follower: Reads the score table's stream; `open` comes first.
+        row: What all workers share.
+        publisher: What it reads into.
+        background: Loops that run beside the follower: publishing itself, and every score again where that is owed.
     """
 
-    coordinator: Coordinator[Any, Any]
-    leases: LeaseTable
+    follower: StreamFollower
+    row: PipelineTable
     publisher: Publisher
-    reconciler: Reconciler
+    background: Mapping[str, Callable[[], Awaitable[None]]]
 
 
 def make_publishing(
     settings: Settings,
     aws: Clients,
     worker: str,
-    source: DynamoDbStreamSource,
     identities: IdentityTable,
     budget: ByteBudget,
     clock: Clock,
@@ -69,7 +81,6 @@ def make_publishing(
         settings: Names sinks and tables.
         aws: AWS.
         worker: This worker's id.
-        source: The score table's stream.
         identities: Where scores go; what ingest looks up there need not be looked up again.
         budget: For the changes in hand.
         clock: Time.
@@ -81,7 +92,7 @@ def make_publishing(
         [_sink(name, settings, aws, identities, clock, metrics) for name in settings.sinks],
         scores,
         DeadLetterTable(aws.dynamodb, settings.dead_letters_table, ttl_days=settings.dead_letter_ttl_days),
-        lambda shard_id: coordinator.holds(shard_id),  # noqa: PLW0108 - made below
+        lambda shard_id: follower.holds(shard_id),  # noqa: PLW0108 - made below
         clock,
         metrics,
         rng,
@@ -90,29 +101,44 @@ def make_publishing(
             project_ids=settings.project_ids,
         ),
     )
+    row = PipelineTable(aws.leases, settings.leases_table, PIPELINE, settings.scores_table)
     reconciler = Reconciler(
         scores,
-        PipelineTable(aws.leases, settings.leases_table, PIPELINE),
-        lambda: coordinator.leading,
+        row,
+        lambda: follower.leading,
         clock,
         metrics,
         rng,
-        ReconcileOptions(project_ids=settings.project_ids),
+        ReconcileOptions(settle_s=SETTLE_S, project_ids=settings.project_ids),
     )
-    leases = LeaseTable(aws.leases, settings.leases_table, PIPELINE, source.stream)
-    coordinator: Coordinator[Any, Any] = Coordinator(
-        pipeline=PIPELINE,
-        worker=worker,
-        opened=Opened(source, leases, leases, publisher),
-        settings=shard_settings(settings),
-        clock=clock,
-        rng=rng,
-        metrics=metrics,
-        budget=budget,
-        on_trimmed=lambda shard_id: reconciler.owe(f"changes of shard {shard_id} were lost"),
-    )
-    metrics.retention.labels(PIPELINE).set(source.retention_s)
-    return Publishing(coordinator, leases, publisher, reconciler)
+
+    def read(arn: str) -> Coordinator[Any, Any]:
+        stream = stream_id(settings.scores_table, arn)
+        leases = LeaseTable(aws.leases, settings.leases_table, PIPELINE, stream)
+        return Coordinator(
+            pipeline=PIPELINE,
+            worker=worker,
+            opened=Opened(DynamoDbStreamSource(aws.streams, stream), leases, leases, publisher),
+            settings=shard_settings(settings),
+            clock=clock,
+            rng=rng,
+            metrics=metrics,
+            budget=budget,
+            on_trimmed=lambda shard_id: reconciler.owe(f"changes of shard {shard_id} were lost"),
+        )
+
+    streams = ScoreTableStreams(aws.dynamodb, aws.streams, settings.scores_table)
+    follower = StreamFollower(streams, row, read, publisher.forget, clock, rng, FollowOptions(look_s=LOOK_S))
+    metrics.retention.labels(PIPELINE).set(RETENTION_S)
+    background = {"publisher": publisher.run, "reconciler": reconciler.run}
+    if not is_aws(aws.streams.meta.endpoint_url):
+        background["silence watch"] = lambda: watch_for_silence(partial(_silent, aws, settings.scores_table), clock)
+    return Publishing(follower, row, publisher, background)
+
+
+async def _silent(aws: Clients, table: str, now_ms: int) -> bool | None:
+    source = await DynamoDbStreamSource.open(aws.dynamodb, aws.streams, table)
+    return await is_silent(aws.dynamodb, table, source, now_ms)
 
 
 def shard_settings(settings: Settings) -> ShardSettings:

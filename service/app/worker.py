@@ -15,7 +15,6 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -24,13 +23,10 @@ import structlog
 from service.app.call_watch import CallWatch
 from service.app.ingesting import ingest_maker
 from service.app.publishing import CHANGES_PAGE, make_publishing
-from service.app.silence_watch import watch_for_silence
+from service.app.retention import watch_retention
 from service.aws.clients import AwsSettings, Clients, clients
-from service.aws.endpoints import is_aws
 from service.aws.errors import watched
-from service.aws.streams.dynamodb_streams import DynamoDbStreamSource
 from service.aws.streams.kinesis import KinesisSource
-from service.aws.streams.silence import is_silent
 from service.aws.tables.definitions import DefinitionTable
 from service.aws.tables.identities import IdentityTable
 from service.aws.tables.leases import LeaseTable
@@ -45,6 +41,7 @@ from service.observability.http import Health, ObservabilityServer
 from service.observability.logs import Stream
 from service.observability.looplag import measure_loop_lag
 from service.observability.metrics import Metrics, service_version
+from service.publish.follow import Reading
 from service.publish.publisher import PIPELINE as PUBLISH
 from service.publish.publisher import Publisher
 from service.runtime.backoff import Backoff
@@ -52,7 +49,6 @@ from service.runtime.clock import SystemClock
 from service.runtime.errors import SetupError, TransientError
 from service.stream.coordinator import Coordinator, Opened
 from service.stream.leases.retirement import Retirement
-from service.stream.ports import StreamId
 from service.stream.settings import MIB, ShardSettings
 from service.stream.tail.budget import ByteBudget
 
@@ -86,14 +82,14 @@ class _Parts(msgspec.Struct):
     """What one run consists of.
 
     Attributes:
-        coordinators: By pipeline.
-        leases: Their lease tables, by pipeline.
+        coordinators: What reads, by pipeline.
+        reach: By pipeline, a call that fails where its rows cannot be read.
         background: Loops that run beside them and have no end of their own.
         publisher: Where scores are published.
     """
 
-    coordinators: dict[str, Coordinator[Any, Any]] = msgspec.field(default_factory=dict)
-    leases: dict[str, LeaseTable] = msgspec.field(default_factory=dict)
+    coordinators: dict[str, Reading] = msgspec.field(default_factory=dict)
+    reach: dict[str, Callable[[], Awaitable[object]]] = msgspec.field(default_factory=dict)
     background: dict[str, Callable[[], Awaitable[None]]] = msgspec.field(default_factory=dict)
     publisher: Publisher | None = None
 
@@ -252,15 +248,19 @@ class Worker:
 
         async def open_stream() -> Opened[bytes, Prepared]:
             source = await self._patiently("stream", lambda: KinesisSource.open(aws.kinesis, settings.stream))
-            metrics.retention.labels(INGEST).set(source.retention_s)
-            leases = self._leases(aws, INGEST, source.stream)
+            leases = LeaseTable(aws.leases, settings.leases_table, INGEST, source.stream)
+            self._parts.reach[INGEST] = leases.leadership
             retirement = Retirement(clock.monotonic)
             return Opened(source, leases, leases, make_ingest(source.stream, retirement), retirement)
+
+        async def retention() -> float:
+            return (await KinesisSource.open(aws.kinesis, settings.stream)).retention_s
 
         async with asyncio.TaskGroup() as group:
             opening = group.create_task(open_stream())
             group.create_task(self._patiently("definitions", definitions.refresh))
         self._parts.background |= {"definitions": definitions.run, "undefined types": undefined.run}
+        self._parts.background["retention"] = lambda: watch_retention(retention, INGEST, metrics, clock)
         self._parts.coordinators[INGEST] = Coordinator(
             pipeline=INGEST,
             worker=worker,
@@ -281,24 +281,13 @@ class Worker:
         )
 
     async def _wire_publish(self, aws: Clients, worker: str, budget: ByteBudget, identities: IdentityTable) -> None:
-        settings, parts = self._settings, self._parts
-        source = await self._patiently(
-            "score stream",
-            lambda: DynamoDbStreamSource.open(aws.dynamodb, aws.streams, settings.scores_table),
-        )
-        made = make_publishing(settings, aws, worker, source, identities, budget, self._clock, self.metrics, self._rng)
-        parts.background |= {"publisher": made.publisher.run, "reconciler": made.reconciler.run}
+        parts = self._parts
+        made = make_publishing(self._settings, aws, worker, identities, budget, self._clock, self.metrics, self._rng)
+        await self._patiently("score stream", made.follower.open)
+        parts.background |= made.background
         parts.publisher = made.publisher
-        parts.leases[PUBLISH] = made.leases
-        if not is_aws(aws.streams.meta.endpoint_url):
-            asked = partial(is_silent, aws.dynamodb, settings.scores_table, source)
-            parts.background["silence watch"] = lambda: watch_for_silence(asked, self._clock)
-        parts.coordinators[PUBLISH] = made.coordinator
-
-    def _leases(self, aws: Clients, pipeline: str, stream: StreamId) -> LeaseTable:
-        table = LeaseTable(aws.leases, self._settings.leases_table, pipeline, stream)
-        self._parts.leases[pipeline] = table
-        return table
+        parts.coordinators[PUBLISH] = made.follower
+        parts.reach[PUBLISH] = made.row.load
 
     async def _patiently(self, what: str, call: Callable[[], Awaitable[T]]) -> T:
         """Repeat `call` while AWS does not answer; a worker that starts first need not be started again."""
@@ -329,8 +318,8 @@ class Worker:
         waiting = [name for name, each in self._parts.coordinators.items() if not each.first_sync_done]
         if waiting:
             return Health(ok=False, reason=f"the leases have not been read yet: {', '.join(waiting)}")
-        for leases in self._parts.leases.values():
-            await leases.leadership()
+        for reach in self._parts.reach.values():
+            await reach()
         return Health(ok=True)
 
     async def _log_emf(self) -> None:

@@ -29,6 +29,7 @@ METRICS: Mapping[str, str] = MappingProxyType(
         "DeadLetters": "Count",
         "RecordsTrimmed": "Count",
         "UnownedShards": "Count",
+        "IdlePipelines": "Count",
     }
 )
 """Name to unit of every metric there is."""
@@ -43,6 +44,7 @@ class Reading(msgspec.Struct, frozen=True):
         dead_letters: Dead letters written since the process started.
         records_trimmed: Times a position had left a stream's retention since the process started.
         unowned_shards: Shards that wait for a worker, both streams together; only a leader knows.
+        idle_pipelines: Pipelines without a shard to read, now or later; only a leader knows.
     """
 
     ingest_lags: tuple[float, ...]
@@ -50,6 +52,7 @@ class Reading(msgspec.Struct, frozen=True):
     dead_letters: float
     records_trimmed: float
     unowned_shards: float | None
+    idle_pipelines: float | None
 
 
 def metrics_between(before: Reading | None, now: Reading) -> dict[str, float]:
@@ -64,6 +67,8 @@ def metrics_between(before: Reading | None, now: Reading) -> dict[str, float]:
         metrics["PublishLag"] = max(now.publish_lags)
     if now.unowned_shards is not None:
         metrics["UnownedShards"] = now.unowned_shards
+    if now.idle_pipelines is not None:
+        metrics["IdlePipelines"] = now.idle_pipelines
     return metrics
 
 
@@ -102,14 +107,21 @@ def read(metrics: Metrics) -> Reading:
     lags: dict[str, list[float]] = {}
     for sample in _samples(metrics.lag):
         lags.setdefault(sample.labels["pipeline"], []).append(sample.value)
-    leading = any(sample.value for sample in _samples(metrics.leading))
+    led = {sample.labels["pipeline"] for sample in _samples(metrics.leading) if sample.value}
+    planned = {sample.labels["pipeline"] for sample in _samples(metrics.leases)} & led
+    unfinished = {
+        sample.labels["pipeline"]
+        for sample in _samples(metrics.leases)
+        if sample.labels["state"] != "finished" and sample.value
+    }
     unowned = sum(sample.value for sample in _samples(metrics.leases) if sample.labels["state"] == "unowned")
     return Reading(
         ingest_lags=tuple(lags.get("ingest", ())),
         publish_lags=tuple(lags.get("publish", ())),
         dead_letters=_total(metrics.dead_letters),
         records_trimmed=_total(metrics.records_trimmed),
-        unowned_shards=unowned if leading else None,
+        unowned_shards=unowned if led else None,
+        idle_pipelines=float(len(planned - unfinished)) if led else None,
     )
 
 

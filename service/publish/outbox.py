@@ -263,6 +263,12 @@ class Outbox:
         self._delayed[key] = failed
         self._next_due = min(self._next_due, not_before)
 
+    def forget(self) -> None:
+        """Forget what was published: another stream is read from now on, perhaps of a table that was made again."""
+        self._told.clear()
+        for flying in self._flying.values():
+            flying.removed = True  # its outcome says nothing about what is read from now on
+
     def uncertain(self, now: float) -> dict[UserKey, float]:
         """Return, once, whose change left with a request that may be carried out after `now`, and until when it may."""
         uncertain, self._uncertain = self._uncertain, {}

@@ -1,7 +1,11 @@
 """What all workers agree on about publishing, in one row of the lease table. Pure.
 
-The row says which reconciliations are owed and how far the one under way is. So a worker that finds out that changes
-were lost may die right after it has written that down: the leader of the pipeline, whoever it is then, does the work.
+The row says which stream of the score table they read. A table gets another stream where its stream is switched off and
+on, or where the table is made again. Two workers that read two streams of one table would publish an old score after a
+newer one, so they change over together: by this row, once the old stream is read to its end.
+
+The row also says which reconciliations are owed and how far the one under way is. So a worker that finds out that
+changes were lost may die right after it has written that down: the leader of the pipeline does the work.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ class PipelineState(msgspec.Struct, frozen=True):
 
     Attributes:
         counter: Grows with every write; a write names the counter that it expects.
+        stream_arn: The stream that is read; empty before a worker has ever opened one.
         owed: How many reconciliations were ever asked for. One that begins afterwards answers all of them.
         done: `owed` as it was when the last complete one began.
         running: `owed` as it was when the one under way began; 0 while there is none.
@@ -25,6 +30,7 @@ class PipelineState(msgspec.Struct, frozen=True):
     """
 
     counter: int = 0
+    stream_arn: str = ""
     owed: int = 0
     done: int = 0
     running: int = 0
@@ -39,6 +45,14 @@ class PipelineState(msgspec.Struct, frozen=True):
     def resume_after(self) -> UserKey | None:
         """Where to go on; None: from the start. What was asked for since the one under way began needs all of it."""
         return self.cursor if self.running == self.owed else None
+
+    def reading(self, stream_arn: str) -> PipelineState:
+        """Return the row with a stream to read.
+
+        Where there was another, changes may have been made that neither shows: a reconciliation is owed.
+        """
+        changed = msgspec.structs.replace(self, counter=self.counter + 1, stream_arn=stream_arn)
+        return msgspec.structs.replace(changed, owed=self.owed + 1) if self.stream_arn else changed
 
     def owing(self) -> PipelineState:
         """Return the row with one more reconciliation owed."""

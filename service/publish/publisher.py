@@ -157,6 +157,11 @@ class Publisher:
         for settled in waiting.values():
             await settled.wait()
 
+    def forget(self) -> None:
+        """Forget which revisions were published: another stream is read from now on."""
+        for sender in self._senders:
+            sender.outbox.forget()
+
     @property
     def uncertain(self) -> int:
         """Users of whom a sink may hold an older score, for all this worker knows, and who are not republished yet."""

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import msgspec
 
 from service.aws.clients import Clients
-from service.aws.streams.dynamodb_streams import DynamoDbStreamSource
+from service.aws.streams.dynamodb_streams import DynamoDbStreamSource, ScoreTableStreams, stream_id
 from service.aws.streams.kinesis import KinesisSource
 from service.aws.tables.leases import LeaseTable
+from service.aws.tables.pipeline import PipelineTable
 from service.config.settings import Settings
 from service.stream.leases.lease import Lease, Snapshot
 from service.stream.ports import Shard
@@ -51,10 +52,22 @@ async def look(clients: Clients, settings: Settings, pipeline: str) -> View:
     source: KinesisSource | DynamoDbStreamSource = (
         await KinesisSource.open(clients.kinesis, settings.stream)
         if pipeline == INGEST
-        else await DynamoDbStreamSource.open(clients.dynamodb, clients.streams, settings.scores_table)
+        else await _score_stream(clients, settings)
     )
     leases = LeaseTable(clients.dynamodb, settings.leases_table, pipeline, source.stream)
     return View(pipeline, source, leases, await source.list_shards(), await leases.snapshot())
+
+
+async def _score_stream(clients: Clients, settings: Settings) -> DynamoDbStreamSource:
+    """Return the stream that workers read: for a while after it was switched off and on, still the old one."""
+    table = settings.scores_table
+    streams = ScoreTableStreams(clients.dynamodb, clients.streams, table)
+    latest = await streams.latest()
+    row = await PipelineTable(clients.dynamodb, settings.leases_table, PUBLISH, table).load()
+    served = row.stream_arn if row is not None and row.stream_arn else latest
+    if served != latest and not await streams.exists(served):
+        served = latest
+    return DynamoDbStreamSource(clients.streams, stream_id(table, served))
 
 
 def pipelines_of(settings: Settings) -> list[str]:

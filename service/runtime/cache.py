@@ -64,6 +64,10 @@ class RecentCache(Generic[K, V]):
         self._young.pop(key, None)
         self._old.pop(key, None)
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._young, self._old, self._young_bytes = {}, {}, 0
+
     def _add(self, key: K, value: V) -> None:
         young = self._young
         before = len(young)

@@ -165,6 +165,11 @@ class Coordinator(Generic[P, T]):
         return self._session.leader.leading
 
     @property
+    def ended(self) -> bool:
+        """Whether the stream has been read to its end and takes no more records, as far as the leader, us, knows."""
+        return self.leading and self._session.leader.ended
+
+    @property
     def shards(self) -> tuple[str, ...]:
         """Shards being read."""
         return tuple(sorted(self._session.tails))

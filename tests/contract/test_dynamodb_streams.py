@@ -8,10 +8,11 @@ import pytest
 
 from service.aws.clients import Clients
 from service.aws.errors import AwsSetupError
-from service.aws.streams.dynamodb_streams import DynamoDbStreamSource
+from service.aws.streams.dynamodb_streams import DynamoDbStreamSource, ScoreTableStreams, stream_id
 from service.aws.tables.scores import ScoreTable
 from service.ingest.stores import Change
 from service.observability.metrics import Metrics
+from service.runtime.errors import TransientError
 from service.scoring.change import ScoreChange, StreamImage, change_of
 from service.scoring.fold import ABSENT, Scorable, ScoreState, UserKey, fold, sequence_bytes
 from service.stream.ports import Page
@@ -106,3 +107,30 @@ def test_a_table_without_a_stream_or_with_keys_only_says_what_to_do(
         run(DynamoDbStreamSource.open(aws_clients.dynamodb, aws_clients.streams, silent))
     with pytest.raises(AwsSetupError, match="no-such-table"):
         run(DynamoDbStreamSource.open(aws_clients.dynamodb, aws_clients.streams, "no-such-table"))
+
+
+def test_a_stream_switched_off_and_on_is_another_and_the_old_one_is_known_for_a_while(
+    aws_clients: Clients, run: Run, table: str
+):
+    streams = ScoreTableStreams(aws_clients.dynamodb, aws_clients.streams, table)
+    old = run(streams.latest())
+    assert run(streams.exists(old))
+    run(aws_clients.dynamodb.update_table(TableName=table, StreamSpecification={"StreamEnabled": False}))
+    with pytest.raises(AwsSetupError, match="has no stream: run `scoring setup`"):
+        run(streams.latest())
+    on = {"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"}
+    run(aws_clients.dynamodb.update_table(TableName=table, StreamSpecification=on))
+    new = run(streams.latest())
+    assert new != old
+    assert stream_id(table, new).tag != stream_id(table, old).tag
+    assert run(streams.exists(new))
+
+
+def test_a_stream_that_is_gone_does_not_exist_and_listing_it_is_worth_another_try(
+    aws_clients: Clients, run: Run, table: str
+):
+    streams = ScoreTableStreams(aws_clients.dynamodb, aws_clients.streams, table)
+    gone = run(streams.latest()).rpartition("/")[0] + "/2001-01-01T00:00:00.000"
+    assert not run(streams.exists(gone))
+    with pytest.raises(TransientError):
+        run(DynamoDbStreamSource(aws_clients.streams, stream_id(table, gone)).list_shards())

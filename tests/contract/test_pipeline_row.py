@@ -20,7 +20,7 @@ def store(request: pytest.FixtureRequest) -> Store:
     if request.param == "memory":
         return FakePipeline(PipelineRow())
     name = request.getfixturevalue("make_table")("leases")
-    return PipelineTable(request.getfixturevalue("aws_clients").dynamodb, name, "publish")
+    return PipelineTable(request.getfixturevalue("aws_clients").dynamodb, name, "publish", "scores")
 
 
 def test_there_is_no_row_at_first(store: Store, run: Run):
@@ -28,7 +28,7 @@ def test_there_is_no_row_at_first(store: Store, run: Run):
 
 
 def test_a_row_is_read_back_as_it_was_written(store: Store, run: Run):
-    state = PipelineState(counter=7, owed=3, done=1, running=2, cursor=UserKey("ann ä", "p1"))
+    state = PipelineState(counter=7, stream_arn="arn", owed=3, done=1, running=2, cursor=UserKey("ann ä", "p1"))
     assert run(store.replace(None, state))
     assert run(store.load()) == state
     without = state.completed(2)

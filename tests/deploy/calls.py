@@ -15,6 +15,7 @@ import botocore.session
 from botocore import xform_name
 
 from service.ingest import stores as pipeline_ports
+from service.publish import follow
 from service.publish import pipeline as publish_ports
 from service.stream import ports as shard_ports
 
@@ -22,6 +23,7 @@ SERVICE = Path(__file__).parents[2] / "service"
 ADAPTERS: dict[str, tuple[str, tuple[type, ...]]] = {
     "KinesisSource": ("stream", (shard_ports.ShardSource,)),
     "DynamoDbStreamSource": ("score stream", (shard_ports.ShardSource,)),
+    "ScoreTableStreams": ("score stream", (follow.ScoreStreams,)),
     "LeaseTable": ("leases", (shard_ports.LeaseStore, shard_ports.Membership)),
     "PipelineTable": ("leases", (publish_ports.PipelineStore,)),
     "ScoreTable": ("scores", (pipeline_ports.ScoreStore,)),

@@ -305,6 +305,7 @@ class TestAlarms:
             "DeadLetters",
             "RecordsTrimmed",
             "UnownedShards",
+            "IdlePipelines",
             "Tasks missing",
         }
 

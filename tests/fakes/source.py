@@ -52,6 +52,7 @@ class FakeStream:
             times are whole seconds, there is no start by time, and a position whose record was trimmed is an error,
             where Kinesis silently starts at the oldest record held.
         iterator_life: Seconds.
+        first: Number of the first shard.
 
     Attributes:
         hidden: Shard ids that lists leave out.
@@ -62,7 +63,7 @@ class FakeStream:
         unknown: Shard ids that are listed, but unknown to every other call.
     """
 
-    def __init__(self, shards: int = 1, *, dynamodb: bool = False, iterator_life: float = 300) -> None:
+    def __init__(self, shards: int = 1, *, dynamodb: bool = False, iterator_life: float = 300, first: int = 0) -> None:
         self.shards: dict[str, FakeShard] = {}
         self.hidden: set[str] = set()
         self.fetches: dict[str, list[float]] = {}
@@ -73,7 +74,7 @@ class FakeStream:
         self.dynamodb = dynamodb
         self.iterator_life = iterator_life
         self._sequence = 10**40
-        self._made = 0
+        self._made = first
         self.incarnation = 0
         for _ in range(shards):
             self._new()

@@ -189,7 +189,7 @@ async def trim(world: World) -> None:
     down["publish stream"] -= 1
     if trimmed:
         await _until(world, 30, lambda: world.ether.faults["RecordsTrimmedError"] > noticed)
-        await asyncio.sleep(world.rng.uniform(0, 4))
+        await asyncio.sleep(world.rng.uniform(0, 20))
         if _all_may_crash(world):
             await _power_failure(world)
 
@@ -232,13 +232,29 @@ def _trim_unread(world: World) -> None:
 async def roll_over(world: World) -> None:
     """A shard of the score stream is replaced; it looks open for a while."""
     open_shards = world.changes.open()
+    if not open_shards:
+        return
     shard_id = world.rng.choice(open_shards)
     if len(open_shards) < 3 and world.rng.random() < 0.3:
         world.changes.halve(shard_id)
     else:
-        world.changes.roll(shard_id)
+        changes = world.changes
+        changes.roll(shard_id)
         await asyncio.sleep(world.rng.uniform(0, 4))
-        world.changes.settle()
+        changes.settle()
+
+
+async def switch(world: World) -> None:
+    """The score table's stream is switched off, and on again: another one. A while later the old one is gone."""
+    if not world.latest:
+        return
+    old = world.switch_off()
+    for _ in range(world.rng.choice([0, 3]) if world.asked_for else 0):
+        _put_last(world)
+    await asyncio.sleep(world.rng.uniform(0.2, 8))
+    world.switch_on()
+    await asyncio.sleep(world.rng.choice([0.0, world.rng.uniform(0, 25)]))
+    old.vanish()
 
 
 async def stale_list(world: World) -> None:
@@ -400,6 +416,7 @@ ACTIONS: dict[str, tuple[int, Action]] = {
     "retention": (1, retention),
     "stream made again": (2, recreate),
     "trimmed changes": (2, trim),
+    "stream off and on": (2, switch),
     "stale lists": (2, stale_list),
     "expiry": (1, expiry),
     "rewind": (2, rewind),

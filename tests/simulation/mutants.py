@@ -14,6 +14,7 @@ import msgspec
 from service.ingest import commit, ingest
 from service.ingest.stores import Committed
 from service.publish import outbox, sender
+from service.publish.follow import StreamFollower
 from service.publish.pipeline import PipelineState
 from service.publish.reconcile import Reconciler
 from service.publish.republish import Republisher
@@ -292,12 +293,14 @@ def loss_kept_in_memory() -> AbstractContextManager[Any]:
         del why
         self._mine = True
 
+    original = Reconciler._look
+
     async def look(self: Any) -> None:  # noqa: ANN401 - a patch
-        await self._clock.sleep(self._options.look_s)
+        await original(self)
         if getattr(self, "_mine", False):
-            self._leading = lambda: True
-            await self._reconcile(PipelineState(owed=1))
-            self._mine = False
+            leading, self._leading = self._leading, lambda: True
+            await self._reconcile(PipelineState())
+            self._leading, self._mine = leading, False
 
     @contextmanager
     def both() -> Iterator[None]:
@@ -320,6 +323,42 @@ def iterators_unchecked() -> AbstractContextManager[Any]:
         return known
 
     return mock.patch.object(identity.Identity, "start_of", start_of)
+
+
+def first_stream_for_ever() -> AbstractContextManager[Any]:
+    """Which stream the score table has is found out once (as it once was)."""
+
+    async def look(self: StreamFollower) -> str:
+        return self._arn
+
+    return mock.patch.object(StreamFollower, "_look", look)
+
+
+def switched_without_reconciliation() -> AbstractContextManager[Any]:
+    """Another stream of the score table is read as if nothing had changed in between."""
+
+    def reading(self: PipelineState, stream_arn: str) -> PipelineState:
+        return msgspec.structs.replace(self, counter=self.counter + 1, stream_arn=stream_arn)
+
+    return mock.patch.object(PipelineState, "reading", reading)
+
+
+def every_worker_for_itself() -> AbstractContextManager[Any]:
+    """Each worker reads the table's newest stream, whatever the others read; nothing is owed."""
+
+    async def opened(self: Any) -> None:  # noqa: ANN401 - a patch
+        self._read(await self._streams.latest())
+
+    async def look(self: Any) -> str:  # noqa: ANN401 - a patch
+        latest: str = await self._streams.latest()
+        return latest
+
+    @contextmanager
+    def both() -> Iterator[None]:
+        with mock.patch.object(StreamFollower, "open", opened), mock.patch.object(StreamFollower, "_look", look):
+            yield
+
+    return both()
 
 
 MUTANTS: dict[str, Mutant] = {
@@ -350,4 +389,7 @@ MUTANTS: dict[str, Mutant] = {
     "a reconciliation counts as done too early": reconciliation_done_too_early,
     "a replaced stream goes unnoticed": identity_unchecked,
     "a replaced stream goes unnoticed by readers": iterators_unchecked,
+    "the first stream for ever": first_stream_for_ever,
+    "another stream and nothing reconciled": switched_without_reconciliation,
+    "every worker reads the newest stream": every_worker_for_itself,
 }

@@ -38,7 +38,16 @@ from tests.simulation.wire import Ether, Port, Wire
 T = TypeVar("T")
 
 EVENTS = StreamId(name="events", arn="arn:aws:kinesis:eu-central-1:000000000000:stream/events", tag="ev")
-SCORES = StreamId(name="scores", arn="arn:aws:dynamodb:eu-central-1:000000000000:table/scores/stream/1", tag="sc")
+
+
+def score_stream_arn(number: int) -> str:
+    """Return the ARN of the score table's first, second, ... stream."""
+    return f"arn:aws:dynamodb:eu-central-1:000000000000:table/scores/stream/{number}"
+
+
+def score_stream(arn: str) -> StreamId:
+    """Return the identity of a stream of the score table."""
+    return StreamId(name="scores", arn=arn, tag=f"sc{arn.rpartition('/')[2]}")
 
 
 def place(shard_id: str, incarnation: int) -> str:
@@ -51,15 +60,25 @@ class SimStream(FakeStream):
 
     Attributes:
         stale: Whether lists may be old now.
+        gone: Whether nothing can be read any more.
     """
 
     def __init__(
-        self, pipeline: str, shards: int, sequence: int, ether: Ether, witness: Witness, rng: random.Random
+        self,
+        pipeline: str,
+        shards: int,
+        sequence: int,
+        ether: Ether,
+        witness: Witness,
+        rng: random.Random,
+        *,
+        first: int = 0,
     ) -> None:
-        super().__init__(shards, dynamodb=pipeline == "publish", iterator_life=60.0)
+        super().__init__(shards, dynamodb=pipeline == "publish", iterator_life=60.0, first=first)
         self._sequence = sequence
         self.pipeline = pipeline
         self.stale = False
+        self.gone = False
         self.page = rng.choice([3, 10, 1000])
         self._ether = ether
         self._witness = witness
@@ -107,7 +126,20 @@ class SimStream(FakeStream):
         at = zlib.crc32(key.encode()) / 2**32
         return next(name for name in self.open() if self._ranges[name][0] <= at < self._ranges[name][1])
 
+    def switch_off(self) -> None:
+        """Close every shard: the table's changes go elsewhere, or nowhere."""
+        for shard in self.shards.values():
+            shard.closed = True
+        self.changed()
+
+    def vanish(self) -> None:
+        """Forget everything, as a day after it was switched off."""
+        self.shards.clear()
+        self.gone = True
+
     def list_shards(self) -> list[Shard]:
+        if self.gone:
+            raise TransientError("the stream is gone")
         now = super().list_shards()
         if self.stale and not self._ether.healed and self._rng.random() < 0.7:
             self._ether.faults["stale list"] += 1
@@ -164,9 +196,13 @@ class SimLeaseTable(LeaseTable):
 
 
 class SimScores(MemoryScores):
-    """The score table: its changes go to the score stream, and the marks to the witness."""
+    """The score table: its changes go to the score stream, and the marks to the witness.
 
-    def __init__(self, stream: SimStream, ether: Ether, witness: Witness) -> None:
+    Attributes:
+        stream: None while it is switched off.
+    """
+
+    def __init__(self, stream: SimStream | None, ether: Ether, witness: Witness) -> None:
         super().__init__()
         self.stream = stream
         self.ether = ether
@@ -197,6 +233,8 @@ class SimScores(MemoryScores):
 
     def _tell(self, key: UserKey, after: ScoreState, score: Decimal | None) -> None:
         """Put a change to the score stream."""
+        if self.stream is None:
+            return
         keys: dict[str, dict[str, object]] = {
             "UserId": {"S": key.user_id},
             "PinpointProjectId": {"S": key.project_id},
@@ -207,6 +245,24 @@ class SimScores(MemoryScores):
         image = stream_image(keys, new)
         shard_id = self.stream.shard_of(key.user_id)
         self._witness.changed(shard_id, self.stream.put(shard_id, image), key, after.revision)
+
+
+class SimScoreStreams:
+    """`ScoreStreams`."""
+
+    def __init__(self, streams: Mapping[str, SimStream], latest: Callable[[], str], port: Port) -> None:
+        self._streams = streams
+        self._latest = latest
+        self._port = port
+
+    async def latest(self) -> str:
+        found = await self._port.call(self._latest)
+        if not found:
+            raise TransientError("the table has no stream")
+        return found
+
+    async def exists(self, stream_arn: str) -> bool:
+        return await self._port.call(lambda: not self._streams[stream_arn].gone)
 
 
 class ScorePort:

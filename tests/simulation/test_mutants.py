@@ -35,6 +35,9 @@ SHOWN_BY = {
     "a reconciliation counts as done too early": {"unpublished"},
     "a replaced stream goes unnoticed": {"over"},
     "a replaced stream goes unnoticed by readers": {"over"},
+    "the first stream for ever": {"unpublished", "undrained"},
+    "another stream and nothing reconciled": {"unpublished"},
+    "every worker reads the newest stream": {"unpublished"},
 }
 """The promise that each variant breaks first; any one of them will do."""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -15,6 +16,7 @@ from service.ingest.identify import IdentityResolver, IdentitySettings
 from service.ingest.ingest import Ingest
 from service.ingest.marks import ShardMarks
 from service.observability.metrics import Metrics
+from service.publish.follow import FollowOptions, Reading, StreamFollower
 from service.publish.publisher import Publisher, PublishOptions
 from service.publish.reconcile import ReconcileOptions, Reconciler
 from service.publish.sender import SenderOptions
@@ -32,23 +34,30 @@ from tests.fakes.leases import FakeLeases
 from tests.fakes.pipeline import FakePipeline
 from tests.simulation.ports import (
     EVENTS,
-    SCORES,
     DefinitionPort,
     FormerPort,
     IdentityPort,
     LetterPort,
     ScorePort,
+    SimScoreStreams,
     SimSink,
     SimSource,
+    score_stream,
 )
 from tests.simulation.wire import CALL_TIMEOUT, LONGEST_STALE_S, Port, Wire
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
+T = TypeVar("T")
+
 DRAIN_TIMEOUT_S = 30.0
 """How long a worker that was told to stop stays for scores that are uncertain, once its leases are given back: in
 `service/app` what is left of its drain timeout. One that is too short is reported by the worker, and not simulated."""
+
+
+LOOK_S = 2.0
+"""Seconds between two looks at the row that says which stream is read."""
 
 
 class Tuning(msgspec.Struct, frozen=True):
@@ -64,6 +73,7 @@ class Tuning(msgspec.Struct, frozen=True):
     sink_batch: int
     start: str
     reconcile: ReconcileOptions
+    follow: FollowOptions
 
 
 def tuning(rng: random.Random) -> Tuning:
@@ -107,12 +117,11 @@ def tuning(rng: random.Random) -> Tuning:
         refresh_s=3.0,
         sink_batch=rng.choice([1, 3, 100]),
         start=TRIM_HORIZON,
-        reconcile=ReconcileOptions(per_s=rng.choice([3.0, 100.0]), look_s=2.0, save_s=1.0),
+        reconcile=ReconcileOptions(
+            per_s=rng.choice([3.0, 100.0]), look_s=2.0, save_s=1.0, settle_s=2 * LOOK_S + CALL_TIMEOUT
+        ),
+        follow=FollowOptions(look_s=LOOK_S, check_s=3 * LOOK_S),
     )
-
-
-async def _expected(_shard_id: str) -> None:
-    """Do nothing: the event stream forgets only shards that were read to their end."""
 
 
 class SimWorker:
@@ -141,7 +150,8 @@ class SimWorker:
         self.sinks = [
             SimSink(name, held, self.wire, world.witness, world.tuning.sink_batch) for name, held in world.sinks.items()
         ]
-        self.coordinators: dict[str, Coordinator[Any, Any]] = {}
+        self.follower: StreamFollower | None = None
+        self.coordinators: Sequence[Reading] = ()
         self.task = asyncio.get_running_loop().create_task(self._live(), name=name)
 
     @property
@@ -160,39 +170,45 @@ class SimWorker:
         self.task.cancel()
 
     async def _live(self) -> None:
-        world, tuning, clock, metrics, wire = self._world, self._world.tuning, self.clock, self._metrics, self.wire
-        definitions = CurrentDefinitions(
-            DefinitionPort(world.definitions, wire), clock, metrics, refresh_s=tuning.refresh_s
-        )
+        world, clock = self._world, self.clock
+        port = DefinitionPort(world.definitions, self.wire)
+        definitions = CurrentDefinitions(port, clock, self._metrics, refresh_s=world.tuning.refresh_s)
+        await self._patiently(definitions.refresh)
+        budget = ByteBudget()
+        ingesting = await self._ingesting(definitions, budget)
+        publisher, reconciler, self.follower = self._publishing(budget)
+        await self._patiently(self.follower.open)
+        self.reconciler, self.coordinators = reconciler, (ingesting, self.follower)
+        async with asyncio.TaskGroup() as group:
+            beside = [group.create_task(each.run()) for each in (definitions, publisher, reconciler)]
+            reading = [group.create_task(each.run()) for each in self.coordinators]
+            beside.append(group.create_task(self._drain_when_told()))
+            await asyncio.wait(reading)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DRAIN_TIMEOUT_S):
+                    await publisher.drained()
+            for task in beside:
+                task.cancel()
+
+    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
         backoff = Backoff(self.rng)
         while True:
             try:
-                await definitions.refresh()
-                break
+                return await call()
             except TransientError:
-                await clock.sleep(backoff.failed())
+                await self.clock.sleep(backoff.failed())
+
+    async def _ingesting(self, definitions: CurrentDefinitions, budget: ByteBudget) -> Coordinator[Any, Any]:
+        world, tuning, clock, metrics, wire = self._world, self._world.tuning, self.clock, self._metrics, self.wire
         identities = IdentityPort(world.identities, world.owners, wire)
-        scores = ScorePort(world.scores, wire)
-        letters = LetterPort(world.letters, wire)
-        resolver = IdentityResolver(
-            identities,
-            FormerPort(world.former, wire),
-            identities,
-            IdentitySettings(unknown_ttl_s=2.0),
-            clock,
-            metrics,
-        )
+        letters, scores = LetterPort(world.letters, wire), ScorePort(world.scores, wire)
+        former, settings = FormerPort(world.former, wire), IdentitySettings(unknown_ttl_s=2.0)
+        resolver = IdentityResolver(identities, former, identities, settings, clock, metrics)
         committer = Committer(scores, clock, metrics, AdaptiveLimit(), cache_entries=tuning.cache, rng=self.rng)
         port, lease_port = Port(wire, "ingest stream"), Port(wire, "leases")
 
         async def open_events() -> Opened[Any, Any]:
-            while True:
-                try:
-                    incarnation = await port.call(lambda: world.events.incarnation)
-                except TransientError:
-                    await clock.sleep(backoff.failed())
-                else:
-                    break
+            incarnation = await self._patiently(lambda: port.call(lambda: world.events.incarnation))
             source = SimSource(world.events, EVENTS, port, incarnation)
             retirement = Retirement(clock.monotonic, quarantine_s=LONGEST_STALE_S)
             marks = ShardMarks(source.stream, retirement)
@@ -200,11 +216,31 @@ class SimWorker:
             leases = FakeLeases(world.event_leases[incarnation], lease_port)  # type: ignore[arg-type]
             return Opened(source, leases, leases, ingest, retirement)
 
+        return Coordinator(
+            pipeline="ingest",
+            worker=self.name,
+            opened=await open_events(),
+            settings=tuning.ingest,
+            clock=clock,
+            rng=self.rng,
+            metrics=metrics,
+            budget=budget,
+            start=tuning.start,
+            reopen=open_events,
+        )
+
+    def _publishing(self, budget: ByteBudget) -> tuple[Publisher, Reconciler, StreamFollower]:
+        world, tuning, clock, metrics, wire = self._world, self._world.tuning, self.clock, self._metrics, self.wire
+        scores, lease_port, stream_port = (
+            ScorePort(world.scores, wire),
+            Port(wire, "leases"),
+            Port(wire, "publish stream"),
+        )
         publisher = Publisher(
             self.sinks,
             scores,
-            letters,
-            lambda shard_id: self.coordinators["publish"].holds(shard_id),  # noqa: PLW0108 - not there yet here
+            LetterPort(world.letters, wire),
+            lambda shard_id: follower.holds(shard_id),  # noqa: PLW0108 - made below
             clock,
             metrics,
             self.rng,
@@ -217,49 +253,29 @@ class SimWorker:
                 ),
             ),
         )
-        self.reconciler = reconciler = Reconciler(
-            scores,
-            FakePipeline(world.pipeline, Port(wire, "leases")),  # type: ignore[arg-type] # all it asks is `call`
-            lambda: self.coordinators["publish"].leading,
-            clock,
-            metrics,
-            self.rng,
-            tuning.reconcile,
-        )
+        row = FakePipeline(world.pipeline, lease_port)  # type: ignore[arg-type] # all it asks is `call`
+        reconciler = Reconciler(scores, row, lambda: follower.leading, clock, metrics, self.rng, tuning.reconcile)
 
-        budget = ByteBudget()
-        changes = FakeLeases(world.leases["publish"], lease_port)  # type: ignore[arg-type]
-        source = SimSource(world.changes, SCORES, Port(wire, "publish stream"), 0)
-        opened: dict[str, Opened[Any, Any]] = {
-            "ingest": await open_events(),
-            "publish": Opened(source, changes, changes, publisher),
-        }
-        for pipeline, stream in opened.items():
-            self.coordinators[pipeline] = Coordinator(
-                pipeline=pipeline,
+        def read(arn: str) -> Coordinator[Any, Any]:
+            rows = FakeLeases(world.score_leases[arn], lease_port)  # type: ignore[arg-type]
+            source = SimSource(world.score_streams[arn], score_stream(arn), stream_port, 0)
+            return Coordinator(
+                pipeline="publish",
                 worker=self.name,
-                opened=stream,
-                settings=tuning.ingest if pipeline == "ingest" else tuning.publish,
+                opened=Opened(source, rows, rows, publisher),
+                settings=tuning.publish,
                 clock=clock,
                 rng=self.rng,
                 metrics=metrics,
                 budget=budget,
-                start=tuning.start if pipeline == "ingest" else TRIM_HORIZON,
-                reopen=open_events if pipeline == "ingest" else None,
-                on_trimmed=reconciler.owe if pipeline == "publish" else _expected,
+                on_trimmed=reconciler.owe,
             )
-        async with asyncio.TaskGroup() as group:
-            beside = [group.create_task(each.run()) for each in (definitions, publisher, reconciler)]
-            reading = [group.create_task(each.run()) for each in self.coordinators.values()]
-            beside.append(group.create_task(self._drain_when_told()))
-            await asyncio.wait(reading)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(DRAIN_TIMEOUT_S):
-                    await publisher.drained()
-            for task in beside:
-                task.cancel()
+
+        streams = SimScoreStreams(world.score_streams, lambda: world.latest, stream_port)
+        follower = StreamFollower(streams, row, read, publisher.forget, clock, self.rng, tuning.follow)
+        return publisher, reconciler, follower
 
     async def _drain_when_told(self) -> None:
         await self._stop.wait()
-        for coordinator in self.coordinators.values():
+        for coordinator in self.coordinators:
             coordinator.stop()

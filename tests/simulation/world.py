@@ -26,7 +26,7 @@ from tests.fakes.dead_letters import MemoryDeadLetters
 from tests.fakes.pipeline import PipelineRow
 from tests.simulation.events import PROJECT, Sent, first_definitions, payload
 from tests.simulation.oracle import Problems, Witness
-from tests.simulation.ports import EVENTS, SimLeaseTable, SimScores, SimStream, now
+from tests.simulation.ports import EVENTS, SimLeaseTable, SimScores, SimStream, now, score_stream_arn
 from tests.simulation.schedule import Options, draw
 from tests.simulation.wire import CALL_TIMEOUT, SINKS, Ether
 from tests.simulation.worker import SimWorker, tuning
@@ -79,6 +79,9 @@ class World:
     Attributes:
         trimmed: Whether the score stream has lost changes that nobody had read.
         pipeline: The row that all publishing workers share.
+        latest: ARN of the score table's stream; empty while that is switched off.
+        changes: That stream, or the one that was switched off last.
+        leases: The lease rows of either stream.
         quiet: Users of whom nothing more will be heard.
         asked_for: Whether events put from now on are after the start that the workers were given.
         owners: What the identity fallback knows, and from which second on.
@@ -104,11 +107,14 @@ class World:
         self.sinks: dict[str, dict[UserKey, Any]] = {name: {} for name in SINKS[: self.plan.sinks]}
         self.witness = Witness(EVENTS, tuple(self.sinks))
         self.events = self._stream("ingest", rng.randint(1, 3), 10 ** rng.choice([20, 55]) - rng.randint(1, 700))
-        self.changes = self._stream("publish", rng.randint(1, 2), 10**21 - rng.randint(1, 700))
+        self.score_streams: dict[str, SimStream] = {}
+        self.score_leases: dict[str, SimLeaseTable] = {}
+        self.latest = ""
         self.pipeline = PipelineRow()
-        self.leases = {name: SimLeaseTable(name, 0, self.ether, self.witness) for name in ("ingest", "publish")}
+        self.leases = {"ingest": SimLeaseTable("ingest", 0, self.ether, self.witness)}
         self.event_leases = [self.leases["ingest"]]
-        self.scores = SimScores(self.changes, self.ether, self.witness)
+        self.scores = SimScores(None, self.ether, self.witness)
+        self.switch_on()
         self.letters = MemoryDeadLetters()
         self.witness.letters = self.letters.letters
         self.definitions = first_definitions()
@@ -132,6 +138,27 @@ class World:
 
     def _stream(self, name: str, shards: int, sequence: int) -> SimStream:
         return SimStream(name, shards, sequence, self.ether, self.witness, random.Random(f"{self.seed} {name}"))
+
+    def switch_on(self) -> None:
+        """Give the score table a stream: its first, or another one."""
+        number = len(self.score_streams)
+        self.latest = arn = score_stream_arn(number)
+        self.changes = self.score_streams[arn] = self.scores.stream = SimStream(
+            "publish",
+            self.rng.randint(1, 2),
+            10**21 - self.rng.randint(1, 700),
+            self.ether,
+            self.witness,
+            random.Random(f"{self.seed} publish {number}"),
+            first=1000 * number,
+        )
+        self.leases["publish"] = self.score_leases[arn] = SimLeaseTable("publish", 0, self.ether, self.witness)
+
+    def switch_off(self) -> SimStream:
+        """Take the score table's stream away: changes are lost until there is another. Return it."""
+        self.changes.switch_off()
+        self.scores.stream, self.latest = None, ""
+        return self.changes
 
     def _people(self) -> None:
         self.scores.items[UserKey("spoilt", PROJECT)] = Rejected(Reason.BAD_SCORE_ITEM, "Score is not a number")
@@ -250,8 +277,9 @@ class World:
         found: list[tuple[str, str]] = []
         if self.ether.adrift:
             found.append(("undrained", f"{self.ether.adrift} calls adrift"))
-        if self.pipeline.state is not None and self.pipeline.state.owes:
-            found.append(("undrained", f"a reconciliation is owed: {self.pipeline.state}"))
+        row = self.pipeline.state
+        if row is not None and (row.owes or row.stream_arn not in {"", self.latest}):
+            found.append(("undrained", f"a reconciliation is owed, or an old stream is read: {row}"))
         for name, stream in (("ingest", self.events), ("publish", self.changes)):
             for shard in stream.shards.values():
                 row = self.leases[name].leases.get(shard.shard_id)

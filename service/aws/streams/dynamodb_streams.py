@@ -14,6 +14,7 @@ from service.aws.clients import AwsClient
 from service.aws.errors import AwsSetupError, translated
 from service.aws.fast.codec import StreamRecord
 from service.aws.streams.kinesis import stream_tag
+from service.runtime.errors import ShardGoneError
 from service.scoring.change import StreamImage
 from service.stream.ports import Page, Record, Shard, StreamId
 from service.stream.position import LATEST, SHARD_END, TRIM_HORIZON, Position, timestamp_of
@@ -28,7 +29,7 @@ _VIEWS = ("NEW_IMAGE", "NEW_AND_OLD_IMAGES")
 
 
 class DynamoDbStreamSource:
-    """`ShardSource[StreamImage]` of one table; made by `open`.
+    """`ShardSource[StreamImage]` of one stream of a table.
 
     Attributes:
         stream: The stream read; its name is the table's.
@@ -58,28 +59,21 @@ class DynamoDbStreamSource:
 
     @classmethod
     async def open(cls, dynamodb: AwsClient, streams: AwsClient, table: str) -> DynamoDbStreamSource:
-        """Resolve the stream of a table.
+        """Resolve the stream that a table has now.
 
         Raises:
             TransientError: AWS does not answer.
             AwsSetupError: There is no such table, it has no stream, or one without the new image.
         """
-        with translated(f"table {table}", remedy="run `scoring setup`, or set SCORING_SCORES_TABLE"):
-            described = (await dynamodb.describe_table(TableName=table))["Table"]
-            specification = described.get("StreamSpecification", {})
-        arn = described.get("LatestStreamArn")
-        if not arn or not specification.get("StreamEnabled"):
-            raise AwsSetupError(f"table {table} has no stream: run `scoring setup`, which turns it on")
-        view = specification.get("StreamViewType")
-        if view not in _VIEWS:
-            raise AwsSetupError(
-                f"the stream of table {table} shows {view} only: turn it off and on again as NEW_AND_OLD_IMAGES "
-                "(aws dynamodb update-table --stream-specification)"
-            )
-        return cls(streams, StreamId(table, arn, stream_tag(arn)))
+        return cls(streams, stream_id(table, await ScoreTableStreams(dynamodb, streams, table).latest()))
 
     async def list_shards(self) -> Sequence[Shard]:
-        """Return every shard the stream holds; see `ShardSource.list_shards`."""
+        """Return every shard the stream holds; see `ShardSource.list_shards`.
+
+        Raises:
+            TransientError: Also where the stream is gone, 24 hours after it was switched off: the table may have
+                another by then (`StreamFollower`).
+        """
         shards: list[Shard] = []
         start: dict[str, str] = {}
         while True:
@@ -111,6 +105,60 @@ class DynamoDbStreamSource:
             answer = await self._client.get_records(ShardIterator=iterator, Limit=min(limit, MAX_FETCH))
             records = [_record(record) for record in answer["Records"]]
         return Page(records, answer.get("NextShardIterator"), None)
+
+
+class ScoreTableStreams:
+    """`ScoreStreams` of one table.
+
+    Args:
+        dynamodb: DynamoDB.
+        streams: DynamoDB Streams.
+        table: The table's name.
+    """
+
+    def __init__(self, dynamodb: AwsClient, streams: AwsClient, table: str) -> None:
+        self._table_client = dynamodb
+        self._streams_client = streams
+        self._table = table
+
+    async def latest(self) -> str:
+        """Return the ARN of the stream that the table has now; see `ScoreStreams.latest`.
+
+        `LatestStreamArn` also names a stream that was switched off
+        (https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TableDescription.html).
+
+        Raises:
+            TransientError: AWS does not answer.
+            AwsSetupError: There is no such table, it has no stream, or one without the new image.
+        """
+        table = self._table
+        with translated(f"table {table}", remedy="run `scoring setup`, or set SCORING_SCORES_TABLE"):
+            described = (await self._table_client.describe_table(TableName=table))["Table"]
+            specification = described.get("StreamSpecification", {})
+        arn = described.get("LatestStreamArn")
+        if not arn or not specification.get("StreamEnabled"):
+            raise AwsSetupError(f"table {table} has no stream: run `scoring setup`, which turns it on")
+        view = specification.get("StreamViewType")
+        if view not in _VIEWS:
+            raise AwsSetupError(
+                f"the stream of table {table} shows {view} only: turn it off and on again as NEW_AND_OLD_IMAGES "
+                "(aws dynamodb update-table --stream-specification)"
+            )
+        return str(arn)
+
+    async def exists(self, stream_arn: str) -> bool:
+        """Return whether a stream can still be read; see `ScoreStreams.exists`."""
+        try:
+            with translated(f"stream of table {self._table}", shard="any"):
+                await self._streams_client.describe_stream(StreamArn=stream_arn, Limit=1)
+        except ShardGoneError:
+            return False
+        return True
+
+
+def stream_id(table: str, arn: str) -> StreamId:
+    """Return the identity of a table's stream: its ARN ends with the time at which it was switched on."""
+    return StreamId(table, arn, stream_tag(arn))
 
 
 def _shard(listed: dict[str, Any]) -> Shard:

@@ -51,7 +51,7 @@ class KinesisSource:
 
     Attributes:
         stream: The stream read.
-        retention_s: How long it keeps records.
+        retention_s: How long it kept records when it was opened.
     """
 
     def __init__(self, client: AwsClient, stream: StreamId, retention_s: int) -> None:

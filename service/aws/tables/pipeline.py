@@ -1,6 +1,6 @@
 """The row of the lease table that all workers of a pipeline share: `PipelineStore` by conditional writes.
 
-Its key is `<pipeline>:state`. The rows of `leases.py` have two colons, so no scan for those finds it.
+Its key is `<pipeline>:state:<score table>`. It starts as no row of `leases.py` does: stream tags have eight characters.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ class PipelineTable:
         client: DynamoDB.
         table: The lease table.
         pipeline: Whose row.
+        scores_table: The table whose streams are read: another one has a row of its own.
     """
 
-    def __init__(self, client: AwsClient, table: str, pipeline: str) -> None:
+    def __init__(self, client: AwsClient, table: str, pipeline: str, scores_table: str) -> None:
         self._client = client
         self._table = table
-        self._key = {"leaseKey": {"S": f"{pipeline}:state"}}
+        self._key = {"leaseKey": {"S": f"{pipeline}:state:{scores_table}"}}
         self._what = f"table {table}"
 
     async def load(self) -> PipelineState | None:
@@ -56,6 +57,7 @@ class PipelineTable:
 def _item(state: PipelineState) -> dict[str, dict[str, str]]:
     item = {
         "leaseCounter": {"N": str(state.counter)},
+        "streamArn": {"S": state.stream_arn},
         "reconcileOwed": {"N": str(state.owed)},
         "reconcileDone": {"N": str(state.done)},
         "reconcileRunning": {"N": str(state.running)},
@@ -69,6 +71,7 @@ def _state(item: Item) -> PipelineState:
     cursor = UserKey(item["cursorUser"]["S"], item["cursorProject"]["S"]) if "cursorUser" in item else None
     return PipelineState(
         counter=int(item["leaseCounter"]["N"]),
+        stream_arn=item["streamArn"]["S"],
         owed=int(item["reconcileOwed"]["N"]),
         done=int(item["reconcileDone"]["N"]),
         running=int(item["reconcileRunning"]["N"]),

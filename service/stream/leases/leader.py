@@ -72,6 +72,11 @@ class Leader:
         return self._row is not None
 
     @property
+    def ended(self) -> bool:
+        """Whether every shard is finished and several lists in a row named none that is open; for a leader."""
+        return self.leading and self._reign.ended
+
+    @property
     def deadline(self) -> float:
         """Monotonic second at which an unrenewed leadership ends, and this worker with it; infinity for followers."""
         return self._until if self.leading else float("inf")

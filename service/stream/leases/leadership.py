@@ -105,6 +105,12 @@ class Reign:
         self._list: tuple[float, Sequence[Shard]] | None = None
         self._relist = settings.discovery_interval
         self._puzzling: frozenset[str] = frozenset()
+        self._ended_lists = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether every shard is finished and several lists in a row named none that is open."""
+        return self._ended_lists >= self._ports.settings.absent_lists
 
     async def survey(self) -> None:
         """Wait until a list of the shards is wanted, and get it: the next cycle takes it in."""
@@ -171,6 +177,8 @@ class Reign:
         await for_each(found.create, create, settings.store_concurrency)
         await for_each(found.delete, delete, settings.store_concurrency)
         self._absent, self._unknown = found.absent, found.unknown
+        done = bool(rows) and all(row.finished for row in rows.values()) and all(shard.closed for shard in shards)
+        self._ended_lists = self._ended_lists + 1 if done and shards else 0
         if not leader.row.discovered and shards:
             leader.discovered()
         if found.create or found.delete:

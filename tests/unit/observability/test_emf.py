@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.observability.emf import METRICS, Reading, emf_line, metrics_between
+from service.observability.emf import METRICS, Reading, emf_line, metrics_between, read
+from service.observability.metrics import Metrics
 
 SECONDS = st.floats(min_value=0, max_value=1e6, allow_nan=False)
 COUNT = st.integers(min_value=0, max_value=10**9).map(float)
@@ -15,6 +16,7 @@ READINGS = st.builds(
     dead_letters=COUNT,
     records_trimmed=COUNT,
     unowned_shards=st.none() | COUNT,
+    idle_pipelines=st.none() | COUNT,
 )
 
 
@@ -48,7 +50,7 @@ def test_every_metric_named_in_the_directive_is_a_number_at_the_root(before: Rea
 
 
 def test_the_worst_shard_is_the_lag_and_no_shard_is_no_lag():
-    reading = Reading((1.0, 7.0, 3.0), (), 0.0, 0.0, None)
+    reading = Reading((1.0, 7.0, 3.0), (), 0.0, 0.0, None, None)
     metrics = metrics_between(None, reading)
     assert metrics["IngestLag"] == 7.0
     assert "PublishLag" not in metrics
@@ -56,10 +58,28 @@ def test_the_worst_shard_is_the_lag_and_no_shard_is_no_lag():
 
 
 def test_counts_are_those_since_the_last_line():
-    first = Reading((), (), 3.0, 1.0, 2.0)
-    second = Reading((), (), 5.0, 1.0, 0.0)
+    first = Reading((), (), 3.0, 1.0, 2.0, 1.0)
+    second = Reading((), (), 5.0, 1.0, 0.0, 0.0)
     assert metrics_between(None, first)["DeadLetters"] == 3.0
-    assert metrics_between(first, second) == {"DeadLetters": 2.0, "RecordsTrimmed": 0.0, "UnownedShards": 0.0}
+    assert metrics_between(first, second) == {
+        "DeadLetters": 2.0,
+        "RecordsTrimmed": 0.0,
+        "UnownedShards": 0.0,
+        "IdlePipelines": 0.0,
+    }
+
+
+def test_a_pipeline_without_an_unfinished_lease_is_idle_for_its_leader():
+    metrics = Metrics()
+    assert read(metrics).idle_pipelines is None
+    for pipeline, states in (("ingest", {"owned": 2, "finished": 1}), ("publish", {"owned": 0, "finished": 3})):
+        metrics.leading.labels(pipeline).set(1)
+        assert read(metrics).idle_pipelines == 0.0  # elected, and nothing planned yet
+        for state, count in states.items():
+            metrics.leases.labels(pipeline, state).set(count)
+    assert read(metrics).idle_pipelines == 1.0
+    metrics.leases.labels("publish", "waiting").set(1)
+    assert read(metrics).idle_pipelines == 0.0
 
 
 def test_a_metric_outside_the_catalogue_is_refused():

@@ -112,6 +112,20 @@ def test_a_removal_ends_a_life_and_the_next_one_counts_from_one():
     assert became is Offered.KEPT
 
 
+def test_another_stream_may_begin_with_revisions_that_were_published_before():
+    """Of a score table that was made again: revision 7 of the old one, in flight or published, stops nothing."""
+    outbox = Outbox(10, 10)
+    offer(outbox, change(7, "published"))
+    outbox.acknowledge(outbox.take(1, 0, ALWAYS)[0])
+    offer(outbox, change(7, "flying"))
+    [flying] = outbox.take(1, 0, ALWAYS)
+    outbox.forget()
+    outbox.acknowledge(flying)
+    for user in ("published", "flying"):
+        _, became = offer(outbox, change(1, user))
+        assert became is Offered.KEPT
+
+
 def test_the_outcome_of_a_life_that_ended_in_flight_says_nothing_of_the_next():
     for outcome in ("told", "failed"):
         outbox = Outbox(10, 10)

@@ -19,6 +19,8 @@ def test_the_cache_forgets_what_was_not_used_for_long():
     cache.drop("a")
     cache.drop("never there")
     assert cache.get("a") is None
+    cache.clear()
+    assert (len(cache), cache.get("d")) == (0, None)
 
 
 @given(st.integers(2, 9), st.lists(st.tuples(st.sampled_from(["put", "get", "drop"]), st.integers(0, 12))))

@@ -299,6 +299,30 @@ def test_a_rolling_stream_that_names_no_children_and_lists_late_is_followed():
     run(story())
 
 
+def test_a_stream_without_an_open_shard_has_ended_once_it_is_read_and_several_lists_agree():
+    async def story() -> None:
+        settings = ShardSettings(absent_lists=3)
+        async with World(FakeStream(2, dynamodb=True), settings=settings) as world:
+            worker = world.start("a")
+            await world.until(lambda: len(worker.shards) == 2)
+            assert not worker.coordinator.ended
+            worker.consumer.seconds = 30
+            world.stream.put(FIRST, "last words")
+            for shard in world.stream.shards.values():
+                shard.closed = True
+            await asyncio.sleep(25)
+            assert not worker.coordinator.ended, "the last batch is not committed"
+            await world.until(lambda: world.checkpoint(FIRST) == world.checkpoint(SECOND) == SHARD_END)
+            lists = world.stream.lists
+            await world.until(lambda: worker.coordinator.ended, within=60)
+            assert world.stream.lists >= lists + 2  # one may have been under way
+            child = world.stream.roll_over(FIRST)
+            await world.until(lambda: worker.shards == (child,), within=60)
+            assert not worker.coordinator.ended
+
+    run(story())
+
+
 def test_latest_loses_nothing_that_arrives_before_the_first_read_nor_in_children():
     async def story() -> None:
         async with World(FakeStream(1)) as world:
