@@ -14,7 +14,7 @@ import click
 import msgspec
 
 from service.aws.endpoints import is_aws
-from service.cli.context import settings_for
+from service.cli.context import aws_settings, settings_for
 from service.cli.failures import Failure
 from service.cli.output import note
 from service.cli.params import PROJECT
@@ -41,9 +41,7 @@ def traffic(rate: float, users: int, seed: int, project: str | None) -> None:
     Only to emulators: AWS_ENDPOINT_URL_KINESIS and AWS_ENDPOINT_URL_PINPOINT (or AWS_ENDPOINT_URL) must say where
     they are. First the people's endpoints are created in the Pinpoint that is named.
     """
-    import boto3  # noqa: PLC0415 # slow to import
-    from botocore.config import Config  # noqa: PLC0415 # likewise
-
+    from service.aws.blocking import client  # noqa: PLC0415 # slow to import
     from service.local.playback import Playback, PlaybackError  # noqa: PLC0415 # keeps `--help` quick
     from service.local.population import PROJECT_ID, populate  # noqa: PLC0415 # likewise
     from service.local.traffic import Meaning, stream  # noqa: PLC0415 # likewise
@@ -57,11 +55,10 @@ def traffic(rate: float, users: int, seed: int, project: str | None) -> None:
     population = populate(users, seed)
     signal.signal(signal.SIGTERM, _end)
     _create_project(pinpoint_url, project_id)
-    session = boto3.Session(region_name=settings.aws_region or None)
-    # No retries: a record put again because a response was lost would count twice, and rightly so.
-    kinesis = session.client("kinesis", config=Config(retries={"total_max_attempts": 1}))
+    # No retries: a record that is put again because an answer was lost counts twice, as it must.
+    kinesis = client("kinesis", aws_settings(settings, attempts=1))
     try:
-        settle(session.client("pinpoint"), population, project_id)
+        settle(client("pinpoint", aws_settings(settings)), population, project_id)
         note(f"{len(population.everything):,} endpoints of {users:,} users created; {rate:g} events per second follow")
         note(
             "some records are broken, and some endpoints have no user, on purpose: the alerts "
