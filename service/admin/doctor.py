@@ -26,6 +26,7 @@ from service.admin.doctor_plan import (
     judge_retention,
     judge_shards,
     judge_table,
+    judge_target,
     pinpoint_trials,
     trials,
 )
@@ -35,6 +36,9 @@ from service.aws.clients import AwsClient
 from service.aws.endpoints import is_aws
 from service.aws.errors import code_of
 from service.aws.streams import silence
+from service.aws.streams.kinesis import tag_of
+from service.aws.tables.leases import LEADER
+from service.queries.streams import INGEST
 
 MAX_LAGS = 20
 """Shards whose lag is read; each costs one of the shard's five reads per second."""
@@ -174,8 +178,19 @@ class Doctor:
             finding, _ = self._try(trial("GetRecords", "get_records", iterator))
             yield finding
         described = summary["StreamDescriptionSummary"]
+        yield from self._target(described)
         yield judge_retention(subject, described["RetentionPeriodHours"], self._lag_s(which))
         yield self._shard_quota()
+
+    def _target(self, described: Mapping[str, Any]) -> Iterator[Finding]:
+        """Compare the score table in use with the one that the positions in the stream belong to."""
+        names = self._wanted.names
+        key = {"leaseKey": {"S": f"{INGEST}:{tag_of(described)}:{LEADER}"}}
+        row, _, _ = self._call("dynamodb", "get_item", {"TableName": names.leases, "Key": key})
+        answer, _, _ = self._call("dynamodb", "describe_table", {"TableName": names.scores})
+        before = (row or {}).get("Item", {}).get("target", {}).get("S", "")
+        made = answer["Table"].get("TableId", "") if answer else ""
+        yield from judge_target(names.leases, before, f"{names.scores} {made}".rstrip())
 
     def _lag_s(self, which: Mapping[str, str]) -> float | None:
         """Return how far the worst of the first `MAX_LAGS` leases is behind; None where there is none to see."""

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from service.admin.setup_plan import RETENTION_H, VIEWS_IN_USE, FoundTable, Names, TableSpec
+from service.stream.leases.target import other
 
 PROBE = "scoring-doctor-probe"
 """Key of nothing: no user, endpoint, lease or letter is called this."""
@@ -287,6 +288,21 @@ def judge_retention(subject: str, retention_h: float, lag_s: float | None) -> Fi
         remedy = f"set it to {RETENTION_H} h (aws kinesis increase-stream-retention-period)"
         return Finding(Verdict.NOTE, subject, f"{kept}{behind}: a longer outage loses events", remedy)
     return Finding(Verdict.OK, subject, f"{kept}{behind}")
+
+
+def judge_target(leases: str, before: str, now: str) -> list[Finding]:
+    """Return what is to say where the positions in the leases belong to another score table than the one in use."""
+    if not before:
+        return []
+    subject = f"positions in table {leases}"
+    if not other(before, now):
+        return [Finding(Verdict.OK, subject, f"belong to table {now.partition(' ')[0]}")]
+    remedy = (
+        "a table restored from a backup: stop the workers, and `scoring position reset --to-time` of the backup; one "
+        "that holds every score of the table before: `scoring position confirm`"
+    )
+    detail = f"belong to {before}, not to {now}: what was scored there is not read again"
+    return [Finding(Verdict.BROKEN, subject, detail, remedy)]
 
 
 def judge_clock(skew_s: float) -> Finding:

@@ -19,8 +19,11 @@ from service.config.settings import Settings
 from service.queries.streams import INGEST, View, look
 from service.runtime.errors import RefusedError
 from service.stream.leases.lease import Lease, Member
-from service.stream.ports import Shard
+from service.stream.ports import Membership, Shard
 from service.stream.position import LATEST, Position, sequence_of, timestamp_of
+
+CONFIRM_ATTEMPTS = 10
+"""A leader writes its row once a second, so one of a few attempts in a row gets through."""
 
 watch = asyncio.sleep
 """Waits while heartbeats are watched."""
@@ -164,8 +167,13 @@ class Reset:
             taken = await TakenOver(self._aws.dynamodb, self._settings.leases_table, view.source.stream).all()
         return view, plan(view.shards, view.rows, to, shard, finished=finished, taken=taken)
 
-    async def execute(self, view: View, moves: Sequence[Move]) -> None:
+    async def execute(self, view: View, moves: Sequence[Move], *, whole: bool = False) -> None:
         """Make the moves.
+
+        Args:
+            view: As `plan` returned it.
+            moves: Likewise.
+            whole: Whether they are for all shards: then the positions belong to the table in use from now on.
 
         Raises:
             RefusedError: A worker is active.
@@ -174,6 +182,29 @@ class Reset:
         """
         await refuse_while_read(view, self._settings.lease_duration_s, self._say)
         await _execute(view, moves)
+        if whole:
+            await confirm(view.leases)
+
+
+async def confirm(membership: Membership) -> str:
+    """Have the positions belong to whatever the workers write to next; return what they belonged to, or nothing.
+
+    Workers may run: their leader finds the row changed, and writes down what it works for.
+
+    Raises:
+        RefusedError: The row changes all the time.
+        TransientError: AWS does not answer.
+    """
+    for _ in range(CONFIRM_ATTEMPTS):
+        row = await membership.leadership()
+        if row is None or not row.target:
+            return ""
+        new = msgspec.structs.replace(row, target="", counter=row.counter + 1)
+        if await membership.lead(row, new):
+            return row.target
+    raise RefusedError(
+        "the leadership row changes each time it is read", "workers take turns in leading", "run this again"
+    )
 
 
 async def refuse_while_read(view: View, lease_duration_s: float, say: Callable[[str], None]) -> None:

@@ -30,6 +30,7 @@ from service.aws.streams.kinesis import KinesisSource
 from service.aws.tables.definitions import DefinitionTable
 from service.aws.tables.identities import IdentityTable
 from service.aws.tables.leases import LeaseTable
+from service.aws.tables.scores import target_of
 from service.aws.tables.undefined import UndefinedTable
 from service.config.settings import Settings
 from service.ingest.definition_book import CurrentDefinitions
@@ -258,6 +259,9 @@ class Worker:
 
         async with asyncio.TaskGroup() as group:
             opening = group.create_task(open_stream())
+            looking = group.create_task(
+                self._patiently("score table", lambda: target_of(aws.dynamodb, settings.scores_table))
+            )
             group.create_task(self._patiently("definitions", definitions.refresh))
         self._parts.background |= {"definitions": definitions.run, "undefined types": undefined.run}
         self._parts.background["retention"] = lambda: watch_retention(retention, INGEST, metrics, clock)
@@ -277,6 +281,7 @@ class Worker:
             metrics=metrics,
             budget=budget,
             start=settings.start,
+            target=looking.result(),
             reopen=open_stream,
         )
 

@@ -9,8 +9,10 @@ import time
 
 import click
 
-from service.admin.position import Move, Reset, rereading
+from service.admin.position import Move, Reset, confirm, rereading
 from service.aws.clients import clients
+from service.aws.streams.kinesis import KinesisSource
+from service.aws.tables.leases import LeaseTable
 from service.cli.context import aws_settings, run_async, settings_for
 from service.cli.failures import UsageFailure
 from service.cli.output import json_option, note, number_of, print_json, print_table
@@ -102,6 +104,23 @@ def reset(
         note(f"this is the plan: --execute{needed} does it")
 
 
+@position.command(name="confirm")
+def confirm_positions() -> None:
+    """Go on where reading is, although the leases served another score table before.
+
+    For a table that holds every score of the one before it. A table restored from a backup does not: use
+    `position reset --to-time`. Workers may run.
+    """
+    before = run_async(_confirm(settings_for(Purpose.STREAM)))
+    note(f"the positions belonged to {before}; they belong to the table in use now" if before else "nothing to confirm")
+
+
+async def _confirm(settings: Settings) -> str:
+    async with clients(aws_settings(settings)) as aws:
+        source = await KinesisSource.open(aws.kinesis, settings.stream)
+        return await confirm(LeaseTable(aws.dynamodb, settings.leases_table, INGEST, source.stream))
+
+
 async def _reset(
     settings: Settings,
     pipeline: str,
@@ -124,7 +143,7 @@ async def _reset(
                     UNEQUAL,
                     f"where definitions, projects and users are what they were, nothing changes: {ACCEPT} either way",
                 )
-            await reset.execute(view, moves)
+            await reset.execute(view, moves, whole=not shard)
         return moves
 
 

@@ -220,6 +220,11 @@ class Metrics:
             "pipeline",
             "state",
         )
+        self.leases_of_another_target = self._gauge(
+            "leases_of_another_target",
+            "1 while the positions in the leases belong to another score table than the one in use. Leader only.",
+            "pipeline",
+        )
         self.members = self._gauge("members", "Workers alive, as the leader sees them. Leader only.", "pipeline")
         self.leading = self._gauge("leading", "1 where this worker plans for all.", "pipeline")
         self.lease_events = self._counter(
@@ -294,7 +299,7 @@ class Metrics:
     def no_longer_leading(self, pipeline: str) -> None:
         """Remove what only a leader knows: another knows better by now."""
         self.leading.labels(pipeline).set(0)
-        for metric in (self.leases, self.members):
+        for metric in (self.leases, self.members, self.leases_of_another_target):
             metric.remove_by_labels({"pipeline": pipeline})
 
     def forget_shard(self, pipeline: str, shard_id: str) -> None:

@@ -77,6 +77,7 @@ class Coordinator(Generic[P, T]):
         budget: Shared by all coordinators of the process.
         start: Where a stream never read before starts: `TRIM_HORIZON`, `LATEST`, or an `AT_TIMESTAMP` position. A
             stream that replaces the one being read starts at `TRIM_HORIZON`: all of it is new.
+        target: What the consumer writes to (see `target.py`); empty where that does not matter.
         reopen: Opens the stream that has replaced the one being read (see `identity.py`). It does its own retries.
         on_trimmed: Called with a shard id when records were lost to the stream's retention.
         open_tail: Makes what reads a lease; for simulations.
@@ -94,6 +95,7 @@ class Coordinator(Generic[P, T]):
         metrics: Metrics,
         budget: ByteBudget,
         start: Position = TRIM_HORIZON,
+        target: str = "",
         reopen: Callable[[], Awaitable[Opened[P, T]]] | None = None,
         on_trimmed: Callable[[str], Awaitable[None]] = _ignore,
         open_tail: Callable[[Held], TailLike] | None = None,
@@ -106,6 +108,7 @@ class Coordinator(Generic[P, T]):
         self._rng = rng
         self._metrics = metrics
         self._budget = budget
+        self._target = target
         self._reopen = reopen
         self._on_trimmed = on_trimmed
         self._make_tail = open_tail
@@ -127,6 +130,7 @@ class Coordinator(Generic[P, T]):
             metrics=self._metrics,
             retirement=opened.retirement or Retirement(self._clock.monotonic),
             identity=identity,
+            target=self._target,
         )
         reading = Reading(
             pipeline=self._pipeline,

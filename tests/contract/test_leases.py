@@ -179,7 +179,7 @@ def test_one_worker_leads(table: Table, run: Run):
 
 def test_leadership_moves_from_what_it_was(table: Table, run: Run):
     run(table.lead(None, LEADERSHIP))
-    renewed = msgspec.structs.replace(LEADERSHIP, counter=2, discovered=True)
+    renewed = msgspec.structs.replace(LEADERSHIP, counter=2, discovered=True, target="scores 1-2-3")
     assert run(table.lead(LEADERSHIP, renewed)) is True
     assert run(table.lead(LEADERSHIP, Leadership("bob.1", 2, TRIM_HORIZON))) is False
     down = msgspec.structs.replace(renewed, leader="", counter=3, plans=7)

@@ -12,7 +12,7 @@ from service.aws.clients import AwsSettings, clients
 from service.aws.streams.kinesis import KinesisSource
 from service.aws.tables.leases import LeaseTable
 from service.cli.root import scoring
-from service.stream.leases.lease import Lease, Member
+from service.stream.leases.lease import Leadership, Lease, Member
 from service.stream.position import SHARD_END, TRIM_HORIZON
 
 Cli = Callable[..., Result]
@@ -155,3 +155,20 @@ def test_a_reset_needs_one_place_to_go(cli: Cli, args: tuple[str, ...]):
 
 def test_a_reset_of_a_shard_that_is_not_there(cli: Cli):
     assert "no shard nowhere" in cli("position", "reset", "--to-earliest", "--shard", "nowhere", code=1).stderr
+
+
+def test_positions_that_belonged_to_another_table_are_confirmed(cli: Cli, run: Run, leases: LeaseTable):
+    assert "nothing to confirm" in cli("position", "confirm").output
+    run(leases.lead(None, Leadership("", 1, TRIM_HORIZON, target="scores 1")))
+    assert "belonged to scores 1" in cli("position", "confirm").output
+    leadership = run(leases.leadership())
+    assert (leadership.target, leadership.counter) == ("", 2)
+
+
+@pytest.mark.parametrize("only", [(), ("--shard", FIRST)])
+def test_a_reset_of_all_shards_decides_for_the_table_in_use(
+    cli: Cli, run: Run, leases: LeaseTable, only: tuple[str, ...]
+):
+    run(leases.lead(None, Leadership("", 1, TRIM_HORIZON, target="scores 1")))
+    cli("position", "reset", "--to-latest", "--execute", *only)
+    assert run(leases.leadership()).target == ("scores 1" if only else "")

@@ -17,6 +17,7 @@ from service.admin.setup import Setup
 from service.admin.setup_plan import Names
 from service.aws.blocking import client
 from service.aws.clients import AwsSettings
+from service.aws.streams.kinesis import stream_tag
 from service.cli.root import scoring
 from service.local.emulator import REGION, Emulator
 from service.local.pinpoint_fake import PinpointProcess
@@ -339,6 +340,26 @@ def test_the_lag_is_read_behind_the_checkpoints(examine: Examine, clients: dict[
     )
     (found,) = [finding for finding in examine() if "keeps" in finding.detail and names.stream in finding.subject]
     assert "the service is 0 s behind" in found.detail
+
+
+@pytest.mark.parametrize(
+    ("before", "verdict"),
+    [("{scores} {id}", Verdict.OK), ("{scores} other", Verdict.BROKEN), ("former", Verdict.BROKEN)],
+)
+def test_positions_of_a_table_that_was_restored_are_broken(
+    examine: Examine, clients: dict[str, Any], names: Names, before: str, verdict: Verdict
+):
+    subject = f"positions in table {names.leases}"
+    assert [finding for finding in examine() if finding.subject == subject] == []
+    made = clients["dynamodb"].describe_table(TableName=names.scores)["Table"]["TableId"]
+    summary = clients["kinesis"].describe_stream_summary(StreamName=names.stream)["StreamDescriptionSummary"]
+    created = int(summary["StreamCreationTimestamp"].timestamp())
+    tag = stream_tag(f"{summary['StreamARN']}@{created}")
+    row = {"leaseKey": {"S": f"ingest:{tag}:leader:"}, "target": {"S": before.format(scores=names.scores, id=made)}}
+    clients["dynamodb"].put_item(TableName=names.leases, Item=row)
+    (found,) = [finding for finding in examine() if finding.subject == subject]
+    assert found.verdict is verdict
+    assert ("position reset" in found.remedy) == (verdict is Verdict.BROKEN)
 
 
 def test_quotas_in_sight_are_noted():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -85,13 +85,13 @@ class KinesisSource:
                     raise TransientError(f"stream {name_or_arn} is being created")
                 case "DELETING":
                     raise AwsSetupError(f"stream {name_or_arn} is being deleted: {_REMEDY}", Trouble.MISSING)
-            stream = StreamId(summary["StreamName"], summary["StreamARN"], _tag_of(summary))
+            stream = StreamId(summary["StreamName"], summary["StreamARN"], tag_of(summary))
             return cls(client, stream, summary["RetentionPeriodHours"] * 3600)
 
     async def is_current(self) -> bool:
         """Return whether the ARN still names the stream that was opened; see `ShardSource.is_current`."""
         with translated(self._what, remedy=_REMEDY):
-            return _tag_of(await _summary(self._client, self._stream.arn)) == self._stream.tag
+            return tag_of(await _summary(self._client, self._stream.arn)) == self._stream.tag
 
     async def list_shards(self) -> Sequence[Shard]:
         """Return every shard within retention; see `ShardSource.list_shards`.
@@ -145,8 +145,11 @@ async def _summary(client: AwsClient, name_or_arn: str) -> dict[str, Any]:
     return summary
 
 
-def _tag_of(summary: dict[str, Any]) -> str:
-    return stream_tag(f"{summary['StreamARN']}@{int(summary['StreamCreationTimestamp'])}")
+def tag_of(summary: Mapping[str, Any]) -> str:
+    """Return the tag of a stream by its description. boto3 gives its creation time as a date, our clients a number."""
+    created = summary["StreamCreationTimestamp"]
+    seconds = int(created.timestamp() if isinstance(created, datetime) else created)
+    return stream_tag(f"{summary['StreamARN']}@{seconds}")
 
 
 def named(name_or_arn: str) -> dict[str, str]:

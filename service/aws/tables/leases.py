@@ -31,7 +31,8 @@ from service.stream.leases.lease import Assigned, Leadership, Lease, Member, Sna
 from service.stream.ports import StreamId
 
 _MEMBER = "member:"
-_LEADER = "leader:"
+LEADER = "leader:"
+"""Behind a stream's prefix: the key of its leadership row."""
 
 _UNCHANGED = "leaseCounter = :counter AND leaseOwner = :owner"
 _UNCHANGED_UNOWNED = "leaseCounter = :counter AND attribute_not_exists(leaseOwner)"
@@ -73,7 +74,7 @@ class LeaseTable:
             with translated(self._what):
                 for item in page:
                     name = item["leaseKey"]["S"].removeprefix(self._prefix)
-                    if name == _LEADER:
+                    if name == LEADER:
                         leadership = _leadership(item)
                     elif name.startswith(_MEMBER):
                         members.append(_member(name.removeprefix(_MEMBER), item))
@@ -156,7 +157,7 @@ class LeaseTable:
 
     async def leadership(self) -> Leadership | None:
         """Return the leadership row, read consistently; None where there is none."""
-        item = await self._get(_LEADER)
+        item = await self._get(LEADER)
         return None if item is None else _leadership(item)
 
     async def lead(self, expected: Leadership | None, new: Leadership) -> bool:
@@ -167,13 +168,15 @@ class LeaseTable:
             else _condition(expected.leader, expected.counter)
         )
         item = {
-            **self._key(_LEADER),
+            **self._key(LEADER),
             **_owner(new.leader),
             "leaseCounter": _number(new.counter),
             "initialPosition": {"S": new.initial},
             "discovered": {"BOOL": new.discovered},
             "plans": _number(new.plans),
         }
+        if new.target:
+            item["target"] = {"S": new.target}
         refused, current = await self._put(item, condition, values)
         # Our own write whose answer was lost, repeated by the client, is refused by what it wrote itself.
         return not refused or (current is not None and _leadership(current) == new)
@@ -288,6 +291,7 @@ def _leadership(item: Item) -> Leadership:
         initial=item["initialPosition"]["S"],
         discovered=item["discovered"]["BOOL"],
         plans=_int(item, "plans"),
+        target=item.get("target", {}).get("S", ""),
     )
 
 

@@ -159,3 +159,23 @@ class ScoreTable:
 
 def _key(key: UserKey) -> dict[str, dict[str, str]]:
     return {name: {"S": value} for name, value in zip(KEY_NAMES, (key.user_id, key.project_id), strict=True)}
+
+
+async def target_of(client: AwsClient, table: str) -> str:
+    """Return what tells a score table from all others: its name, and its id where that may be looked at.
+
+    A table that is restored, or deleted and created again, has another `TableId`
+    (https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TableDescription.html).
+
+    Raises:
+        TransientError: AWS does not answer.
+        AwsSetupError: There is no such table.
+    """
+    try:
+        with translated(f"table {table}", remedy="run `scoring setup`, or set SCORING_SCORES_TABLE"):
+            described = (await client.describe_table(TableName=table))["Table"]
+    except AwsSetupError as error:
+        if error.kind is Trouble.PERMISSION:
+            return table
+        raise
+    return f"{table} {described.get('TableId', '')}".rstrip()

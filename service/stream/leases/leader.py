@@ -16,6 +16,7 @@ from service.stream.leases.assignment import Plan
 from service.stream.leases.leadership import LeaderPorts, Reign
 from service.stream.leases.lease import Leadership, Member
 from service.stream.leases.liveness import Watch
+from service.stream.leases.target import other
 from service.stream.position import LATEST, Position, at_timestamp
 
 log = structlog.get_logger()
@@ -221,9 +222,10 @@ class Leader:
             return
         if row is None:
             initial = at_timestamp(clock.wall_ms()) if self._start == LATEST else self._start
-            new = Leadership(leader=self._worker, counter=1, initial=initial)
+            new = Leadership(leader=self._worker, counter=1, initial=initial, target=ports.target)
         else:
-            new = msgspec.structs.replace(row, leader=self._worker, counter=row.counter + 1)
+            target = row.target or ports.target
+            new = msgspec.structs.replace(row, leader=self._worker, counter=row.counter + 1, target=target)
         sent_at = clock.monotonic()
         if await ports.membership.lead(row, new):
             deposed = row.leader if row is not None and not mine else ""
@@ -235,11 +237,27 @@ class Leader:
         self._reign = Reign(self._worker, self._ports, deposed=deposed)
         self._elected.set()
         self._ports.metrics.leading.labels(self._ports.pipeline).set(1)
+        self._compare_targets(row, first=True)
+
+    def _compare_targets(self, row: Leadership, *, first: bool = False) -> None:
+        """Say so while the positions are known to belong to something else than what is written to now."""
+        ports = self._ports
+        different = other(row.target, ports.target)
+        ports.metrics.leases_of_another_target.labels(ports.pipeline).set(different)
+        if different and first:
+            log.error(
+                "leases.served_another_target",
+                before=row.target,
+                now=ports.target,
+                consequence="what was dealt with for that one is not read again for this one",
+                remedy="a restored table: `scoring position reset --to-time` of the backup; otherwise "
+                "`scoring position confirm`",
+            )
 
     async def _renew(self, row: Leadership) -> bool:
         """Write the next count; return False when the leadership is another's."""
         ports = self._ports
-        new = msgspec.structs.replace(row, counter=row.counter + 1)
+        new = msgspec.structs.replace(row, counter=row.counter + 1, target=row.target or ports.target)
         sent_at = ports.clock.monotonic()
         if not await ports.membership.lead(row, new):
             found = await ports.membership.leadership()
@@ -251,6 +269,7 @@ class Leader:
             return await self._renew(self._row)
         if self._row is not None:
             self._row = self._with_news(new)
+            self._compare_targets(new)
             self._until = max(self._until, sent_at + ports.settings.lease_duration)
         return True
 

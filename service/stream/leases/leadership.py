@@ -45,7 +45,11 @@ _SHORTEST = 0.05
 
 
 class LeaderPorts(msgspec.Struct, frozen=True):
-    """What a leader works with."""
+    """What a leader works with.
+
+    Attributes:
+        target: What the consumer writes to (see `target.py`); empty where that does not matter.
+    """
 
     pipeline: str
     source: ShardSource[Any]
@@ -56,6 +60,7 @@ class LeaderPorts(msgspec.Struct, frozen=True):
     metrics: Metrics
     retirement: Retirement
     identity: Identity
+    target: str = ""
 
 
 class Office(Protocol):

@@ -131,6 +131,7 @@ class Leadership(msgspec.Struct, frozen=True):
         counter: Grows with every renewal; expired means that it stood still for a lease duration.
         initial: Position at which the shards of the first discovery start.
         discovered: Whether that first discovery is complete.
+        target: What the leases' positions belong to (see `target.py`); empty where no leader has said so yet.
         plans: Counts the plans that changed what somebody is to hold: who sees it change asks at once what that is.
     """
 
@@ -139,6 +140,7 @@ class Leadership(msgspec.Struct, frozen=True):
     initial: Position
     discovered: bool = False
     plans: int = 0
+    target: str = ""
 
 
 class Snapshot(msgspec.Struct, frozen=True):
