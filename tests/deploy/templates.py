@@ -119,6 +119,8 @@ class Stack:
                 return self.resolve(argument[1])[int(argument[0])]
             case "Split":
                 return self.resolve(argument[1]).split(argument[0])
+            case "Join":
+                return argument[0].join(map(str, self.resolve(argument[1])))
             case "Base64":
                 return self.resolve(argument)
         raise AssertionError(f"unknown function {kind}")

@@ -12,6 +12,7 @@ from cfnlint.api import lint_file
 
 from service.admin.setup_plan import Names, tables
 from service.config.settings import VARIABLES, Settings
+from service.config.settings import load as settings_load
 from service.observability import emf
 from tests.deploy.templates import DIGEST, FOLDER, Stack, load, service, text
 
@@ -19,6 +20,9 @@ TEMPLATES = sorted(path.stem for path in FOLDER.glob("*.yml"))
 BODY_LIMIT = 51_200
 """Bytes of a template passed as text
 (https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html)."""
+
+EXTRAS = 12
+"""Variables that the parameter ExtraVariables takes."""
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -121,6 +125,14 @@ class TestData:
         assert set(load("data")["Outputs"]) <= set(load("service")["Parameters"])
 
 
+def environment(**parameters: str) -> dict[str, str]:
+    """The container's environment."""
+    definition = service(**parameters).resources["TaskDefinition"]["Properties"]["ContainerDefinitions"][0]
+    names = [item["Name"] for item in definition["Environment"]]
+    assert len(set(names)) == len(names)
+    return {item["Name"]: item["Value"] for item in definition["Environment"]}
+
+
 class TestTask:
     STACK = service()
     TASK = STACK.resources["TaskDefinition"]["Properties"]
@@ -191,6 +203,65 @@ class TestTask:
             "ContainerDefinitions"
         ][0]
         assert {"Name": "AWS_ENDPOINT_URL_DYNAMODB_STREAMS", "Value": url} in container["Environment"]
+
+    def test_every_other_variable_can_be_set_by_the_one_parameter(self):
+        others = sorted(set(VARIABLES) - set(self.ENVIRONMENT))
+        assert {  # what the runbook and the guide to sizes tell people to change
+            "SCORING_PINPOINT_UPDATE_BATCH_PER_S",
+            "SCORING_IDENTITY_LOOKUP_PER_S",
+            "SCORING_READ_BUDGET_MIB",
+            "SCORING_BATCH_MAX_AGE_MS",
+            "SCORING_BATCH_MAX_RECORDS",
+            "SCORING_POLL_MAX_MS",
+            "SCORING_LEASE_DURATION_S",
+            "SCORING_DEAD_LETTER_TTL_DAYS",
+        } <= set(others)
+        for some in (others[start : start + EXTRAS] for start in range(0, len(others), EXTRAS)):
+            given = {name: f"value-{number}" for number, name in enumerate(some)}
+            text = " ".join(f"{name}={value}" for name, value in given.items())
+            assert re.fullmatch(load("service")["Parameters"]["ExtraVariables"]["AllowedPattern"], text)
+            assert environment(ExtraVariables=text) == {**self.ENVIRONMENT, **given}
+
+    def test_extra_variables_reach_the_service_as_they_were_written(self):
+        given = "SCORING_BATCH_MAX_AGE_MS=250 SCORING_IDENTITY_LOOKUP=off SCORING_SCORE_METRIC="
+        settings = settings_load(environment(ExtraVariables=given))
+        assert (settings.batch_max_age_ms, settings.identity_lookup, settings.score_metric) == (250, False, "")
+
+    @pytest.mark.parametrize(
+        ("parameter", "text"),
+        [
+            ("ExtraVariables", "AWS_REGION=x"),
+            ("ExtraVariables", "SCORING_A=1  SCORING_B=2"),
+            ("ExtraVariables", "SCORING_A=1,SCORING_B=2 "),
+            ("ExtraVariables", "SCORING_A"),
+            ("ExtraVariables", "SCORING_A=b=c"),
+            ("ExtraVariables", " ".join(["SCORING_A=1"] * 13)),
+            ("PinpointProjectId", "a,"),
+            ("PinpointProjectId", "a, b"),
+            ("PinpointProjectId", "a/*"),
+            ("PinpointProjectId", ",".join(["a"] * 9)),
+            ("ProjectIds", "a,,b"),
+            ("ProjectIds", "a b"),
+        ],
+    )
+    def test_what_would_be_cut_off_or_split_wrongly_is_refused(self, parameter: str, text: str):
+        spec = load("service")["Parameters"][parameter]
+        assert not re.fullmatch(spec["AllowedPattern"], text)
+        assert re.fullmatch(spec["AllowedPattern"], "")
+        assert spec["ConstraintDescription"]
+
+    @pytest.mark.parametrize(
+        ("pinpoint", "projects", "sink", "count"),
+        [
+            ("", "", "log", ()),
+            ("", "acme-shop,acme-app", "log", ("acme-shop", "acme-app")),
+            ("0a,0b", "", "pinpoint", ("0a", "0b")),
+            ("0a", "0a,acme-shop", "pinpoint", ("0a", "acme-shop")),
+        ],
+    )
+    def test_several_projects_one_or_none(self, pinpoint: str, projects: str, sink: str, count: tuple[str, ...]):
+        settings = settings_load(environment(PinpointProjectId=pinpoint, ProjectIds=projects))
+        assert (settings.sinks, settings.project_ids) == ((sink,), count)
 
     def test_without_a_project_scores_go_to_the_log(self):
         container = service(PinpointProjectId="").resources["TaskDefinition"]["Properties"]["ContainerDefinitions"][0]

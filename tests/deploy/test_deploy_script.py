@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,8 @@ from typing import ClassVar
 
 import pytest
 
-from tests.deploy.templates import DIGEST, FOLDER, STREAM, load
+from service.config.settings import VARIABLES
+from tests.deploy.templates import DIGEST, FOLDER, STREAM, load, text
 
 SCRIPT = FOLDER.parent / "deploy"
 EMBED = FOLDER.parent / "embed-rules"
@@ -140,6 +142,32 @@ class TestInputs:
     def test_a_tag_is_no_digest(self, deploy: Deploy):
         deploy.settings.write_text("ImageDigest=latest\n")
         assert "ImageDigest is not sha256" in deploy("plan", "service").stderr
+
+    @pytest.mark.parametrize(
+        ("extra", "said"),
+        [
+            ("SCORING_STREAM=other", "sets SCORING_STREAM, which a parameter of the service stack sets"),
+            ("SCORING_BATCH_MAX_AGE_MS=1 SCORING_SINKS=log", "sets SCORING_SINKS, which a parameter"),
+            ("SCORING_BATCH_MAX_AGE=1", "sets SCORING_BATCH_MAX_AGE, which is not a variable of the service"),
+        ],
+    )
+    def test_an_extra_variable_that_cannot_be_is_named_before_anything_is_made(
+        self, deploy: Deploy, extra: str, said: str
+    ):
+        deploy.settings.write_text(f"ImageDigest={DIGEST}\nExtraVariables={extra}\n")
+        ended = deploy("plan", "service")
+        assert ended.returncode == 1
+        assert said in ended.stderr
+        assert "cloudformation create-change-set" not in deploy.calls()
+
+    def test_every_variable_that_no_parameter_sets_may_be_an_extra_one(self, deploy: Deploy):
+        own = set(re.findall(r"Name: (SCORING_\w+)", text("service")))
+        extra = " ".join(f"{name}=1" for name in sorted(set(VARIABLES) - own))
+        deploy.settings.write_text(
+            f"ImageDigest={DIGEST}\nVpcId=vpc-1\nSubnetIds=s-1\nStreamArn={STREAM}\nExtraVariables={extra}\n"
+        )
+        assert deploy("plan", "service").returncode == 0
+        assert deploy.parameters()["ExtraVariables"] == extra
 
     def test_an_image_that_is_not_there_stops_before_the_stack_does(self, deploy: Deploy):
         deploy.settings.write_text(f"ImageDigest={DIGEST}\n")

@@ -78,6 +78,18 @@ def test_without_pinpoint_there_is_no_word_of_it():
     assert "project" not in granted(service(PinpointProjectId=""))
 
 
+@pytest.mark.parametrize("count", range(1, 9))
+def test_each_of_several_pinpoint_projects_is_granted_and_nothing_else(count: int):
+    projects = [f"{number:032x}" for number in range(count)]
+    (statement,) = [
+        statement
+        for statement in statements(service(PinpointProjectId=",".join(projects)), "TaskRole")
+        if statement["Sid"] == "Pinpoint"
+    ]
+    prefix = "arn:aws:mobiletargeting:us-east-1:123456789012:apps/"
+    assert statement["Resource"] == [f"{prefix}{project}{tail}" for project in projects for tail in ("", "/*")]
+
+
 def test_the_task_manages_nothing():
     actions = {action for actions in granted(service()).values() for action in actions}
     words = ("Create", "UpdateTable", "DeleteTable", "Put*", "Tag", "PutRecord", "PassRole", "*")
