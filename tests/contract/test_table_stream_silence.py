@@ -11,8 +11,9 @@ import pytest
 
 from service.admin.doctor import Doctor
 from service.admin.doctor_plan import Finding, Verdict, Wanted
-from service.admin.setup import Setup, client
+from service.admin.setup import Setup
 from service.admin.setup_plan import Names
+from service.aws.blocking import client
 from service.aws.clients import AwsSettings, clients
 from service.aws.streams.dynamodb_streams import DynamoDbStreamSource
 from service.aws.streams.silence import is_silent
