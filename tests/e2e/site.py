@@ -166,7 +166,7 @@ class Site:
         """Send one record per event with `scoring send`."""
         lines = list(events)
         sent = json.loads(self.scoring("send", "-", "--json", text="".join(f"{line}\n" for line in lines)))
-        assert (sent["sent"], sent["failed"]) == (len(lines), 0)
+        assert (sent["sent"], sent["next_line"]) == (len(lines), None)
 
     def event(self, event_type: str, endpoint: str, user: str = "") -> str:
         """Return an event of a campaign as Pinpoint would stream it; only events that an SDK sends name a user."""
