@@ -54,7 +54,7 @@ def test_a_reader_that_stalls_blocks_nobody(size: int):
     assert not writer.is_alive()
     assert dropped
     with os.fdopen(reading, "rb") as lines:  # the reader comes back: what waited arrives, and what was lost is said
-        assert b"x" * size in lines.read(4 * size)
+        assert b"x" * size in lines.read(4 * size + 200)  # the first line may be the one that counts the dropped
         threading.Thread(target=lines.read).start()
         pumps.__exit__(None, None, None)
         os.close(writing)
