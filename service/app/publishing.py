@@ -109,7 +109,7 @@ def make_publishing(
         clock,
         metrics,
         rng,
-        ReconcileOptions(settle_s=SETTLE_S, project_ids=settings.project_ids),
+        ReconcileOptions(look_s=2 * LOOK_S, settle_s=SETTLE_S, project_ids=settings.project_ids),
     )
 
     def read(arn: str) -> Coordinator[Any, Any]:

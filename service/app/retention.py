@@ -23,18 +23,12 @@ async def watch_retention(read: Callable[[], Awaitable[float]], pipeline: str, m
     Args:
         read: Returns how many seconds the stream keeps records now.
         pipeline: Whose stream.
-        metrics: The catalogue.
+        metrics: The catalogue; opening the stream sets the metric first.
         clock: Time.
     """
-    known = 0.0
     while True:
+        await clock.sleep(EVERY_S)
         try:
-            found = await read()
+            metrics.retention.labels(pipeline).set(await read())
         except TransientError as error:
             log.warning("stream.retention_not_read", pipeline=pipeline, error=str(error))
-        else:
-            if known and found != known:
-                log.info("stream.retention_changed", pipeline=pipeline, seconds=found, before=known)
-            known = found
-            metrics.retention.labels(pipeline).set(found)
-        await clock.sleep(EVERY_S)

@@ -249,6 +249,7 @@ class Worker:
 
         async def open_stream() -> Opened[bytes, Prepared]:
             source = await self._patiently("stream", lambda: KinesisSource.open(aws.kinesis, settings.stream))
+            metrics.retention.labels(INGEST).set(source.retention_s)
             leases = LeaseTable(aws.leases, settings.leases_table, INGEST, source.stream)
             self._parts.reach[INGEST] = leases.leadership
             retirement = Retirement(clock.monotonic)

@@ -14,7 +14,7 @@ DAY_S = 24 * 3600.0
 
 def test_a_retention_that_a_person_changes_is_noticed_and_a_failure_keeps_the_last_one():
     async def story() -> None:
-        metrics, answers = Metrics(), iter([DAY_S, TransientError("throttled"), 7 * DAY_S])
+        metrics, answers = Metrics(), iter([TransientError("throttled"), 7 * DAY_S])
 
         async def read() -> float:
             match next(answers):
@@ -27,6 +27,7 @@ def test_a_retention_that_a_person_changes_is_noticed_and_a_failure_keeps_the_la
         def shown() -> float | None:
             return metrics.registry.get_sample_value("scoring_retention_seconds", {"pipeline": "ingest"})
 
+        metrics.retention.labels("ingest").set(DAY_S)
         task = asyncio.create_task(watch_retention(read, "ingest", metrics, VirtualClock()))
         seen = []
         for _ in range(3):
