@@ -178,6 +178,12 @@ def trials(wanted: Wanted) -> list[Trial]:
         _statement("Insert", names.dead_letters, f"INSERT INTO \"{names.dead_letters}\" VALUE {{'NoKey': ?}}", [PROBE],
                    "ValidationError", "ValidationException"),
     ]  # fmt: skip
+    mapping = f'UPDATE "{names.identities}" SET Stamp = ? WHERE Id = ? AND PinpointProjectId = ?'  # noqa: S608
+    tried += [
+        _statement("Insert", names.identities, f"INSERT INTO \"{names.identities}\" VALUE {{'NoKey': ?}}", [PROBE],
+                   "ValidationError", "ValidationException"),
+        _statement("Update", names.identities, f"{mapping} AND Stamp = ?", [PROBE] * 4, "ConditionalCheckFailed"),
+    ]  # fmt: skip
     change = f'UPDATE "{names.scores}" SET Revision = 0 WHERE UserId = ? AND PinpointProjectId = ?'  # noqa: S608
     tried.append(
         _statement("Update", names.scores, f"{change} AND Revision = 0", [PROBE, PROBE], "ConditionalCheckFailed")

@@ -177,7 +177,10 @@ def _sink(
             metric=settings.score_metric,
             updates_per_s=settings.pinpoint_update_batch_per_s,
             lookups_per_s=settings.pinpoint_get_user_per_s,
-            directory=DirectoryOptions(max_age_s=settings.directory_max_age_h * 3600, request_timeout_s=CALL_TIMEOUT_S),
+            directory=DirectoryOptions(
+                max_age_s=settings.pinpoint_endpoint_max_age_s,
+                absent_max_age_s=settings.pinpoint_no_endpoint_max_age_s,
+                request_timeout_s=CALL_TIMEOUT_S,
+            ),
         ),
-        identities,
     )

@@ -124,7 +124,7 @@ class ItemReader:
             return left
 
         wanted: Sequence[Item] = [{hash_name: {"S": one}, range_name: {"S": other}} for one, other in keys]
-        await _until_nothing_is_left(table, "keys", get, wanted)
+        await until_nothing_is_left(table, "keys", get, wanted)
         return items
 
 
@@ -175,7 +175,7 @@ async def batch_put(client: AwsClient, table: str, items: Sequence[Item]) -> Non
 
     async def put(chunk: Sequence[Item]) -> None:
         puts = [{"PutRequest": {"Item": item}} for item in chunk]
-        await _until_nothing_is_left(table, "items", write, puts)
+        await until_nothing_is_left(table, "items", write, puts)
 
     async def write(pending: Sequence[Any]) -> Sequence[Any]:
         with translated(f"table {table}"):
@@ -186,7 +186,7 @@ async def batch_put(client: AwsClient, table: str, items: Sequence[Item]) -> Non
     await each(put, list(chunks(items, MAX_PUTS)))
 
 
-async def _until_nothing_is_left(
+async def until_nothing_is_left(
     table: str, what: str, call: Callable[[Sequence[T]], Awaitable[Sequence[T]]], parts: Sequence[T]
 ) -> None:
     """Repeat `call`, which returns what it left undone, for that, until `MAX_ROUNDS` in a row have done nothing."""

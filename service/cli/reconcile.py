@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from service.aws.clients import clients
+from service.aws.tables.identities import IdentityTable
 from service.aws.tables.scores import ScoreTable
 from service.cli.context import aws_settings, run_async, settings_for
 from service.cli.interrupt import Interrupt
@@ -19,8 +20,10 @@ from service.cli.output import json_option, note, number_of, print_json, write_f
 from service.cli.params import PROJECT
 from service.cli.root import INTERRUPTED
 from service.config.settings import Purpose, Settings
+from service.ingest.identity_store import CONFIRMED_FOR_S
 from service.observability import logs
 from service.observability.metrics import Metrics
+from service.publish.forget import forgotten
 from service.publish.reconcile import restated
 from service.runtime.clock import SystemClock
 from service.scoring.fold import UserKey
@@ -61,6 +64,7 @@ def reconcile(ctx: click.Context, per_s: float, project: str | None, *, dry_run:
     Scans the score table and gives each item its next Revision: one write unit per person. Nothing else of the item
     changes. The table's stream then brings each score to the workers, which publish it to the sinks as they publish
     any change. So this command needs no access to a sink, may run beside workers, and may run more than once.
+    With the sink `pinpoint`, the workers look up again where each score goes: it begins ten seconds later for that.
 
     Where no worker runs, the scores wait in the table's stream. It keeps them for 24 hours. A worker that starts within
     that time publishes them. One that starts later finds that changes were lost, and publishes every score by itself.
@@ -112,7 +116,11 @@ async def _reconcile(
     reported_at = time.monotonic()
     async with clients(aws_settings(settings), metrics) as aws:
         table = ScoreTable(aws.dynamodb, settings.scores_table, metrics)
-        async for done in restated(_keys(table, project, stopped), table, SystemClock(), metrics, rng, per_s):
+        keys, clock = _keys(table, project, stopped), SystemClock()
+        if "pinpoint" in settings.sinks:
+            directory = IdentityTable(aws.dynamodb, settings.identities_table)
+            keys = _unless(stopped, forgotten(keys, directory, clock, wait_s=CONFIRMED_FOR_S, per_s=per_s))
+        async for done in restated(keys, table, clock, metrics, rng, per_s):
             summary.scores += len(done)
             summary.projects.update(key.project_id for key in done)
             if time.monotonic() >= reported_at + PROGRESS_S:
@@ -121,8 +129,13 @@ async def _reconcile(
 
 
 async def _keys(table: ScoreTable, project: str, stopped: Callable[[], bool]) -> AsyncIterator[UserKey]:
-    async for key in table.scan():
-        if stopped():
-            return
+    async for key in _unless(stopped, table.scan()):
         if project in ("", key.project_id):
             yield key
+
+
+async def _unless(stopped: Callable[[], bool], keys: AsyncIterator[UserKey]) -> AsyncIterator[UserKey]:
+    async for key in keys:
+        if stopped():
+            return
+        yield key

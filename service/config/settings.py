@@ -209,7 +209,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 250
     score_attribute: Annotated[str, About("User attribute that gets the score.", _ATTRIBUTE)] = "EngagementScore"
     score_metric: Annotated[
-        str, About("Endpoint metric that gets the score too, for numeric segments. Empty: none.", _ATTRIBUTE)
+        str,
+        About(
+            "Metric of all the user's endpoints that gets the score too, for numeric segments. Empty: none.", _ATTRIBUTE
+        ),
     ] = ""
     pinpoint_update_batch_per_s: Annotated[
         float, About("`UpdateEndpointsBatch` calls per second; AWS's default quota is 2.", gt=0, le=10_000)
@@ -217,9 +220,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     pinpoint_get_user_per_s: Annotated[
         float, About("`GetUserEndpoints` calls per second; AWS's default quota is 300.", gt=0, le=10_000)
     ] = 200.0
-    directory_max_age_h: Annotated[
-        float, About("How long a user's endpoint is trusted before it is asked for again.", gt=0, le=8760)
-    ] = 24.0
+    pinpoint_endpoint_max_age_s: Annotated[
+        float,
+        About(
+            "How long a user's endpoint is trusted before Pinpoint is asked again. An event may end it earlier.",
+            gt=0,
+            le=604_800,
+        ),
+    ] = 600.0
+    pinpoint_no_endpoint_max_age_s: Annotated[
+        float,
+        About(
+            "How long it is trusted that a user has no endpoint. An event that names one ends it.",
+            ge=0,
+            le=604_800,
+        ),
+    ] = 600.0
     dead_letter_ttl_days: Annotated[float, About("How long dead letters are kept.", gt=0, le=3650)] = 14.0
 
     lease_duration_s: Annotated[float, About("How long a silent worker keeps its shards.", ge=1, le=300)] = 10.0

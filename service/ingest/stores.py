@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from service.ingest.identity_rows import Row, RowKey
 from service.ingest.ownership import Former
 from service.runtime.errors import TransientError
 from service.scoring.change import ScoreChange
@@ -95,7 +96,11 @@ class Identities(Protocol):
         ...
 
     async def learn(self, users: Mapping[EndpointKey, str]) -> None:
-        """Keep which user each endpoint belongs to (empty: it has none), durably; the last write wins."""
+        """Keep which user each endpoint belongs to (empty: none), durably; the last one told wins.
+
+        Where a score was written to such an endpoint for another user, or where nothing was known of the user's
+        endpoints, the owner of the endpoints is asked before the next score of either is written.
+        """
         ...
 
 
@@ -127,33 +132,85 @@ class DirectoryEntry(msgspec.Struct, frozen=True, gc=False):
         endpoint_status: Its status as the owner of the endpoints says it, such as `ACTIVE`; empty with no endpoint.
         channel: Its channel type, such as `EMAIL`; empty with no endpoint.
         checked_ms: When that was asked, epoch milliseconds.
+        others: The user's other endpoints, each with its status, where the sink writes to all of them.
     """
 
     endpoint_id: str
     endpoint_status: str
     channel: str
     checked_ms: int
+    others: tuple[tuple[str, str], ...] = ()
 
 
 Fresh = Callable[[DirectoryEntry], bool]
 """Whether an entry is young enough to be believed."""
 
 
+Disputes = frozenset[tuple[RowKey, str]]
+"""Endpoints' rows that name another user, each with the stamp that it had when it was read."""
+
+
+class Known(msgspec.Struct, frozen=True):
+    """What the directory says of a user.
+
+    Attributes:
+        entry: The entry; None: there is none.
+        row: The user's row as it was read; None: there was none, or `entry` is fresh and no row was read.
+    """
+
+    entry: DirectoryEntry | None
+    row: Row | None
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What the owner of the endpoints said of a user.
+
+    Attributes:
+        entry: Where the score goes.
+        endpoints: Ids of all endpoints of the user, in lower case.
+        before: `Known.row`, from before the owner was asked.
+        disputed: What `put` returned for the user, before the owner was asked.
+    """
+
+    entry: DirectoryEntry
+    endpoints: Sequence[str]
+    before: Row | None
+    disputed: Disputes = frozenset()
+
+
 class EndpointDirectory(Protocol):
-    """What a sink remembers of its targets across workers and restarts: an answer to be asked for again some day."""
+    """What a sink remembers of its targets across workers and restarts, until an event says otherwise."""
 
-    async def get(self, keys: Sequence[UserKey], fresh: Fresh) -> Mapping[UserKey, DirectoryEntry]:
-        """Return the entries known (any number of keys); what is unknown is absent.
+    async def get(
+        self, keys: Sequence[UserKey], fresh: Fresh, again: Collection[UserKey] = ()
+    ) -> Mapping[UserKey, Known]:
+        """Return what is known of each user (any number of keys).
 
-        Where this worker knows a fresh one, another worker's is not asked for.
+        A fresh entry that this worker has confirmed a moment ago is not read again.
+
+        Args:
+            keys: Different users.
+            fresh: Whether an entry will do.
+            again: Those of `keys` whose row is read whatever this worker knows: their endpoint will be asked for.
         """
         ...
 
-    async def put(self, entries: Mapping[UserKey, DirectoryEntry]) -> None:
-        """Keep the entries (any number), durably; the last one told wins.
+    async def put(self, found: Mapping[UserKey, Found]) -> Mapping[UserKey, Disputes]:
+        """Keep what was found (any number of users), durably, unless an event has said otherwise meanwhile.
 
-        They tell whose the endpoints in them are, too: `Identities` on the same table knows it from then on.
+        From then on `Identities` on the same table know whose the endpoints are.
+
+        Returns:
+            The users of whom nothing was kept, to be read and asked for again, each with `Found.disputed` for then.
         """
+        ...
+
+    def confirmed(self, key: UserKey) -> DirectoryEntry | None:
+        """Return the entry that this worker has read or kept a moment ago; None where that is longer ago."""
+        ...
+
+    async def forget(self, keys: Sequence[UserKey]) -> None:
+        """End what is known of users (any number of keys), durably: their endpoints are asked for at the next score."""
         ...
 
 

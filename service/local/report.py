@@ -12,7 +12,7 @@ from service.local.meter import Counts
 from service.local.truth import Replaced, as_text
 from service.runtime.text import printable, table, wrapped
 
-REQUEST_BUDGET = 120.0
+REQUEST_BUDGET = 130.0
 """Requests per 1,000 events that the service may make, all in all."""
 
 BUDGET_FROM = 20_000

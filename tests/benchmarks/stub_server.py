@@ -261,9 +261,12 @@ class World:
         return {"Responses": responses, "UnprocessedKeys": {}}
 
     def _get(self, table: Table, key: Item) -> Item | None:
-        item = table.items.get(table.key_of(key))
+        return self._item(table, table.key_of(key))
+
+    def _item(self, table: Table, key: tuple[str, ...]) -> Item | None:
+        item = table.items.get(key)
         if item is None and table.name == IDENTITIES and self.workload.warm:
-            name = key["Id"]["S"]
+            name = key[0]
             user = w.number_of(name)
             whose = (
                 {"UserId": {"S": w.user_id(user)}}
@@ -272,8 +275,10 @@ class World:
             )
             checked_at = {"N": str(int(self.began_wall * 1000))}
             return {
-                **key,
+                **{part: {"S": value} for part, value in zip(table.keys, key, strict=True)},
                 **whose,
+                "Named": {"BOOL": True},
+                "Stamp": {"S": "warm"},
                 "EndpointStatus": {"S": "ACTIVE"},
                 "Channel": {"S": "EMAIL"},
                 "CheckedAt": checked_at,
@@ -324,9 +329,10 @@ class World:
         scores = self.tables[SCORES]
         responses, units = [], 0.0
         for statement in request["Statements"]:
-            answer = execute(self.tables, statement, now)
+            answer = execute(self.tables, statement, now, self._item)
             responses.append(answer)
-            units += 1
+            if answer.get("TableName") == SCORES or "Error" in answer:
+                units += 1
             if answer.get("TableName") == SCORES:
                 parameters = [value["S"] for value in statement["Parameters"] if "S" in value]
                 self.score_written(scores.items[(parameters[0], parameters[1])], now)

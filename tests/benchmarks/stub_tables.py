@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -152,21 +153,24 @@ def parse(text: str) -> Statement:
     return parsed
 
 
-def execute(tables: dict[str, Table], request: dict[str, Any], now: float) -> dict[str, Any]:
-    """Carry one statement out; return its part of the answer."""
+Find = Callable[[Table, tuple[str, ...]], Item | None]
+
+
+def execute(tables: dict[str, Table], request: dict[str, Any], now: float, find: Find) -> dict[str, Any]:
+    """Carry one statement out; return its part of the answer. `find` returns the item of a key, if there is one."""
     statement = parse(request["Statement"])
     table, values = tables[statement.table], request["Parameters"]
     if statement.insert:
         item = dict(zip(statement.insert, values, strict=True))
         key = table.key_of(item)
-        if key in table.items:
+        if find(table, key) is not None:
             return {"Error": {"Code": "DuplicateItem", "Message": "Duplicate primary key exists in table"}}
         table.put(key, item, now)
         return {"TableName": table.name}
     set_values = values[: len(statement.sets)]
     where = dict(zip(statement.where, values[len(statement.sets) :], strict=True))
     key = tuple(where.pop(name)["S"] for name in table.keys)
-    item = table.items.get(key)
+    item = find(table, key)
     if (
         item is None
         or any(item.get(name) != value for name, value in where.items())

@@ -11,6 +11,7 @@ from decimal import Decimal
 import pytest
 
 from service.aws.clients import AwsSettings, clients
+from service.ingest.identity_store import IdentityStore
 from service.ingest.stores import NoTarget, Published, Sink
 from service.local.pinpoint_fake import PinpointFake
 from service.local.pinpoint_fake.shapes import EndpointRequest, User
@@ -20,7 +21,7 @@ from service.scoring.change import ScoreChange
 from service.scoring.fold import UserKey
 from service.sinks.log import LogSink
 from service.sinks.pinpoint.sink import PinpointOptions, PinpointSink
-from tests.fakes.identities import MemoryDirectory
+from tests.fakes.identities import MemoryRows
 from tests.fakes.sinks import MemorySink
 
 APP = "a" * 32
@@ -57,7 +58,7 @@ async def pinpoint(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Made]:
 
         async with clients(AwsSettings(region="us-east-1")) as made:
             options = PinpointOptions(updates_per_s=1000)
-            yield PinpointSink(made.pinpoint, MemoryDirectory(), SystemClock(), Metrics(), options), read
+            yield PinpointSink(made.pinpoint, IdentityStore(MemoryRows()), SystemClock(), Metrics(), options), read
 
 
 SINKS = pytest.mark.parametrize("make", [memory, log, pinpoint])

@@ -15,6 +15,7 @@ import botocore.session
 from botocore import xform_name
 
 from service.ingest import stores as pipeline_ports
+from service.ingest.identity_rows import RowStore
 from service.publish import follow
 from service.publish import pipeline as publish_ports
 from service.stream import ports as shard_ports
@@ -28,7 +29,7 @@ ADAPTERS: dict[str, tuple[str, tuple[type, ...]]] = {
     "PipelineTable": ("leases", (publish_ports.PipelineStore,)),
     "ScoreTable": ("scores", (pipeline_ports.ScoreStore,)),
     "DefinitionTable": ("definitions", (pipeline_ports.DefinitionSource,)),
-    "IdentityTable": ("identities", (pipeline_ports.Identities, pipeline_ports.EndpointDirectory)),
+    "IdentityRows": ("identities", (RowStore,)),
     "FormerTable": ("identities", (pipeline_ports.FormerUsers,)),
     "UndefinedTable": ("identities", (pipeline_ports.UndefinedStore,)),
     "DeadLetterTable": ("dead letters", (pipeline_ports.DeadLetters,)),

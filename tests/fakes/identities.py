@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
-from service.ingest.stores import DirectoryEntry, EndpointKey, Fresh
+from service.ingest.identity_rows import Row, RowKey, Write
+from service.ingest.stores import EndpointKey
 from service.runtime.errors import TransientError
-from service.scoring.fold import UserKey
 
 
 class MemoryIdentities:
@@ -32,29 +32,39 @@ def _row(key: EndpointKey) -> EndpointKey:
     return EndpointKey(key.endpoint_id.lower(), key.project_id)
 
 
-class MemoryDirectory:
-    """`EndpointDirectory` in a dict, on the same table as `identities`."""
+class MemoryRows:
+    """`RowStore` in a dict; counts the calls. `meanwhile` is called once, before the next write takes effect."""
 
-    def __init__(
-        self,
-        entries: Mapping[UserKey, DirectoryEntry] | None = None,
-        identities: MemoryIdentities | None = None,
-    ) -> None:
-        self.entries: dict[UserKey, DirectoryEntry] = dict(entries or {})
-        self.identities = identities or MemoryIdentities()
-        self.gets = 0
-        self.puts = 0
+    def __init__(self) -> None:
+        self.rows: dict[RowKey, Row] = {}
+        self.reads = 0
+        self.writes = 0
+        self.meanwhile: Callable[[], Awaitable[None]] | None = None
 
-    async def get(self, keys: Sequence[UserKey], fresh: Fresh) -> Mapping[UserKey, DirectoryEntry]:  # noqa: ARG002 - nobody else writes
-        self.gets += 1
-        return {key: self.entries[key] for key in keys if key in self.entries}
+    async def read(self, keys: Collection[RowKey]) -> Mapping[RowKey, Row]:
+        self.reads += 1
+        await asyncio.sleep(0)
+        return {key: self.rows[key] for key in keys if key in self.rows}
 
-    async def put(self, entries: Mapping[UserKey, DirectoryEntry]) -> None:
-        self.puts += 1
-        self.entries.update(entries)
-        for key, entry in entries.items():
-            if entry.endpoint_id:
-                self.identities.users[_row(EndpointKey(entry.endpoint_id, key.project_id))] = key.user_id
+    async def write(self, writes: Mapping[RowKey, Write]) -> Collection[RowKey]:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            await meanwhile()
+        self.writes += 1
+        await asyncio.sleep(0)
+        return apply(self.rows, writes)
+
+
+def apply(rows: dict[RowKey, Row], writes: Mapping[RowKey, Write]) -> list[RowKey]:
+    """Change rows as a table does; return the keys whose row was another one."""
+    lost = []
+    for key, write in writes.items():
+        row, before = rows.get(key), write.before
+        if (row is None) != (before is None) or (row and before and row.stamp != before.stamp):
+            lost.append(key)
+        else:
+            rows[key] = write.after
+    return lost
 
 
 class MemoryLookup:

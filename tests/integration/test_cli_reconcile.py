@@ -13,14 +13,17 @@ from click.testing import CliRunner, Result
 
 from service.app.worker import Worker
 from service.aws.streams.dynamodb_streams import DynamoDbStreamSource
+from service.aws.tables.identities import IdentityTable
 from service.aws.tables.scores import ScoreTable
+from service.cli import reconcile as command
 from service.cli.context import settings_for
 from service.cli.root import scoring
 from service.config.settings import Purpose
-from service.ingest.stores import Published
+from service.ingest.stores import DirectoryEntry, Found, Published
 from service.publish import reconcile
 from service.runtime.errors import RecordsTrimmedError, TransientError
 from service.scoring.change import ScoreChange
+from service.scoring.fold import UserKey
 from service.sinks.log import LogSink
 
 Cli = Callable[..., Result]
@@ -122,6 +125,25 @@ def test_one_project_as_json(cli: Cli, revisions: Callable[[], set[str]]):
 def test_a_dry_run_writes_nothing(cli: Cli, revisions: Callable[[], set[str]]):
     assert "would write 30 scores again in 3 s" in cli("reconcile", "--dry-run", "--per-s", "10").stderr
     assert revisions() == {"2"}
+
+
+def test_what_is_known_of_pinpoints_endpoints_is_forgotten_first(
+    cli: Cli, stored: dict[str, str], aws_clients: Aws, run: Run, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(command, "CONFIRMED_FOR_S", 0.1)
+    stored["SCORING_SINKS"] = "pinpoint"
+    key, nobody = UserKey("u1", "p1"), DirectoryEntry("", "", "", 1_700_000_000_000)
+    table = IdentityTable(aws_clients.dynamodb, stored["SCORING_IDENTITIES_TABLE"])
+    run(table.put({key: Found(nobody, (), None)}))
+
+    def entry() -> DirectoryEntry | None:
+        known = run(IdentityTable(aws_clients.dynamodb, stored["SCORING_IDENTITIES_TABLE"]).get([key], lambda _: True))
+        entry: DirectoryEntry | None = known[key].entry
+        return entry
+
+    assert entry() == nobody
+    cli("reconcile", "--per-s", "1000")
+    assert entry() is None
 
 
 def test_without_a_worker_the_scores_wait_for_one(

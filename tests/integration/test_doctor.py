@@ -136,6 +136,8 @@ def test_what_setup_makes_is_healthy_and_stays_untouched(examine: Examine, clien
 DENIALS = [
     ("BatchGetItem", "dynamodb:BatchGetItem", "identities"),
     ("BatchWriteItem", "dynamodb:BatchWriteItem", "identities"),
+    ("BatchExecuteStatement", "dynamodb:PartiQLInsert", "identities"),
+    ("BatchExecuteStatement", "dynamodb:PartiQLUpdate", "identities"),
     ("BatchExecuteStatement", "dynamodb:PartiQLUpdate", "scores"),
     ("BatchExecuteStatement", "dynamodb:PartiQLInsert", "scores"),
     ("BatchExecuteStatement", "dynamodb:PartiQLInsert", "dead_letters"),

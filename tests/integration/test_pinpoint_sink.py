@@ -8,84 +8,26 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from decimal import Decimal
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 import structlog
 
-from service.aws.clients import AwsSettings, clients, observe
+from service.aws.clients import observe
+from service.ingest.identity_plan import user_row
 from service.ingest.stores import DirectoryEntry, EndpointKey, NoDestination, NoTarget, Published
-from service.local.pinpoint_fake import Fault, PinpointFake
-from service.local.pinpoint_fake.shapes import EndpointRequest, User
-from service.observability.metrics import Metrics
+from service.local.pinpoint_fake import Fault
 from service.publish.outbox import Ticket
 from service.publish.sender import Sender, SenderOptions
 from service.runtime.clock import SystemClock
 from service.runtime.errors import TransientError
-from service.scoring.change import ScoreChange
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import UserKey
 from service.sinks.pinpoint.lookup import PinpointLookup
 from service.sinks.pinpoint.projects import MISSING_FOR_S, Projects
-from service.sinks.pinpoint.sink import PinpointOptions, PinpointSink
+from service.sinks.pinpoint.sink import PinpointOptions
 from tests.fakes.clock import ManualClock
-from tests.fakes.identities import MemoryDirectory, MemoryIdentities
-
-APP = "a" * 32
-QUICK = PinpointOptions(updates_per_s=1000, lookups_per_s=10_000)
-
-
-@pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-
-
-class World:
-    def __init__(self, fake: PinpointFake, client: Any, options: PinpointOptions) -> None:  # noqa: ANN401 - made at run time
-        self.fake = fake
-        self.client = client
-        self.identities = MemoryIdentities()
-        self.directory = MemoryDirectory(identities=self.identities)
-        self.metrics = Metrics()
-        self.sink = self.another_sink(options)
-
-    def another_sink(self, options: PinpointOptions = QUICK) -> PinpointSink:
-        return PinpointSink(self.client, self.directory, SystemClock(), self.metrics, options, self.identities)
-
-    def add(self, user: str, endpoint_id: str, *, status: str = "ACTIVE", channel: str = "EMAIL") -> None:
-        request = EndpointRequest(
-            channel_type=channel, address=endpoint_id, endpoint_status=status, user=User(user_id=user)
-        )
-        self.fake.state.update_endpoint(APP, endpoint_id, request, datetime.now(UTC))
-
-    def score(self, endpoint_id: str, name: str = "EngagementScore") -> str | None:
-        user = self.fake.state.get_endpoint(APP, endpoint_id).user
-        values = ((user.user_attributes or {}) if user else {}).get(name)
-        return values[0] if values else None
-
-    def calls(self, operation: str) -> int:
-        tallies = self.fake.stats()["requests"].values()
-        return sum(tally[name]["requests"] for tally in tallies if (name := f"pinpoint.{operation}") in tally)
-
-
-@asynccontextmanager
-async def pinpoint(
-    monkeypatch: pytest.MonkeyPatch, options: PinpointOptions = QUICK, attempts: int = 1
-) -> AsyncIterator[World]:
-    async with PinpointFake(apps=[APP]) as fake:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_PINPOINT", fake.endpoint_url)
-        async with clients(AwsSettings(region="us-east-1", attempts=attempts)) as made:
-            yield World(fake, made.pinpoint, options)
-
-
-def change(user: str, score: str, revision: int = 1, project: str = APP) -> ScoreChange:
-    return ScoreChange(UserKey(user, project), Decimal(score), revision, 0)
+from tests.fakes.pinpoint import APP, World, change, pinpoint
 
 
 def test_one_call_updates_one_endpoint_each_and_all_show_the_score(monkeypatch: pytest.MonkeyPatch):
@@ -107,7 +49,8 @@ def test_one_call_updates_one_endpoint_each_and_all_show_the_score(monkeypatch: 
             await world.another_sink().publish([change(f"u{n}", str(n + 2), 3) for n in range(100)])
             assert world.calls("GetUserEndpoints") == 100  # the directory outlives the worker
             assert world.score("u7-push") == "9"
-            assert world.identities.users[EndpointKey("u7-push", APP)] == "u7"
+            push = EndpointKey("u7-push", APP)
+            assert await world.another_table().find([push]) == {push: "u7"}
 
     asyncio.run(main())
 
@@ -150,10 +93,9 @@ def test_a_user_without_endpoints_is_no_error_and_not_asked_for_again(monkeypatc
             before = world.calls("GetUserEndpoints")
             await world.sink.publish([change("nobody", "2", 2)])
             assert world.calls("GetUserEndpoints") == before
-            # A negative answer is trusted for less long.
-            entry = world.directory.entries[UserKey("nobody", APP)]
-            two_hours_ago = DirectoryEntry("", "", "", entry.checked_ms - 7_200_000)
-            world.directory.entries[UserKey("nobody", APP)] = two_hours_ago
+            # After ten minutes Pinpoint is asked again.
+            entry = world.rows.rows[user_row(UserKey("nobody", APP))]
+            world.remember("nobody", DirectoryEntry("", "", "", entry.checked_ms - 601_000))
             world.add("nobody", "first")
             assert await world.another_sink().publish([change("nobody", "3", 3)]) == [Published()]
             assert world.score("first") == "3"
@@ -193,9 +135,10 @@ def test_one_bad_item_is_found_and_the_others_are_written(monkeypatch: pytest.Mo
                 world.add(f"u{n}", f"e{n}")
             await world.sink.publish(changes[:1])
             now = int(time.time() * 1000)
-            world.directory.entries[UserKey("u33", APP)] = DirectoryEntry("refused{}", "ACTIVE", "EMAIL", now)
+            await world.sink.publish(changes)
+            world.remember("u33", DirectoryEntry("refused{}", "ACTIVE", "EMAIL", now))
             before = world.calls("UpdateEndpointsBatch")
-            outcomes = await world.sink.publish(changes)
+            outcomes = await world.another_sink().publish(changes)
             assert [n for n, outcome in enumerate(outcomes) if isinstance(outcome, Rejected)] == [33]
             assert isinstance(outcomes[33], Rejected)
             assert outcomes[33].reason is Reason.SINK_REJECTED
@@ -223,7 +166,7 @@ def test_projects_are_written_apart_and_a_project_that_is_gone_is_reported(monke
         async with pinpoint(monkeypatch) as world:
             world.add("u", "e")
             now = int(time.time() * 1000)
-            world.directory.entries[UserKey("u", "b" * 32)] = DirectoryEntry("e", "ACTIVE", "EMAIL", now)
+            world.remember("u", DirectoryEntry("e", "ACTIVE", "EMAIL", now), project="b" * 32)
             with structlog.testing.capture_logs() as lines:
                 outcomes = await world.sink.publish([change("u", "1"), change("u", "2", project="b" * 32)])
             assert outcomes == [Published(), NoDestination()]
@@ -249,7 +192,7 @@ def test_a_project_that_does_not_exist_is_no_user_without_endpoints(monkeypatch:
             assert (line["log_level"], line["project"]) == ("error", "b" * 32)
             assert "SCORING_PROJECT_IDS" in line["remedy"]
             # Nothing is remembered of its users: once the project exists, their endpoints are looked up.
-            assert not [key for key in world.directory.entries if key.project_id == "b" * 32]
+            assert not [key for key in world.rows.rows if key[1] == "b" * 32]
 
     asyncio.run(main())
 

@@ -11,8 +11,9 @@ from unittest import mock
 
 import msgspec
 
-from service.ingest import commit, ingest
-from service.ingest.stores import Committed
+from service.ingest import commit, identity_plan, ingest
+from service.ingest.identity_rows import Row, RowKey, Write
+from service.ingest.stores import Committed, Found
 from service.publish import outbox, sender
 from service.publish.follow import StreamFollower
 from service.publish.pipeline import PipelineState
@@ -29,6 +30,7 @@ from service.stream.position import TRIM_HORIZON
 from service.stream.tail.reader import Reader
 from service.stream.tail.tail import Tail
 from tests.fakes.leases import FakeLeases
+from tests.simulation import hands
 from tests.simulation.ports import SimScores
 from tests.simulation.wire import SINKS
 
@@ -361,6 +363,42 @@ def every_worker_for_itself() -> AbstractContextManager[Any]:
     return both()
 
 
+@contextmanager
+def former_keeps_endpoint() -> Iterator[None]:
+    """An event that gives an endpoint to another user does not end what is known of the former one."""
+    with mock.patch.object(identity_plan, "formers", return_value=set()):
+        yield
+
+
+@contextmanager
+def answers_outlive_events() -> Iterator[None]:
+    """What Pinpoint said of a user is kept although an event has ended it meanwhile, or named another."""
+
+    def overwrite(rows: dict[RowKey, Row], writes: Mapping[RowKey, Write]) -> list[RowKey]:
+        rows.update((key, write.after) for key, write in writes.items())
+        return []
+
+    undisputed = mock.patch.object(identity_plan, "undisputed", lambda _, found: (found, {}))
+    with undisputed, mock.patch.object(hands, "apply", overwrite):
+        yield
+
+
+def entries_never_read_again() -> AbstractContextManager[Any]:
+    """A worker uses what it knows of a user's endpoint without looking at the table again."""
+    return mock.patch.object(hands, "TRUSTED_FOR_S", 1e6)
+
+
+def absence_outlives_events() -> AbstractContextManager[Any]:
+    """It is believed that a user has no endpoint although an event has named one."""
+    original = identity_plan.held
+
+    def held(found: Found) -> Write | None:
+        before = found.before and msgspec.structs.replace(found.before, named=False)
+        return original(msgspec.structs.replace(found, before=before))
+
+    return mock.patch.object(identity_plan, "held", held)
+
+
 MUTANTS: dict[str, Mutant] = {
     "dedupe by the batch's last sequence": dedupe_by_batch,
     "blind increment": blind_increment,
@@ -392,4 +430,8 @@ MUTANTS: dict[str, Mutant] = {
     "the first stream for ever": first_stream_for_ever,
     "another stream and nothing reconciled": switched_without_reconciliation,
     "every worker reads the newest stream": every_worker_for_itself,
+    "the former user keeps the endpoint": former_keeps_endpoint,
+    "answers outlive events": answers_outlive_events,
+    "entries are never read again": entries_never_read_again,
+    "absence outlives events": absence_outlives_events,
 }

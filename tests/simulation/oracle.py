@@ -26,7 +26,7 @@ from tests.simulation.events import PROJECT, Sent, count_in
 
 Problems = Counter[str]
 """How often each promise was broken: `over`, `under`, `unpublished`, `order`, `checkpoint`, `accounting`,
-`lettered_and_scored`, `fencing`, `two_in_flight`, `older_sent`, `undrained`, `crashed`."""
+`lettered_and_scored`, `fencing`, `two_in_flight`, `older_sent`, `stolen`, `undrained`, `crashed`."""
 
 
 class Witness:

@@ -39,6 +39,7 @@ PROMISES = {
     "fencing": "unfenced lease writes",
     "two_in_flight": "two publishes of a user in flight",
     "older_sent": "older score sent by one worker",
+    "stolen": "endpoints of others written",
     "undrained": "not drained in time",
     "crashed": "workers ended by a bug",
 }

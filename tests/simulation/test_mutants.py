@@ -38,6 +38,10 @@ SHOWN_BY = {
     "the first stream for ever": {"unpublished", "undrained"},
     "another stream and nothing reconciled": {"unpublished"},
     "every worker reads the newest stream": {"unpublished"},
+    "the former user keeps the endpoint": {"stolen"},
+    "answers outlive events": {"stolen", "unpublished"},
+    "entries are never read again": {"stolen"},
+    "absence outlives events": {"unpublished"},
 }
 """The promise that each variant breaks first; any one of them will do."""
 

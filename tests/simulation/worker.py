@@ -15,6 +15,7 @@ from service.ingest.definition_book import CurrentDefinitions
 from service.ingest.identify import IdentityResolver, IdentitySettings
 from service.ingest.ingest import Ingest
 from service.ingest.marks import ShardMarks
+from service.ingest.stores import Identities, Sink
 from service.observability.metrics import Metrics
 from service.publish.follow import FollowOptions, Reading, StreamFollower
 from service.publish.publisher import Publisher, PublishOptions
@@ -32,6 +33,7 @@ from service.stream.tail.budget import ByteBudget
 from tests.fakes.aio import VirtualClock
 from tests.fakes.leases import FakeLeases
 from tests.fakes.pipeline import FakePipeline
+from tests.simulation import hands
 from tests.simulation.ports import (
     EVENTS,
     DefinitionPort,
@@ -147,6 +149,9 @@ class SimWorker:
         self._metrics = metrics
         self._stop = asyncio.Event()
         self.reconciler: Reconciler | None = None
+        self._known = (
+            None if world.hands is None else hands.HandsIdentities(world.hands, self.wire, self.clock, self.rng)
+        )
         self.sinks = [
             SimSink(name, held, self.wire, world.witness, world.tuning.sink_batch) for name, held in world.sinks.items()
         ]
@@ -201,9 +206,10 @@ class SimWorker:
     async def _ingesting(self, definitions: CurrentDefinitions, budget: ByteBudget) -> Coordinator[Any, Any]:
         world, tuning, clock, metrics, wire = self._world, self._world.tuning, self.clock, self._metrics, self.wire
         identities = IdentityPort(world.identities, world.owners, wire)
+        known: Identities = identities if self._known is None else self._known
         letters, scores = LetterPort(world.letters, wire), ScorePort(world.scores, wire)
         former, settings = FormerPort(world.former, wire), IdentitySettings(unknown_ttl_s=2.0)
-        resolver = IdentityResolver(identities, former, identities, settings, clock, metrics)
+        resolver = IdentityResolver(known, former, identities, settings, clock, metrics)
         committer = Committer(scores, clock, metrics, AdaptiveLimit(), cache_entries=tuning.cache, rng=self.rng)
         port, lease_port = Port(wire, "ingest stream"), Port(wire, "leases")
 
@@ -236,8 +242,11 @@ class SimWorker:
             Port(wire, "leases"),
             Port(wire, "publish stream"),
         )
+        sinks: list[Sink] = list(self.sinks)
+        if world.hands is not None and self._known is not None:
+            sinks.append(hands.sink(world.hands, self._known, wire, world.witness, clock, metrics))
         publisher = Publisher(
-            self.sinks,
+            sinks,
             scores,
             LetterPort(world.letters, wire),
             lambda shard_id: follower.holds(shard_id),  # noqa: PLW0108 - made below

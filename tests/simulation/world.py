@@ -25,6 +25,7 @@ from tests.fakes.aio import EPOCH_MS, VirtualLoop
 from tests.fakes.dead_letters import MemoryDeadLetters
 from tests.fakes.pipeline import PipelineRow
 from tests.simulation.events import PROJECT, Sent, first_definitions, payload
+from tests.simulation.hands import SHARE, Hands
 from tests.simulation.oracle import Problems, Witness
 from tests.simulation.ports import EVENTS, SimLeaseTable, SimScores, SimStream, now, score_stream_arn
 from tests.simulation.schedule import Options, draw
@@ -134,6 +135,7 @@ class World:
         self.trimmed = False
         self.users = [f"u{number}" for number in range(rng.choice([3, 8, 20, 40]))]
         self._count = 0
+        self.hands = Hands(seed, self.users) if random.Random(f"{seed} whether").random() < SHARE else None
         self._people()
 
     def _stream(self, name: str, shards: int, sequence: int) -> SimStream:
@@ -166,9 +168,11 @@ class World:
             self.identities[EndpointKey(f"known {user}", PROJECT)] = user
             if self.rng.random() < 0.5:
                 self.owners[EndpointKey(f"late {user}", PROJECT)] = user, self.rng.uniform(0, self.plan.seconds)
+        if self.hands is not None:
+            self.hands.know(self.identities)
 
-    def put(self, whose: str = "") -> None:
-        """One more event: a plain one of somebody, or any of anybody."""
+    def put(self, whose: str = "", endpoint: str = "") -> Sent:
+        """One more event: a plain one of somebody, on an endpoint of his own or on `endpoint`, or any of anybody."""
         rng = self.rng
         user = whose or rng.choices([*self.users, "spoilt", "refused"], [4] * len(self.users) + [1, 1])[0]
         kind = rng.choices(
@@ -177,14 +181,15 @@ class World:
         )[0]
         kind = "A" if whose else kind
         self._count += 1
-        endpoint, named = f"known {user}", user
+        given, named = endpoint, user
+        endpoint = given or f"known {user}"
         if kind == "E":
             endpoint, named = f"late {user}", ""
         elif kind in {"nobody", "anonymous"}:
             endpoint, named = f"nobody {self._count}", ""
         elif not whose and rng.random() < 0.3:
             named = ""
-        elif rng.random() < 0.2:
+        elif rng.random() < 0.2 and not given:
             endpoint = f"late {user}"
         counted = "" if kind in {"nobody", "anonymous", "probe", "malformed"} else user
         shard_id = rng.choice(self.events.open())
@@ -193,6 +198,7 @@ class World:
         sequence = self.events.put(shard_id, record)
         sent = Sent(kind, counted, shard_id, sequence, self.events.incarnation)
         self.witness.sent[self.events.place(shard_id)].append(sent)
+        return sent
 
     def recreate(self, shards: int) -> None:
         """Delete the event stream and make it again; its leases have keys of their own."""
@@ -230,6 +236,8 @@ class World:
         """From now on nothing fails."""
         self.ether.healed = True
         self.ether.sink_s = self.ether.letters_s = 0.0
+        if self.hands is not None:
+            self.hands.answer_s = 0.0
         self.events.iterator_life = self.changes.iterator_life = 60.0
         self.events.settle()
         self.changes.settle()
@@ -242,6 +250,8 @@ class World:
             self.start_worker()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._feed())
+            if self.hands is not None:
+                group.create_task(self.hands.run(self))
             for at, action in self.plan.actions:
                 group.create_task(self._at(at, action))
         self.heal()
@@ -291,6 +301,8 @@ class World:
                     done = row.checkpoint == last or int(last) <= self.witness.trimmed.get(shard.shard_id, -1)
                 if not done:
                     found.append(("undrained", f"{name} {shard.shard_id}: {row}"))
+        if self.hands is not None:
+            found += self.hands.compare(self.scores.items, self.witness.lost)
         return found + self.witness.compare(self.scores.items, self.sinks, self.versions)
 
     def _crashed(self) -> list[SimWorker]:

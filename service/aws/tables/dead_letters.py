@@ -29,12 +29,12 @@ from typing import Any
 import msgspec
 from botocore.exceptions import ClientError
 
-from service.aws.calls import MAX_ROUNDS, Item, each, pages, pause
+from service.aws.calls import Item, each, pages
 from service.aws.clients import AwsClient
-from service.aws.errors import AwsSetupError, is_condition_failure, translated, trouble_of
+from service.aws.errors import is_condition_failure, translated
+from service.aws.statements import execute
 from service.ingest.letters import split_letter_id
 from service.ingest.stores import MAX_COMMITS, DeadLetter
-from service.runtime.errors import TransientError, Trouble, TroubleError
 from service.scoring.event import Reason
 
 DEFAULT_TTL_DAYS = 14.0
@@ -49,15 +49,6 @@ the event loop."""
 
 _THREAD_BYTES = 64 * 1024  # compressing more than this would hold up the event loop by milliseconds
 _DAY_S = 86_400
-_LATER = frozenset(
-    {
-        "InternalServerError",
-        "ProvisionedThroughputExceeded",
-        "RequestLimitExceeded",
-        "ThrottlingError",
-        "TransactionConflict",
-    }
-)
 _ATTRIBUTES = (
     "Origin",
     "Id",
@@ -160,35 +151,9 @@ class DeadLetterTable:
         return item
 
     async def _insert(self, items: Sequence[Item]) -> None:
-        pending = items
-        for attempt in range(1, MAX_ROUNDS + 1):
-            with translated(self._what, remedy=_REMEDY):
-                answer = await self._client.batch_execute_statement(
-                    Statements=[_insertion(self._table, item) for item in pending]
-                )
-                errors = [response.get("Error", {}) for response in answer["Responses"]]
-                for error in errors:
-                    self._check(error)
-                pending = [item for item, error in zip(pending, errors, strict=True) if error.get("Code") in _LATER]
-            if not pending:
-                return
-            await pause(attempt)
-        raise TransientError(f"{self._what}: {len(pending)} letters stay unwritten", throttled=True)
-
-    def _check(self, error: dict[str, Any]) -> None:
-        code = error.get("Code", "")
-        if not code or code == "DuplicateItem" or code in _LATER:
-            return
-        if code == "ResourceNotFound":
-            raise AwsSetupError(f"{self._what} does not exist in this account and region: {_REMEDY}", Trouble.MISSING)
-        if code == "AccessDenied":
-            raise AwsSetupError(
-                f"{self._what}: {error.get('Message', '')}: allow dynamodb:PartiQLInsert on it", Trouble.PERMISSION
-            )
-        message = error.get("Message", "")
-        raise TroubleError(
-            f"{self._what}: a letter could not be written: {code}: {message}", *trouble_of(code, message)
-        )
+        statements = {index: _insertion(self._table, item) for index, item in enumerate(items)}
+        # A letter that is there already stays as it is.
+        await execute(self._client, self._table, statements, remedy=_REMEDY, actions="dynamodb:PartiQLInsert")
 
     async def letters(self, *, reason: Reason | None = None, stage: str = "") -> AsyncIterator[StoredLetter]:
         """Yield the letters of a reason and a stage (all, unless given), without payloads, in no order."""

@@ -1,22 +1,20 @@
-"""The identity table: which user an endpoint belongs to, and which endpoint a user's score is written to.
-
-Two ports on one table: `Identities` and `EndpointDirectory`.
+"""The identity table's rows: `RowStore` on DynamoDB.
 
 | attribute | type | meaning |
 |---|---|---|
-| `Id` (HASH) | S | `endpoint#<endpoint id>` or `user#<user id>` |
+| `Id` (HASH) | S | `endpoint#<endpoint id, in lower case>` or `user#<user id>` |
 | `PinpointProjectId` (RANGE) | S | |
-| `UserId` | S | of an endpoint: its user; empty: it is known to have none |
-| `EndpointId` | S | of a user: its endpoint, as last found and spelled; in the user's row and in the endpoint's |
+| `Stamp` | S | another one with every write; absent in rows of version 0.1 |
+| `UserId` | S | of an endpoint: its user; empty: none |
+| `EndpointId` | S | the endpoint that gets a user's score, as its owner spells it; empty: none; in both rows |
 | `EndpointStatus`, `Channel` | S | of that endpoint, likewise |
-| `CheckedAt` | N | when that was asked, epoch milliseconds, likewise |
+| `CheckedAt` | N | when that was asked, epoch milliseconds, likewise; 0: to be asked |
+| `OtherEndpoints` | M | of a user: the other endpoints and their status; absent where there are none |
+| `Named` | BOOL | of an endpoint: an event named its user; of a user: an event named an endpoint |
 | `ExpiresAt` | N | time to live, epoch seconds |
 
-An endpoint's row tells, beside its user, whether that user's score is written to it. So whoever looks up whose an
-event is knows in passing where the score will go, and keeps it in memory: where one process does both, as by default,
-the second look-up is spared.
-
-Endpoint ids are case-insensitive in Pinpoint: the keys hold them in lower case.
+An endpoint's row says, beside its user, whether that user's score is written to it. So the look-up of an event's user
+brings in passing where the score will go: where one process does both, as by default, the second look-up is spared.
 
 What expired and is not deleted yet is as good as before: DynamoDB deletes within a few days
 (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/TTL.html), and every mention renews it.
@@ -25,42 +23,62 @@ What expired and is not deleted yet is as good as before: DynamoDB deletes withi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from sys import getsizeof, intern
+from collections.abc import Callable, Collection, Mapping
+from functools import lru_cache
+from sys import intern
 from typing import Any
 
-from service.aws.calls import Item, ItemReader, Key, batch_put
+from service.aws.calls import Item, ItemReader
 from service.aws.clients import AwsClient
-from service.ingest.stores import DirectoryEntry, EndpointKey, Fresh
-from service.runtime.cache import RecentCache
-from service.scoring.fold import UserKey
-
-DEFAULT_TTL_DAYS = 400
-"""How long a mapping outlives its last mention: more than a year, so that a yearly campaign finds its people."""
-
-CACHED = 40_000
-"""Users whose entry is kept in memory: enough for those between the look-up of an event's user and the publishing."""
+from service.aws.statements import execute
+from service.ingest.identity_rows import Row, RowKey, Write
+from service.ingest.identity_store import CACHED, DEFAULT_TTL_DAYS, IdentityStore
 
 _KEY_NAMES = ("Id", "PinpointProjectId")
-_OF_ENDPOINTS = (*_KEY_NAMES, "UserId", "EndpointId", "EndpointStatus", "Channel", "CheckedAt")
-_OF_USERS = (*_KEY_NAMES, "EndpointId", "EndpointStatus", "Channel", "CheckedAt")
-_DAY_S = 86_400
-_ENDPOINT = "endpoint#"
-_USER = "user#"
+_FIELDS = (
+    "UserId", "EndpointId", "EndpointStatus", "Channel", "CheckedAt", "OtherEndpoints", "Named", "ExpiresAt", "Stamp",
+)  # fmt: skip
+_ATTRIBUTES = (*_KEY_NAMES, *_FIELDS)
+_REMEDY = "run `scoring setup`, or set SCORING_IDENTITIES_TABLE"
 
 
-class IdentityTable:
-    """`Identities` and `EndpointDirectory` on DynamoDB.
+class IdentityRows:
+    """`RowStore` on DynamoDB.
 
-    Reads are consistent: what one worker learned, every other finds. An endpoint or project without a name cannot be a
-    key: nothing is found for it, and nothing learned.
+    Reads are consistent: what one worker wrote, every other finds. BatchWriteItem has no conditions, and PutItem writes
+    one row per request. PartiQL writes 25 rows per request, each with its condition.
 
     Args:
         client: DynamoDB.
         table: Its name.
-        ttl_days: How long a mapping outlives its last mention; 0: for ever.
+    """
+
+    def __init__(self, client: AwsClient, table: str) -> None:
+        self._client = client
+        self._table = table
+        self._reader = ItemReader(client, table, _KEY_NAMES, _ATTRIBUTES)
+
+    async def read(self, keys: Collection[RowKey]) -> Mapping[RowKey, Row]:
+        """Return the rows that exist; see `RowStore.read`."""
+        return {key: _row_of(item) for key, item in (await self._reader.get(keys)).items()}
+
+    async def write(self, writes: Mapping[RowKey, Write]) -> Collection[RowKey]:
+        """Change rows that are still as they were; see `RowStore.write`."""
+        statements = {key: _statement(self._table, key, write) for key, write in writes.items()}
+        actions = "dynamodb:PartiQLInsert and dynamodb:PartiQLUpdate"
+        return await execute(self._client, self._table, statements, remedy=_REMEDY, actions=actions)
+
+
+class IdentityTable(IdentityStore):
+    """`Identities` and `EndpointDirectory` on DynamoDB: `IdentityStore` over `IdentityRows`.
+
+    Args:
+        client: DynamoDB.
+        table: Its name.
+        ttl_days: See `IdentityStore`, as all the others.
         wall_s: Epoch seconds.
-        cached: Users whose entry is kept in memory, in `cache.ENTRY_BYTES` each on average.
+        monotonic: Seconds that never go back.
+        cached: Users whose entry is kept in memory.
     """
 
     def __init__(
@@ -70,112 +88,70 @@ class IdentityTable:
         *,
         ttl_days: float = DEFAULT_TTL_DAYS,
         wall_s: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
         cached: int = CACHED,
     ) -> None:
-        self._client = client
-        self._table = table
-        self._ttl_days = ttl_days
-        self._wall_s = wall_s
-        self._endpoints = ItemReader(client, table, _KEY_NAMES, _OF_ENDPOINTS)
-        self._users = ItemReader(client, table, _KEY_NAMES, _OF_USERS)
-        self._entries: RecentCache[UserKey, DirectoryEntry] = RecentCache(cached, _bytes_of)
-
-    async def find(self, keys: Sequence[EndpointKey]) -> Mapping[EndpointKey, str]:
-        """Return the users known; see `Identities.find`."""
-        wanted = _rows(keys)
-        users: dict[EndpointKey, str] = {}
-        for names, item in (await self._endpoints.get(wanted)).items():
-            user_id = item["UserId"]["S"]
-            for key in wanted[names]:
-                users[key] = user_id
-                if user_id and "CheckedAt" in item:
-                    endpoint_id = item["EndpointId"]["S"] if "EndpointId" in item else key.endpoint_id
-                    self._met(UserKey(user_id, key.project_id), _entry(endpoint_id, item))
-        return users
-
-    async def learn(self, users: Mapping[EndpointKey, str]) -> None:
-        """Keep which user each endpoint belongs to; see `Identities.learn`."""
-        expiry = self._expiry()
-        await batch_put(
-            self._client,
-            self._table,
-            [{**_key(*names), "UserId": {"S": user_id}, **expiry} for names, user_id in _by_row(users).items()],
-        )
-
-    async def get(self, keys: Sequence[UserKey], fresh: Fresh) -> Mapping[UserKey, DirectoryEntry]:
-        """Return the entries known; see `EndpointDirectory.get`."""
-        entries: dict[UserKey, DirectoryEntry] = {}
-        wanted: dict[Key, UserKey] = {}
-        for key in keys:
-            entry = self._entries.get(key)
-            if entry is not None:
-                entries[key] = entry
-            if entry is None or not fresh(entry):
-                wanted[f"{_USER}{key.user_id}", key.project_id] = key
-        for names, item in (await self._users.get(wanted)).items():
-            key = wanted[names]
-            entries[key] = _entry(item["EndpointId"]["S"], item)
-            self._entries.put(key, entries[key])
-        return entries
-
-    async def put(self, entries: Mapping[UserKey, DirectoryEntry]) -> None:
-        """Keep the entries, and whose the endpoints in them are; see `EndpointDirectory.put`."""
-        expiry = self._expiry()
-        items: dict[tuple[str, str], Item] = {}
-        for key, entry in entries.items():
-            self._entries.put(key, entry)
-            told = {
-                "EndpointId": {"S": entry.endpoint_id},
-                "EndpointStatus": {"S": entry.endpoint_status},
-                "Channel": {"S": entry.channel},
-                "CheckedAt": {"N": str(entry.checked_ms)},
-                **expiry,
-            }
-            user = f"{_USER}{key.user_id}", key.project_id
-            items[user] = {**_key(*user), **told}
-            if entry.endpoint_id:
-                endpoint = f"{_ENDPOINT}{entry.endpoint_id.lower()}", key.project_id
-                items[endpoint] = {**_key(*endpoint), "UserId": {"S": key.user_id}, **told}
-        await batch_put(self._client, self._table, list(items.values()))
-
-    def _met(self, key: UserKey, entry: DirectoryEntry) -> None:
-        """Keep an entry found in passing, unless a younger one is known: the user's score may go elsewhere by now."""
-        known = self._entries.get(key)
-        if known is None or known.checked_ms < entry.checked_ms:
-            self._entries.put(key, entry)
-
-    def _expiry(self) -> dict[str, dict[str, Any]]:
-        if not self._ttl_days:
-            return {}
-        return {"ExpiresAt": {"N": str(int(self._wall_s() + self._ttl_days * _DAY_S))}}
+        rows = IdentityRows(client, table)
+        super().__init__(rows, ttl_days=ttl_days, wall_s=wall_s, monotonic=monotonic, cached=cached)
 
 
-def _rows(keys: Sequence[EndpointKey]) -> dict[Key, list[EndpointKey]]:
-    """Return the rows of endpoints: ids that differ in case only are one endpoint, with one row."""
-    rows: dict[Key, list[EndpointKey]] = {}
-    for key in keys:
-        if key.endpoint_id and key.project_id:
-            rows.setdefault((f"{_ENDPOINT}{key.endpoint_id.lower()}", key.project_id), []).append(key)
-    return rows
+def _row_of(item: Item) -> Row:
+    def text(name: str) -> str:
+        value: str = item[name]["S"] if name in item else ""
+        return value
+
+    return Row(
+        stamp=text("Stamp"),
+        user_id=text("UserId"),
+        endpoint_id=text("EndpointId"),
+        status=intern(text("EndpointStatus")),  # kept for many users: one text of each serves all
+        channel=intern(text("Channel")),
+        checked_ms=int(item["CheckedAt"]["N"]) if "CheckedAt" in item else 0,
+        others=tuple((name, intern(value["S"])) for name, value in item["OtherEndpoints"]["M"].items())
+        if "OtherEndpoints" in item
+        else (),
+        named=item["Named"]["BOOL"] if "Named" in item else False,
+        expires_s=int(item["ExpiresAt"]["N"]) if "ExpiresAt" in item else 0,
+    )
 
 
-def _by_row(users: Mapping[EndpointKey, str]) -> dict[Key, str]:
-    return {
-        (f"{_ENDPOINT}{key.endpoint_id.lower()}", key.project_id): user_id
-        for key, user_id in users.items()
-        if key.endpoint_id and key.project_id
+def _attributes(key: RowKey, row: Row, before: Row | None) -> dict[str, Mapping[str, Any]]:
+    values: dict[str, Mapping[str, Any]] = {
+        **({"UserId": {"S": row.user_id}} if key[0].startswith("endpoint#") else {}),
+        "EndpointId": {"S": row.endpoint_id},
+        "EndpointStatus": {"S": row.status},
+        "Channel": {"S": row.channel},
+        "CheckedAt": {"N": str(row.checked_ms)},
+        "Named": {"BOOL": row.named},
+        "Stamp": {"S": row.stamp},
     }
+    if row.expires_s:
+        values["ExpiresAt"] = {"N": str(row.expires_s)}
+    if row.others or (before is not None and before.others):
+        values["OtherEndpoints"] = {"M": {endpoint_id: {"S": status} for endpoint_id, status in row.others}}
+    return values
 
 
-def _entry(endpoint_id: str, item: Item) -> DirectoryEntry:
-    # Kept for many users: one text of a status and a channel serves all.
-    status, channel = intern(item["EndpointStatus"]["S"]), intern(item["Channel"]["S"])
-    return DirectoryEntry(endpoint_id, status, channel, int(item["CheckedAt"]["N"]))
+def _statement(table: str, key: RowKey, write: Write) -> Mapping[str, Any]:
+    values = _attributes(key, write.after, write.before)
+    parameters: list[Mapping[str, Any]] = list(values.values())
+    keys = [{"S": part} for part in key]
+    if write.before is None:
+        return {"Statement": _insertion(table, tuple(values)), "Parameters": [*keys, *parameters]}
+    stamp = write.before.stamp
+    text = _update(table, tuple(values), with_stamp=bool(stamp), forever="ExpiresAt" not in values)
+    return {"Statement": text, "Parameters": [*parameters, *keys, *([{"S": stamp}] if stamp else [])]}
 
 
-def _bytes_of(key: UserKey, entry: DirectoryEntry) -> int:
-    return getsizeof(key.user_id) + getsizeof(entry.endpoint_id)
+@lru_cache(64)
+def _insertion(table: str, names: tuple[str, ...]) -> str:
+    pairs = ", ".join(f"'{name}': ?" for name in (*_KEY_NAMES, *names))
+    return f'INSERT INTO "{table}" VALUE {{{pairs}}}'
 
 
-def _key(identity: str, project_id: str) -> dict[str, dict[str, Any]]:
-    return {"Id": {"S": identity}, "PinpointProjectId": {"S": project_id}}
+@lru_cache(64)
+def _update(table: str, names: tuple[str, ...], *, with_stamp: bool, forever: bool) -> str:
+    changes = " ".join(f"SET {name} = ?" for name in names) + (" REMOVE ExpiresAt" if forever else "")
+    where = " AND ".join(f"{name} = ?" for name in _KEY_NAMES)
+    # A table's name is no parameter.
+    return f'UPDATE "{table}" {changes} WHERE {where} AND Stamp {"= ?" if with_stamp else "IS MISSING"}'

@@ -12,21 +12,13 @@ from service.aws.clients import AwsClient
 from service.aws.errors import AwsSetupError, translated, trouble_of
 from service.aws.fast.gather import Gatherer
 from service.aws.schema import ATTRIBUTES, KEY_NAMES, restatement, state_of, statement
+from service.aws.statements import LATER
 from service.ingest.stores import COMMITTED, MAX_COMMITS, Change, Conflict, Outcome, Throttled
 from service.observability.metrics import Metrics
 from service.runtime.errors import Trouble, TroubleError
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import ABSENT, ScoreState, UserKey
 
-_LATER = frozenset(
-    {
-        "InternalServerError",
-        "ProvisionedThroughputExceeded",
-        "RequestLimitExceeded",
-        "ThrottlingError",
-        "TransactionConflict",
-    }
-)
 _REFUSED = frozenset({"ItemCollectionSizeLimitExceeded", "ValidationError"})
 
 _log = structlog.get_logger(__name__)
@@ -111,7 +103,7 @@ class ScoreTable:
             return state if isinstance(state, Rejected) else Conflict(state)
         if code == "DuplicateItem":
             return Conflict(None)
-        if code in _LATER:
+        if code in LATER:
             return Throttled()
         if code in _REFUSED:
             # The text may quote values: it stays out of the detail, which people read in listings.

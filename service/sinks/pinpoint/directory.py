@@ -1,21 +1,22 @@
-"""Where users' scores go in Pinpoint: remembered in memory and in a table, asked for only where that is too old."""
+"""Where users' scores go in Pinpoint: remembered in memory and in a table, looked up where that is too old or ended."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 from botocore.exceptions import ClientError
 
 from service.aws.clients import AwsClient
 from service.aws.errors import code_of, translated
-from service.ingest.stores import DirectoryEntry, EndpointDirectory, EndpointKey, Identities, NoDestination
+from service.ingest.stores import DirectoryEntry, Disputes, EndpointDirectory, Found, Known, NoDestination
 from service.runtime.clock import Clock
 from service.runtime.errors import TransientError
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import UserKey
-from service.sinks.pinpoint.endpoints import choose_endpoint
+from service.sinks.pinpoint.endpoints import ACTIVE, choose_endpoint
 from service.sinks.pinpoint.projects import Projects
 from service.sinks.ratelimit import RateLimit
 
@@ -23,21 +24,33 @@ Target = DirectoryEntry | NoDestination | Rejected | TransientError
 
 _FORESEEN = frozenset({"NotFoundException", "BadRequestException"})
 
+ROUNDS = 4
+"""Times that a user is looked up whose endpoints are learned to be others' at that moment."""
+
 
 class DirectoryOptions(msgspec.Struct, frozen=True):
     """How long an answer is trusted, and how it is asked for.
 
     Attributes:
-        max_age_s: Age up to which a user's endpoint is trusted.
-        absent_max_age_s: Age up to which it is trusted that a user has none.
+        max_age_s: Age up to which a user's endpoint is trusted, unless an event ends it.
+        absent_max_age_s: Age up to which it is trusted that a user has none, likewise.
+        every_endpoint: Whether the user's other endpoints are wanted too.
         concurrency: `GetUserEndpoints` calls in flight at most.
         request_timeout_s: Longest time of a call.
     """
 
-    max_age_s: float = 24 * 3600.0
-    absent_max_age_s: float = 3600.0
+    max_age_s: float = 600.0
+    absent_max_age_s: float = 600.0
+    every_endpoint: bool = False
     concurrency: int = 16
     request_timeout_s: float = 15.0
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    """What Pinpoint says of a user: where the score goes, and the ids of all endpoints, in lower case."""
+
+    entry: DirectoryEntry
+    endpoints: Sequence[str] = ()
 
 
 class Targets:
@@ -50,7 +63,6 @@ class Targets:
         limit: For `GetUserEndpoints`.
         clock: Time.
         options: Bounds.
-        identities: Told which user the endpoints met belong to; None: nobody is.
     """
 
     def __init__(
@@ -61,7 +73,6 @@ class Targets:
         limit: RateLimit,
         clock: Clock,
         options: DirectoryOptions,
-        identities: Identities | None = None,
     ) -> None:
         self._client = client
         self._projects = projects
@@ -69,87 +80,109 @@ class Targets:
         self._limit = limit
         self._clock = clock
         self._options = options
-        self._identities = identities
         self._gate = asyncio.Semaphore(options.concurrency)
 
-    async def find(self, keys: Sequence[UserKey], anew: Collection[UserKey] = ()) -> Mapping[UserKey, Target]:
+    async def find(self, keys: Sequence[UserKey], again: Collection[UserKey] = ()) -> dict[UserKey, Target]:
         """Return where each of `keys` goes; an entry with an empty `endpoint_id`: nowhere.
 
         Args:
             keys: Different users.
-            anew: Those of them whose endpoint is asked for however fresh the answer in hand is.
+            again: Those of them whose endpoint is looked up however fresh the answer in hand is.
 
         Raises:
             TransientError: The directory cannot be read. Here as in the answer it is `undone`: no score is written yet.
         """
-        now_ms, options = self._clock.wall_ms(), self._options
-        oldest = now_ms - options.max_age_s * 1000, now_ms - options.absent_max_age_s * 1000
+        found: dict[UserKey, Target] = {}
+        left: dict[UserKey, Disputes] = dict.fromkeys(keys, frozenset())
+        again = set(again)
+        for _ in range(ROUNDS):
+            try:
+                known = await self._directory.get(list(left), self._fresh, again)
+                found |= {
+                    key: each.entry
+                    for key, each in known.items()
+                    if each.entry is not None and key not in again and self._fresh(each.entry)
+                }
+                answers = await self._ask_all({key: each for key, each in known.items() if key not in found})
+                found |= {key: answer for key, answer in answers.items() if not isinstance(answer, _Answer)}
+                heard = {key: answer for key, answer in answers.items() if isinstance(answer, _Answer)}
+                left = dict(
+                    await self._directory.put(
+                        {
+                            key: Found(answer.entry, answer.endpoints, known[key].row, left[key])
+                            for key, answer in heard.items()
+                        }
+                    )
+                )
+            except TransientError as error:
+                raise _unwritten(error) from error
+            found |= {key: answer.entry for key, answer in heard.items() if key not in left}
+            again &= left.keys()
+            if not left:
+                return found
+        return found | dict.fromkeys(left, TransientError("the user's endpoints change hands", undone=True))
 
-        def fresh(entry: DirectoryEntry) -> bool:
-            return entry.checked_ms > oldest[not entry.endpoint_id]
+    def confirmed(self, targets: Mapping[UserKey, Target]) -> list[UserKey]:
+        """Return the users whose target this worker has read or looked up a moment ago, with no event since."""
+        return [key for key, target in targets.items() if self._directory.confirmed(key) == target]
 
-        try:
-            known = await self._directory.get(keys, fresh)
-        except TransientError as error:
-            raise _unwritten(error) from error
-        ask = [key for key in keys if (entry := known.get(key)) is None or key in anew or not fresh(entry)]
-        return {**known, **await self._ask_all({key: known.get(key) for key in ask})} if ask else known
+    def _fresh(self, entry: DirectoryEntry) -> bool:
+        options = self._options
+        age_s = (self._clock.wall_ms() - entry.checked_ms) / 1000
+        return age_s < (options.max_age_s if entry.endpoint_id else options.absent_max_age_s)
 
-    async def _ask_all(self, kept: Mapping[UserKey, DirectoryEntry | None]) -> Mapping[UserKey, Target]:
-        users: dict[EndpointKey, str] = {}
-
-        async def ask(key: UserKey, entry: DirectoryEntry | None) -> Target:
+    async def _ask_all(self, known: Mapping[UserKey, Known]) -> Mapping[UserKey, _Answer | Target]:
+        async def ask(key: UserKey, kept: str) -> _Answer | Target:
             async with self._gate:
                 try:
-                    return await self._ask(key, entry.endpoint_id if entry else "", users)
+                    return await self._ask(key, kept)
                 except TransientError as error:
                     return _unwritten(error)
 
         async with asyncio.TaskGroup() as group:
-            tasks = {key: group.create_task(ask(key, entry)) for key, entry in kept.items()}
-        found = {key: task.result() for key, task in tasks.items()}
-        await self._remember(
-            {key: target for key, target in found.items() if isinstance(target, DirectoryEntry)}, users
-        )
-        return found
+            tasks = {
+                key: group.create_task(ask(key, each.entry.endpoint_id if each.entry else ""))
+                for key, each in known.items()
+            }
+        return {key: task.result() for key, task in tasks.items()}
 
-    async def _ask(self, key: UserKey, kept: str, users: dict[EndpointKey, str]) -> Target:
+    async def _ask(self, key: UserKey, kept: str) -> _Answer | Target:
         """Ask Pinpoint (https://docs.aws.amazon.com/pinpoint/latest/apireference/apps-application-id-users-user-id.html)."""
         await self._limit.wait()
+        answer: Mapping[str, Any] = {}
         try:
             with translated(f"Pinpoint project {key.project_id}", expected=_FORESEEN):
                 async with asyncio.timeout(self._options.request_timeout_s):
                     answer = await self._client.get_user_endpoints(ApplicationId=key.project_id, UserId=key.user_id)
         except ClientError as error:
-            code = code_of(error)
-            if code == "NotFoundException":
-                if not await self._projects.exists(key.project_id):
-                    return NoDestination()
-                return DirectoryEntry("", "", "", self._clock.wall_ms())
-            return Rejected(Reason.SINK_REJECTED, "GetUserEndpoints refuses the user id")
+            if code_of(error) != "NotFoundException":
+                return Rejected(Reason.SINK_REJECTED, "GetUserEndpoints refuses the user id")
+            if not await self._projects.exists(key.project_id):
+                return NoDestination()
         # An odd user id (`..`) may be taken for another path: only what says it is this user's counts.
-        endpoints = [
-            endpoint
-            for endpoint in answer.get("EndpointsResponse", {}).get("Item", [])
-            if endpoint.get("Id") and endpoint.get("User", {}).get("UserId", key.user_id) == key.user_id
-        ]
-        users.update((EndpointKey(endpoint["Id"], key.project_id), key.user_id) for endpoint in endpoints)
+        return self._chosen(
+            [
+                endpoint
+                for endpoint in answer.get("EndpointsResponse", {}).get("Item", [])
+                if endpoint.get("Id") and endpoint.get("User", {}).get("UserId", key.user_id) == key.user_id
+            ],
+            kept,
+        )
+
+    def _chosen(self, endpoints: Sequence[Mapping[str, Any]], kept: str) -> _Answer:
+        now_ms = self._clock.wall_ms()
         choice = choose_endpoint(endpoints, kept)
         if choice is None:
-            return DirectoryEntry("", "", "", self._clock.wall_ms())
-        return DirectoryEntry(choice.endpoint_id, choice.status, choice.channel, self._clock.wall_ms())
+            return _Answer(DirectoryEntry("", "", "", now_ms))
+        others = _statuses(endpoints, but=choice.endpoint_id) if self._options.every_endpoint else ()
+        entry = DirectoryEntry(choice.endpoint_id, choice.status, choice.channel, now_ms, tuple(others))
+        return _Answer(entry, tuple({endpoint["Id"].lower(): None for endpoint in endpoints}))
 
-    async def _remember(self, entries: Mapping[UserKey, DirectoryEntry], users: Mapping[EndpointKey, str]) -> None:
-        chosen = {EndpointKey(entry.endpoint_id, key.project_id) for key, entry in entries.items()}
-        others = {endpoint: user_id for endpoint, user_id in users.items() if endpoint not in chosen}
-        try:
-            if entries:
-                await self._directory.put(entries)
-            if self._identities is not None and others:
-                await self._identities.learn(others)
-        except TransientError:
-            # Both only spare calls: whoever needs to know asks again.
-            return
+
+def _statuses(endpoints: Iterable[Mapping[str, Any]], *, but: str) -> Iterable[tuple[str, str]]:
+    return sorted(
+        (endpoint["Id"], endpoint.get("EndpointStatus", ACTIVE)) for endpoint in endpoints if endpoint["Id"] != but
+    )
 
 
 def _unwritten(error: TransientError) -> TransientError:

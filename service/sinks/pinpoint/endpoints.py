@@ -2,8 +2,8 @@
 
 Facts, from https://docs.aws.amazon.com/pinpoint/latest/apireference/apps-application-id-endpoints.html and
 https://docs.aws.amazon.com/pinpoint/latest/developerguide/audience-define-endpoints.html: a user's attributes are
-shared by all endpoints with that user id, so one of them is enough; and an update sets `EndpointStatus` to ACTIVE
-unless the request says otherwise, so every update says what it was.
+shared by all endpoints with that user id; an update sets `EndpointStatus` to ACTIVE unless the request says otherwise,
+so every update says what it was; endpoint ids are not case-sensitive.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from service.ingest.stores import DirectoryEntry
 from service.scoring.change import ScoreChange
 
 ACTIVE = "ACTIVE"
@@ -55,7 +56,7 @@ def choose_endpoint(endpoints: Iterable[Mapping[str, Any]], kept: str = "") -> E
         endpoint_id, channel = endpoint["Id"], endpoint.get("ChannelType", "")
         return (
             endpoint.get("EndpointStatus", ACTIVE) != ACTIVE,
-            endpoint_id != kept,
+            endpoint_id.lower() != kept.lower(),
             endpoint.get("OptOut") == OPTED_OUT,
             _CHANNELS.index(channel) if channel in _CHANNELS else len(_CHANNELS),
             endpoint_id,
@@ -75,22 +76,27 @@ def format_score(score: Decimal) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def batch_item(change: ScoreChange, endpoint_id: str, status: str, attribute: str, metric: str) -> dict[str, Any]:
-    """Return the `EndpointBatchItem` that writes a score and leaves all else as it is.
+def batch_items(change: ScoreChange, target: DirectoryEntry, attribute: str, metric: str) -> list[dict[str, Any]]:
+    """Return the `EndpointBatchItem`s that write a score and leave all else as it is.
+
+    The user's attributes are the same on all endpoints, so one of them is enough. Metrics are an endpoint's own: where
+    there is one, every endpoint of the user gets it. An item of these other endpoints names no user, so it cannot take
+    an endpoint away from one.
 
     Args:
         change: Not a removal.
-        endpoint_id: An endpoint that exists: an update of another would make it.
-        status: Its `EndpointStatus`.
+        target: Endpoints that exist: an update of another would create it.
         attribute: User attribute, a list of one string.
         metric: Endpoint metric that gets the score as a number too; empty: none.
     """
     score = change.score or Decimal(0)
-    item: dict[str, Any] = {
-        "Id": endpoint_id,
-        "EndpointStatus": status,
+    first: dict[str, Any] = {
+        "Id": target.endpoint_id,
+        "EndpointStatus": target.endpoint_status,
         "User": {"UserId": change.key.user_id, "UserAttributes": {attribute: [format_score(score)]}},
     }
-    if metric:
-        item["Metrics"] = {metric: float(score)}
-    return item
+    if not metric:
+        return [first]
+    metrics = {"Metrics": {metric: float(score)}}
+    others = [{"Id": endpoint_id, "EndpointStatus": status, **metrics} for endpoint_id, status in target.others]
+    return [first | metrics, *others]

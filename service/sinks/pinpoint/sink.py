@@ -1,37 +1,35 @@
-"""Scores to Amazon Pinpoint: one endpoint per user, up to 100 users per call.
+"""Scores to Amazon Pinpoint: one endpoint per user, up to 100 endpoints per call.
 
 `UpdateEndpointsBatch` takes up to 100 items and 7 MB, and answers 202 without a word about the items
 (https://docs.aws.amazon.com/pinpoint/latest/apireference/apps-application-id-endpoints.html,
 https://docs.aws.amazon.com/pinpoint/latest/developerguide/quotas.html; default quotas there: UpdateEndpointsBatch 2 a
 second, GetEndpoint 10, operations not named 300).
 
-Not promised: an endpoint that was deleted after it was looked up is made anew by the update, and one that was
-deactivated is activated again. Both are bounded by `DirectoryOptions.max_age_s`, and a score that falls (a bounce, a
-complaint, an opt-out) has its endpoint looked up first.
+An update names the endpoint's user, so an update of an endpoint that has changed hands would take it away from its new
+user. Two things prevent that: an event that names the new user ends what is known of the former one (see
+`service/ingest/identity_plan.py`), and a target is read again where it was not confirmed a moment before the call.
+
+Not promised, because Pinpoint has no conditional update. For up to `DirectoryOptions.max_age_s` after Pinpoint was
+asked, an endpoint that changed hands without an event is written for its former user, one that was deleted is created
+again, and one that was deactivated is activated again. A score that falls (a bounce, a complaint, an opt-out) has its
+endpoint looked up first.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from sys import getsizeof
 from typing import Any
 
 import msgspec
 from botocore.exceptions import ClientError
+from msgspec.structs import replace
 
 from service.aws.clients import AwsClient
 from service.aws.errors import code_of, translated
-from service.ingest.stores import (
-    DirectoryEntry,
-    EndpointDirectory,
-    Identities,
-    NoDestination,
-    NoTarget,
-    Published,
-    SinkOutcome,
-)
+from service.ingest.stores import DirectoryEntry, EndpointDirectory, NoDestination, NoTarget, Published, SinkOutcome
 from service.observability.metrics import Metrics
 from service.runtime.cache import RecentCache
 from service.runtime.clock import Clock
@@ -40,7 +38,7 @@ from service.scoring.change import ScoreChange
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import UserKey
 from service.sinks.pinpoint.directory import DirectoryOptions, Target, Targets
-from service.sinks.pinpoint.endpoints import batch_item
+from service.sinks.pinpoint.endpoints import batch_items
 from service.sinks.pinpoint.projects import Projects
 from service.sinks.ratelimit import RateLimit
 
@@ -48,8 +46,7 @@ MAX_ITEMS = 100
 """Items per call. The quota of 7 MB needs no counting: the ids of an item have 2,048 bytes each at most (DynamoDB's
 longest key), six times that where each is escaped, so a call has 2.5 MB at most."""
 
-_REFUSED = frozenset({"BadRequestException"})
-_TOO_LARGE = frozenset({"PayloadTooLargeException", "RequestEntityTooLargeException"})
+_REFUSED = frozenset({"BadRequestException", "PayloadTooLargeException", "RequestEntityTooLargeException"})
 
 Outcome = SinkOutcome | TransientError
 _PUBLISHED = Published()
@@ -62,10 +59,11 @@ class PinpointOptions(msgspec.Struct, frozen=True):
 
     Attributes:
         attribute: User attribute that gets the score, as a list of one string.
-        metric: Endpoint metric that gets it too, as a number; empty: none. Segments compare attributes as strings only.
+        metric: Metric of every endpoint of the user that gets it too, as a number; empty: none. Segments compare
+            attributes as strings only.
         updates_per_s: `UpdateEndpointsBatch` calls per second.
         lookups_per_s: `GetUserEndpoints` calls per second.
-        recheck_falling: Whether a score below the last one written here has its endpoint looked up anew.
+        recheck_falling: Whether a score below the last one written here has its endpoint looked up again.
         directory: How long an endpoint is trusted.
     """
 
@@ -86,7 +84,6 @@ class PinpointSink:
         clock: Time.
         metrics: The catalogue.
         options: How scores are written.
-        identities: Told which user the endpoints met belong to; None: nobody is.
     """
 
     name = "pinpoint"
@@ -99,7 +96,6 @@ class PinpointSink:
         clock: Clock,
         metrics: Metrics,
         options: PinpointOptions | None = None,
-        identities: Identities | None = None,
     ) -> None:
         self._options = options = options or PinpointOptions()
         self._client = client
@@ -111,7 +107,8 @@ class PinpointSink:
             consequence="no score of this project is published; the scores stay in their table",
             remedy="correct SCORING_PROJECT_IDS or the definitions, or create the project and run `scoring reconcile`",
         )
-        self._targets = Targets(client, self._projects, directory, lookups, clock, options.directory, identities)
+        wanted = replace(options.directory, every_endpoint=bool(options.metric))
+        self._targets = Targets(client, self._projects, directory, lookups, clock, wanted)
         self._written: RecentCache[UserKey, Decimal] = RecentCache(_WRITTEN, lambda key, _: getsizeof(key.user_id))
 
     async def publish(self, changes: Sequence[ScoreChange]) -> Sequence[Outcome]:
@@ -137,17 +134,14 @@ class PinpointSink:
         outcomes: dict[UserKey, Outcome] = {}
         by_project: dict[str, list[ScoreChange]] = {}
         for change in changes:
-            target = targets[change.key]
-            if not isinstance(target, DirectoryEntry):
-                outcomes[change.key] = target
-            elif not target.endpoint_id:
-                outcomes[change.key] = NoTarget()
-            else:
+            outcome = _nowhere(targets[change.key])
+            if outcome is None:
                 by_project.setdefault(change.key.project_id, []).append(change)
+            else:
+                outcomes[change.key] = outcome
         for project_id, some in by_project.items():
-            for start in range(0, len(some), MAX_ITEMS):
-                part = some[start : start + MAX_ITEMS]
-                outcomes.update(await self._send(project_id, part, [self._item(each, targets) for each in part]))
+            for part in _packed(some, targets):
+                outcomes |= await self._send(project_id, part, targets)
         errors = [outcome for outcome in outcomes.values() if isinstance(outcome, TransientError)]
         if len(errors) == len(changes):
             # It speaks for all of them: where one request may have been carried out, so may be said of each.
@@ -158,38 +152,83 @@ class PinpointSink:
         last = self._written.get(change.key)
         return last is not None and change.score is not None and change.score < last
 
-    def _item(self, change: ScoreChange, targets: Mapping[UserKey, Target]) -> dict[str, Any]:
-        target = targets[change.key]
-        assert isinstance(target, DirectoryEntry)  # noqa: S101 - the caller has looked
-        return batch_item(
-            change, target.endpoint_id, target.endpoint_status, self._options.attribute, self._options.metric
-        )
-
     async def _send(
-        self, project_id: str, changes: Sequence[ScoreChange], items: Sequence[Mapping[str, Any]]
-    ) -> Mapping[UserKey, Outcome]:
-        """Send one call; where it is refused, halve it until the item that is at fault stands alone."""
-        keys = [change.key for change in changes]
+        self, project_id: str, changes: Sequence[ScoreChange], targets: Mapping[UserKey, Target]
+    ) -> dict[UserKey, Outcome]:
+        """Send one call; where it is refused, or too much, halve it until the user that is at fault stands alone."""
         await self._updates.wait()
+        targets = await self._confirmed({change.key: targets[change.key] for change in changes})
+        outcomes = {key: outcome for key, target in targets.items() if (outcome := _nowhere(target)) is not None}
+        changes = [change for change in changes if change.key not in outcomes]
+        items = [item for change in changes for item in self._items(change, targets[change.key])]
+        if not items:
+            return outcomes
+        if len(items) <= MAX_ITEMS or len(changes) == 1:
+            outcome = await self._call(project_id, items[:MAX_ITEMS])
+            if not isinstance(outcome, Rejected) or len(changes) == 1:
+                return outcomes | {change.key: outcome for change in changes}
+        middle = len(changes) // 2
+        return {
+            **outcomes,
+            **await self._send(project_id, changes[:middle], targets),
+            **await self._send(project_id, changes[middle:], targets),
+        }
+
+    async def _confirmed(self, targets: Mapping[UserKey, Target]) -> Mapping[UserKey, Target]:
+        """Return the targets as they are now; a `TransientError` for those that cannot be confirmed in time."""
+        fine = set(self._targets.confirmed(targets))
+        late = [key for key in targets if key not in fine]
+        if not late:
+            return targets
         try:
-            with translated(f"Pinpoint project {project_id}", expected={"NotFoundException"} | _REFUSED | _TOO_LARGE):
+            now: dict[UserKey, Target] = {**targets, **await self._targets.find(late)}
+        except TransientError as error:
+            now = {**targets, **dict.fromkeys(late, error)}
+        fine = set(self._targets.confirmed(now))
+        too_late = TransientError("the user's endpoint was not confirmed in time", undone=True)
+        return {key: target if key in fine or _nowhere(target) is not None else too_late for key, target in now.items()}
+
+    def _items(self, change: ScoreChange, target: Target) -> list[dict[str, Any]]:
+        assert isinstance(target, DirectoryEntry)  # noqa: S101 - the caller has looked
+        return batch_items(change, target, self._options.attribute, self._options.metric)
+
+    async def _call(self, project_id: str, items: Sequence[Mapping[str, Any]]) -> Outcome:
+        """Return what a call came to, for each of its users; `Rejected` where one item or more is refused."""
+        try:
+            with translated(f"Pinpoint project {project_id}", expected=_REFUSED | {"NotFoundException"}):
                 async with asyncio.timeout(self._options.directory.request_timeout_s):
                     await self._client.update_endpoints_batch(
                         ApplicationId=project_id, EndpointBatchRequest={"Item": items}
                     )
         except TransientError as error:
-            return dict.fromkeys(keys, error)
+            return error
         except ClientError as error:
             code = code_of(error)
-            if code == "NotFoundException":
-                self._projects.missing(project_id)  # an update creates endpoints: only the project can be missing
-                return dict.fromkeys(keys, NoDestination())
-            if len(changes) == 1:
-                return {keys[0]: Rejected(Reason.SINK_REJECTED, f"UpdateEndpointsBatch refuses the item: {code}")}
-        else:
-            return dict.fromkeys(keys, _PUBLISHED)
-        middle = len(changes) // 2
-        return {
-            **await self._send(project_id, changes[:middle], items[:middle]),
-            **await self._send(project_id, changes[middle:], items[middle:]),
-        }
+            if code != "NotFoundException":
+                return Rejected(Reason.SINK_REJECTED, f"UpdateEndpointsBatch refuses the item: {code}")
+            self._projects.missing(project_id)  # an update creates endpoints: only the project can be missing
+            return NoDestination()
+        return _PUBLISHED
+
+
+def _nowhere(target: Target) -> Outcome | None:
+    """Return what becomes of a score without a call; None where its target is an endpoint."""
+    if not isinstance(target, DirectoryEntry):
+        return target
+    return None if target.endpoint_id else NoTarget()
+
+
+def _packed(changes: Sequence[ScoreChange], targets: Mapping[UserKey, Target]) -> Iterator[list[ScoreChange]]:
+    """Divide changes into as many as fill a call."""
+    part: list[ScoreChange] = []
+    items = 0
+    for change in changes:
+        target = targets[change.key]
+        count = 1 + len(target.others) if isinstance(target, DirectoryEntry) else 1
+        if part and items + count > MAX_ITEMS:
+            yield part
+            part, items = [], 0
+        part.append(change)
+        items += count
+    if part:
+        yield part

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.ingest.stores import DirectoryEntry
 from service.scoring.change import ScoreChange
 from service.scoring.fold import UserKey
-from service.sinks.pinpoint.endpoints import batch_item, choose_endpoint, format_score
+from service.sinks.pinpoint.endpoints import batch_items, choose_endpoint, format_score
 
 
 def endpoint(endpoint_id: str, channel: str = "EMAIL", status: str = "ACTIVE", opt_out: str = "NONE") -> dict[str, Any]:
@@ -92,10 +93,22 @@ def test_a_written_score_reads_as_the_same_number(score: Decimal):
 
 def test_an_item_says_the_score_the_status_and_nothing_else():
     change = ScoreChange(UserKey("u", "p"), Decimal("2.50"), 1, 0)
-    item = batch_item(change, "e", "INACTIVE", "EngagementScore", "")
-    assert item == {
+    target = DirectoryEntry("e", "INACTIVE", "EMAIL", 1, (("f", "ACTIVE"), ("g", "INACTIVE")))
+    first = {
         "Id": "e",
         "EndpointStatus": "INACTIVE",
         "User": {"UserId": "u", "UserAttributes": {"EngagementScore": ["2.5"]}},
     }
-    assert batch_item(change, "e", "ACTIVE", "S", "Score")["Metrics"] == {"Score": 2.5}
+    assert batch_items(change, target, "EngagementScore", "") == [first]
+    metrics = {"Metrics": {"Score": 2.5}}
+    assert batch_items(change, target, "EngagementScore", "Score") == [
+        first | metrics,
+        {"Id": "f", "EndpointStatus": "ACTIVE", **metrics},
+        {"Id": "g", "EndpointStatus": "INACTIVE", **metrics},
+    ]
+
+
+def test_the_endpoint_kept_so_far_is_recognized_whatever_its_case():
+    choice = choose_endpoint([endpoint("a"), endpoint("B")], "b")
+    assert choice is not None
+    assert choice.endpoint_id == "B"
