@@ -18,9 +18,11 @@ class Options(msgspec.Struct, frozen=True):
     """What is asked of a simulation.
 
     Attributes:
+        also: An action that happens in every run, whatever else does; empty: none.
         harsh: Also faults against which nothing is promised (see `actions.pause` and `World.crash`).
     """
 
+    also: str = ""
     harsh: bool = False
 
 
@@ -78,6 +80,9 @@ def draw(rng: random.Random, options: Options) -> Schedule:
     if generations:
         actions += [(seconds * share, _counted("new shards")) for share in (0.1, 0.3, 0.5, 0.7)]
         actions += [(seconds * share, _counted("retention")) for share in (0.45, 0.6, 0.75, 0.9)]
+    if options.also:
+        # In the first half: events come after it, and nobody is paused for ever before it.
+        actions.append((random.Random(seconds).uniform(0.2, 0.6) * seconds, _counted(options.also)))
     return Schedule(
         workers=rng.randint(1, 3),
         events=rng.randint(40, 220),

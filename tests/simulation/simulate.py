@@ -25,6 +25,7 @@ import structlog
 
 from service.observability.metrics import Metrics
 from tests.simulation import mutants
+from tests.simulation.actions import ACTIONS
 from tests.simulation.schedule import Options
 from tests.simulation.world import Result, simulate
 
@@ -133,7 +134,11 @@ def report(summary: Summary, options: Options, mutant: str) -> str:
         "runs in which a promise was broken",
         *(f"  {text:<32} {summary.broken[kind]:>10,}" for kind, text in PROMISES.items()),
     ]
-    flags = (" --harsh" if options.harsh else "") + (f" --mutant '{mutant}'" if mutant else "")
+    flags = (
+        (f" --also '{options.also}'" if options.also else "")
+        + (" --harsh" if options.harsh else "")
+        + (f" --mutant '{mutant}'" if mutant else "")
+    )
     for seed, details in summary.failures[:20]:
         lines += ["", f"seed {seed}: python -m tests.simulation.simulate --runs 1 --seed {seed} --verbose{flags}"]
         lines += [f"  {detail}" for detail in details]
@@ -149,9 +154,10 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--harsh", action="store_true", help="also what nothing is promised against")
     parser.add_argument("--mutant", default="", choices=["", *mutants.MUTANTS], help="put a known-wrong variant in")
+    parser.add_argument("--also", default="", choices=["", *ACTIONS], help="what happens in every run, too")
     parser.add_argument("--verbose", action="store_true", help="print the event log of every run, and its digest")
     args = parser.parse_args()
-    options = Options(harsh=args.harsh)
+    options = Options(also=args.also, harsh=args.harsh)
     first = fresh_seed() if args.seed is None else args.seed
     print(f"start seed {first}", flush=True)  # noqa: T201
     seeds = range(first, first + args.runs)

@@ -46,11 +46,21 @@ SHOWN_BY = {
 """The promise that each variant breaks first; any one of them will do."""
 
 
+ALSO = {
+    "no reconciliation": "trimmed changes",
+    "a loss after a failure goes unnoticed": "trimmed changes",
+    "a loss is known to one worker only": "trimmed changes",
+    "a reconciliation counts as done too early": "trimmed changes",
+}
+"""What happens in every run that looks for a variant: it takes that, and it is rare."""
+
+
 @pytest.mark.parametrize("name", SHOWN_BY)
 def test_a_known_wrong_variant_is_found(name: str):
+    options = Options(also=ALSO.get(name, ""))
     for seed in range(1, MAX_SEEDS + 1):
         with MUTANTS[name]():
-            result = simulate(seed, prepare(), Options())
+            result = simulate(seed, prepare(), options)
         if result.problems:
             print(f"{name}: found by seed {seed}: {result.problems}")  # noqa: T201 - pytest shows it with -rP
             assert SHOWN_BY[name] & set(result.problems)
