@@ -42,7 +42,7 @@ from service.observability.http import Health, ObservabilityServer
 from service.observability.logs import Stream
 from service.observability.looplag import measure_loop_lag
 from service.observability.metrics import Metrics, service_version
-from service.publish.follow import Reading
+from service.publish.follow import StreamReader
 from service.publish.publisher import PIPELINE as PUBLISH
 from service.publish.publisher import Publisher
 from service.runtime.backoff import Backoff
@@ -89,7 +89,7 @@ class _Parts(msgspec.Struct):
         publisher: Where scores are published.
     """
 
-    coordinators: dict[str, Reading] = msgspec.field(default_factory=dict)
+    coordinators: dict[str, StreamReader] = msgspec.field(default_factory=dict)
     reach: dict[str, Callable[[], Awaitable[object]]] = msgspec.field(default_factory=dict)
     background: dict[str, Callable[[], Awaitable[None]]] = msgspec.field(default_factory=dict)
     publisher: Publisher | None = None

@@ -43,7 +43,7 @@ class ScoreStreams(Protocol):
         ...
 
 
-class Reading(Protocol):
+class StreamReader(Protocol):
     """What reads one stream: a coordinator."""
 
     @property
@@ -108,7 +108,7 @@ class StreamFollower:
         self,
         streams: ScoreStreams,
         store: PipelineStore,
-        make: Callable[[str], Reading],
+        make: Callable[[str], StreamReader],
         switched: Callable[[], None],
         clock: Clock,
         rng: random.Random,
@@ -121,9 +121,10 @@ class StreamFollower:
         self._clock = clock
         self._rng = rng
         self._options = options
-        self._reading: Reading | None = None
+        self._reading: StreamReader | None = None
         self._arn = ""
         self._stopped = False
+        self._beaten = float("-inf")
         self._checked_at = float("-inf")
 
     async def open(self) -> None:
@@ -141,26 +142,26 @@ class StreamFollower:
 
     @property
     def first_sync_done(self) -> bool:
-        """See `Reading`."""
+        """See `StreamReader`."""
         return self._now.first_sync_done
 
     @property
     def last_beat(self) -> float:
-        """See `Reading`."""
-        return self._now.last_beat
+        """See `StreamReader`; of whatever was read before, until this one has beaten."""
+        return max(self._beaten, self._now.last_beat)
 
     @property
     def leading(self) -> bool:
-        """See `Reading`."""
+        """See `StreamReader`."""
         return self._now.leading
 
     @property
     def ended(self) -> bool:
-        """See `Reading`; of the stream that is read now."""
+        """See `StreamReader`; of the stream that is read now."""
         return self._now.ended
 
     def holds(self, shard_id: str) -> bool:
-        """See `Reading`."""
+        """See `StreamReader`."""
         return self._now.holds(shard_id)
 
     def stop(self) -> None:
@@ -188,12 +189,14 @@ class StreamFollower:
             self._read(watching.result())
 
     @property
-    def _now(self) -> Reading:
+    def _now(self) -> StreamReader:
         if self._reading is None:
             raise RuntimeError("not open")
         return self._reading
 
     def _read(self, arn: str) -> None:
+        if self._reading is not None:
+            self._beaten = self.last_beat
         self._arn = arn
         self._checked_at = float("-inf")
         self._reading = self._make(arn)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import suppress
 from functools import partial
 
 import msgspec
@@ -21,7 +20,7 @@ from service.publish.pipeline import PipelineState, PipelineStore
 from service.publish.republish import BACKOFF_FIRST_S, BACKOFF_LAST_S, restate
 from service.runtime.backoff import Backoff
 from service.runtime.clock import Clock
-from service.runtime.concurrency import keep_on
+from service.runtime.concurrency import keep_on, set_within
 from service.runtime.errors import TransientError
 from service.runtime.retry import retried
 from service.scoring.fold import UserKey
@@ -140,9 +139,7 @@ class Reconciler:
         await keep_on("reconcile", self._look, self._clock, Backoff(self._rng, last=self._options.look_s))
 
     async def _look(self) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._options.look_s):
-                await self._wake.wait()
+        await set_within(self._wake, self._options.look_s)
         self._wake.clear()
         state = await self._store.load() if self._leading() else None
         if state is None or not state.owes:

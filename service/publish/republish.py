@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 
@@ -21,6 +21,7 @@ from service.ingest.stores import COMMITTED, MAX_COMMITS, ScoreStore, Throttled
 from service.observability.metrics import Metrics
 from service.runtime.backoff import Backoff
 from service.runtime.clock import MIN_WAIT_S, Clock
+from service.runtime.concurrency import set_within
 from service.runtime.retry import retried
 from service.scoring.event import Rejected
 from service.scoring.fold import ScoreState, UserKey
@@ -146,18 +147,14 @@ class Republisher:
         if self._left.is_set():
             await self._clock.sleep(min(seconds, LEAVING_LAST_S))
             return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._left.wait()
+        await set_within(self._left, seconds)
 
     def _next(self) -> Iterator[tuple[UserKey, float]]:
         return islice(self._due.items(), MAX_COMMITS)
 
     async def _wait(self) -> None:
-        due = min((at for _, at in self._next()), default=None)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(None if due is None else max(due - self._clock.monotonic(), MIN_WAIT_S)):
-                await self._wake.wait()
+        due = min((at for _, at in self._next()), default=float("inf"))
+        await set_within(self._wake, max(due - self._clock.monotonic(), MIN_WAIT_S))
 
     @contextmanager
     def _working(self, users: int) -> Iterator[None]:

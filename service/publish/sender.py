@@ -15,6 +15,7 @@ from service.observability.metrics import Metrics
 from service.publish.outbox import Held, Offered, Outbox, Pending, Ticket
 from service.runtime.backoff import Backoff
 from service.runtime.clock import MIN_WAIT_S, Clock
+from service.runtime.concurrency import set_within
 from service.runtime.errors import TransientError
 from service.runtime.retry import RETRY_CAP_S, retried
 from service.scoring.change import ScoreChange
@@ -164,11 +165,7 @@ class Sender:
     async def _wait(self, seconds: float) -> None:
         """Return when something changed in the outbox, or after `seconds`."""
         self._offered.clear()
-        try:
-            async with asyncio.timeout(None if seconds == float("inf") else max(seconds, MIN_WAIT_S)):
-                await self._offered.wait()
-        except TimeoutError:
-            return
+        await set_within(self._offered, max(seconds, MIN_WAIT_S))
 
     async def _send(self, batch: list[Pending]) -> None:
         changes = [pending.change for pending in batch]

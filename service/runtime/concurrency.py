@@ -51,6 +51,16 @@ async def first_of(*waits: Coroutine[Any, Any, Any]) -> None:
         task.result()
 
 
+async def set_within(event: asyncio.Event, seconds: float) -> bool:
+    """Return whether `event` was set within `seconds`; infinity waits until it is."""
+    try:
+        async with asyncio.timeout(None if seconds == float("inf") else seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
 async def for_each(items: Sequence[T], call: Callable[[T], Awaitable[None]], limit: int) -> None:
     """Call for every item, `limit` at once, started in order.
 

@@ -114,6 +114,7 @@ class Coordinator(Generic[P, T]):
         self._make_tail = open_tail
         self._stop = asyncio.Event()
         self._lives = 0
+        self._beaten = float("-inf")
         self._read(opened)
 
     def _read(self, opened: Opened[P, T]) -> None:
@@ -155,8 +156,8 @@ class Coordinator(Generic[P, T]):
 
     @property
     def last_beat(self) -> float:
-        """Monotonic second of the last successful heartbeat; minus infinity before: for liveness."""
-        return self._session.last_beat
+        """Monotonic second of the last successful heartbeat, under whatever id; minus infinity before: for liveness."""
+        return max(self._beaten, self._session.last_beat)
 
     @property
     def worker(self) -> str:
@@ -227,6 +228,8 @@ class Coordinator(Generic[P, T]):
         self._read(opened)
 
     def _life(self) -> Session:
+        if self._lives:
+            self._beaten = self.last_beat
         self._lives += 1
         return Session(
             self._worker if self._lives == 1 else f"{self._worker}.{self._lives}",

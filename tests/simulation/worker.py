@@ -17,7 +17,7 @@ from service.ingest.ingest import Ingest
 from service.ingest.marks import ShardMarks
 from service.ingest.stores import Identities, Sink
 from service.observability.metrics import Metrics
-from service.publish.follow import FollowOptions, Reading, StreamFollower
+from service.publish.follow import FollowOptions, StreamFollower, StreamReader
 from service.publish.publisher import Publisher, PublishOptions
 from service.publish.reconcile import ReconcileOptions, Reconciler
 from service.publish.sender import SenderOptions
@@ -156,7 +156,7 @@ class SimWorker:
             SimSink(name, held, self.wire, world.witness, world.tuning.sink_batch) for name, held in world.sinks.items()
         ]
         self.follower: StreamFollower | None = None
-        self.coordinators: Sequence[Reading] = ()
+        self.coordinators: Sequence[StreamReader] = ()
         self.task = asyncio.get_running_loop().create_task(self._live(), name=name)
 
     @property

@@ -43,7 +43,7 @@ class Stream:
         self.leading = True
         self.ended = False
         self.first_sync_done = True
-        self.last_beat = 0.0
+        self.last_beat = 0.0 if arn == "one" else float("-inf")
         self.error: Exception | None = None
         self._stop = asyncio.Event()
         self.running = False
@@ -131,6 +131,7 @@ def test_a_stream_switched_off_and_on_is_changed_over_to_once_read_to_its_end_an
             assert leader.arns == other.arns == ["one", "two"]
             assert (leader.switched, other.switched) == (1, 1)
             assert leader.follower.holds("two")
+            assert leader.follower.last_beat == 0.0, "no heartbeat yet, but no silence either"
             assert not leader.read[0].running
             assert row.state is not None
             assert row.state.owes

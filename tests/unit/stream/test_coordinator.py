@@ -363,6 +363,23 @@ def test_throttles_errors_and_lost_answers_only_delay():
     run(story())
 
 
+def test_a_worker_that_begins_again_under_another_id_was_not_silent_before():
+    """Its liveness, which `/healthz` shows, does not begin again with it."""
+
+    async def story() -> None:
+        async with World(FakeStream(1)) as world:
+            worker = world.start("a")
+            await world.until(lambda: len(worker.shards) == 1)
+            beaten = worker.coordinator.last_beat
+            world.table.members.clear()
+            await world.until(lambda: worker.coordinator.worker == "a.2")
+            worker.gate.fail = 1.0
+            await asyncio.sleep(1)
+            assert worker.coordinator.last_beat >= beaten > float("-inf")
+
+    run(story())
+
+
 def test_a_skewed_wall_clock_kills_nobody():
     async def story() -> None:
         async with World(FakeStream(6)) as world:
