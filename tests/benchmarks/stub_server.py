@@ -265,8 +265,8 @@ class World:
 
     def _item(self, table: Table, key: tuple[str, ...]) -> Item | None:
         item = table.items.get(key)
-        if item is None and table.name == IDENTITIES and self.workload.warm:
-            name = key[0]
+        name = key[0]
+        if item is None and table.name == IDENTITIES and self.workload.warm and name.startswith(("endpoint#", "user#")):
             user = w.number_of(name)
             whose = (
                 {"UserId": {"S": w.user_id(user)}}

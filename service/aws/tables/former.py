@@ -17,8 +17,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
+import structlog
 
-from service.aws.calls import ItemReader, Key, batch_put
+from service.aws.calls import Item, ItemReader, Key, batch_put
 from service.aws.clients import AwsClient
 from service.ingest.ownership import Former
 from service.ingest.stores import EndpointKey
@@ -28,6 +29,8 @@ KEPT_DAYS = 400
 
 _KEY_NAMES = ("Id", "PinpointProjectId")
 _DAY_S = 86_400
+
+log = structlog.get_logger(__name__)
 
 _former = msgspec.json.Decoder(tuple[Former, ...])
 
@@ -54,7 +57,7 @@ class FormerTable:
             wanted.setdefault(_row(key), []).append(key)
         found: dict[EndpointKey, Sequence[Former]] = {}
         for row, item in (await self._rows.get(wanted)).items():
-            found |= dict.fromkeys(wanted[row], _former.decode(item["Former"]["S"]))
+            found |= dict.fromkeys(wanted[row], _users_of(item))
         return found
 
     async def keep(self, former: Mapping[EndpointKey, Sequence[Former]]) -> None:
@@ -71,6 +74,15 @@ class FormerTable:
             for (name, project_id), users in rows.items()
         ]
         await batch_put(self._client, self._table, items)
+
+
+def _users_of(item: Item) -> Sequence[Former]:
+    """Return the former users in a row; none where something else has written over it, which must not stop a shard."""
+    try:
+        return _former.decode(item.get("Former", {}).get("S", "[]"))
+    except msgspec.DecodeError as error:
+        log.warning("identity.row_unusable", error=str(error), consequence="the endpoint's former users are not known")
+        return ()
 
 
 def _row(key: EndpointKey) -> Key:

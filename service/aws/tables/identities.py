@@ -30,6 +30,7 @@ from typing import Any
 
 from service.aws.calls import Item, ItemReader
 from service.aws.clients import AwsClient
+from service.aws.errors import translated
 from service.aws.statements import execute
 from service.ingest.identity_rows import Row, RowKey, Write
 from service.ingest.identity_store import CACHED, DEFAULT_TTL_DAYS, IdentityStore
@@ -60,7 +61,9 @@ class IdentityRows:
 
     async def read(self, keys: Collection[RowKey]) -> Mapping[RowKey, Row]:
         """Return the rows that exist; see `RowStore.read`."""
-        return {key: _row_of(item) for key, item in (await self._reader.get(keys)).items()}
+        items = await self._reader.get(keys)
+        with translated(f"table {self._table}", remedy=_REMEDY):
+            return {key: _row_of(item) for key, item in items.items()}
 
     async def write(self, writes: Mapping[RowKey, Write]) -> Collection[RowKey]:
         """Change rows that are still as they were; see `RowStore.write`."""
