@@ -17,6 +17,7 @@ from service.observability.metrics import Metrics
 from service.runtime.backoff import Backoff
 from service.runtime.clock import Clock
 from service.runtime.concurrency import first_of
+from service.runtime.errors import TransientError
 from service.stream.identity import Identity
 from service.stream.leases.leadership import LeaderPorts
 from service.stream.leases.retirement import Retirement
@@ -78,7 +79,8 @@ class Coordinator(Generic[P, T]):
         start: Where a stream never read before starts: `TRIM_HORIZON`, `LATEST`, or an `AT_TIMESTAMP` position. A
             stream that replaces the one being read starts at `TRIM_HORIZON`: all of it is new.
         target: What the consumer writes to (see `target.py`); empty where that does not matter.
-        reopen: Opens the stream that has replaced the one being read (see `identity.py`). It does its own retries.
+        reopen: Opens the stream that has replaced the one being read (see `identity.py`). May raise
+            `TransientError`.
         on_trimmed: Called with a shard id when records were lost to the stream's retention.
         open_tail: Makes what reads a lease; for simulations.
     """
@@ -215,13 +217,21 @@ class Coordinator(Generic[P, T]):
         if self._reopen is None:
             raise RuntimeError(f"stream {self._stream.name} was replaced, and `reopen` is missing")
         backoff = Backoff(self._rng, last=LONGEST_REOPEN_WAIT)
-        while (opened := await self._reopen()).source.stream.tag == self._stream.tag:
-            log.error(
-                "stream.looks_the_same",
-                stream=self._stream.name,
-                why="its shards start elsewhere, but its creation time is that of the stream read before",
-                remedy="a stream created twice within a second: delete it and create it again",
-            )
+        while True:
+            try:
+                opened = await self._reopen()
+            except TransientError as error:
+                # Also where there is no stream: it may be made again, and other pipelines go on meanwhile.
+                log.warning("stream.not_there_yet", stream=self._stream.name, error=str(error))
+            else:
+                if opened.source.stream.tag != self._stream.tag:
+                    break
+                log.error(
+                    "stream.looks_the_same",
+                    stream=self._stream.name,
+                    why="its shards start elsewhere, but its creation time is that of the stream read before",
+                    remedy="a stream created twice within a second: delete it and create it again",
+                )
             await self._clock.sleep(backoff.failed())
         log.info("stream.turned_to", stream=opened.source.stream.name, pipeline=self._pipeline)
         self._start = TRIM_HORIZON

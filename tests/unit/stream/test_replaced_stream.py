@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.runtime.errors import SetupError, TransientError
 from service.stream.identity import Verdict, judge
 from service.stream.leases.lease import Lease
 from service.stream.ports import Shard
@@ -145,6 +146,28 @@ def test_a_stop_is_obeyed_while_the_new_stream_is_awaited():
             world.stream.recreate(1)
             await world.until(lambda: not world.tables[0].members, within=60)
             assert await worker.stop() < 0.1
+
+    run(story())
+
+
+def test_a_stream_that_cannot_be_opened_yet_is_waited_for():
+    async def story() -> None:
+        async with World(FakeStream(1)) as world:
+            worker = world.start("a")
+            await world.until(lambda: worker.shards == (FIRST,))
+            reopen, failures = worker.coordinator._reopen, [SetupError("no such stream"), TransientError("busy")]
+            assert reopen is not None
+
+            async def late() -> object:
+                if failures:
+                    raise failures.pop()
+                return await reopen()
+
+            worker.coordinator._reopen = late  # type: ignore[assignment] # a fault
+            world.stream.recreate(1)
+            world.stream.put(FIRST, "new")
+            await world.until(lambda: world.data() == ["new"], within=60)
+            assert not failures
 
     run(story())
 
