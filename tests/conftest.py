@@ -73,6 +73,7 @@ def aws_clients(aws: Emulator, runner: asyncio.Runner) -> Iterator[Clients]:
             environment.setenv(name, value)
         opened = clients(AwsSettings(region=REGION))
         made = runner.run(opened.__aenter__())
+        runner.run(made.dynamodb.list_tables())  # credentials are found at the first call
     yield made
     runner.run(opened.__aexit__(None, None, None))
 

@@ -15,7 +15,10 @@ GIVE_UP_S = 300.0
 
 LOOK_S = 10.0
 REPEAT_S = 60.0
-"""Least seconds between two log lines about the same kind of trouble; all of it is counted."""
+"""Least seconds between two log lines about the same kind of trouble with one resource; all of it is counted."""
+
+MAX_TOLD_APART = 200
+"""Pairs of kind and resource remembered; resources are the tables, streams and projects in use."""
 
 log = structlog.get_logger(__name__)
 
@@ -35,8 +38,8 @@ class CallWatch:
         self._give_up_s = give_up_s
         self._last_worked = clock.monotonic()
         self._last: TroubleError | None = None
-        self._logged: dict[Trouble, float] = {}
-        self._unsaid: dict[Trouble, int] = {}
+        self._logged: dict[tuple[Trouble, str], float] = {}
+        self._unsaid: dict[tuple[Trouble, str], int] = {}
         self._monotonic: Callable[[], float] = clock.monotonic
 
     def worked(self) -> None:
@@ -48,19 +51,24 @@ class CallWatch:
         self._last = error
         self._metrics.aws_trouble.labels(error.kind.value).inc()
         now = self._monotonic()
-        if now - self._logged.get(error.kind, float("-inf")) < REPEAT_S:
-            self._unsaid[error.kind] = self._unsaid.get(error.kind, 0) + 1
+        # Texts begin with what was called: trouble with one table must not hide that with another.
+        which = error.kind, str(error).partition(":")[0]
+        if now - self._logged.get(which, float("-inf")) < REPEAT_S:
+            self._unsaid[which] = self._unsaid.get(which, 0) + 1
             return
-        self._logged[error.kind] = now
+        if len(self._logged) >= MAX_TOLD_APART:
+            self._logged.clear()
+            self._unsaid.clear()
+        self._logged[which] = now
         more = {"remedy": error.remedy} if error.remedy else {}
-        unsaid = self._unsaid.pop(error.kind, 0)
+        unsaid = self._unsaid.pop(which, 0)
         log.error(
             "aws.trouble",
             kind=error.kind.value,
             error=str(error),
             consequence="this call is tried again; everything else goes on",
             **more,
-            **({"more_of_this_kind": unsaid} if unsaid else {}),
+            **({"more_since_then": unsaid} if unsaid else {}),
         )
 
     async def run(self) -> None:

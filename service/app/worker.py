@@ -24,6 +24,7 @@ from service.app.call_watch import CallWatch
 from service.app.ingesting import ingest_maker
 from service.app.publishing import CHANGES_PAGE, make_publishing
 from service.app.retention import watch_retention
+from service.aws import credentials
 from service.aws.clients import AwsSettings, Clients, clients
 from service.aws.errors import watched
 from service.aws.streams.kinesis import KinesisSource
@@ -47,7 +48,7 @@ from service.publish.publisher import PIPELINE as PUBLISH
 from service.publish.publisher import Publisher
 from service.runtime.backoff import Backoff
 from service.runtime.clock import SystemClock
-from service.runtime.errors import SetupError, TransientError
+from service.runtime.errors import SetupError, TransientError, Trouble
 from service.stream.coordinator import Coordinator, Opened
 from service.stream.leases.retirement import Retirement
 from service.stream.settings import MIB, ShardSettings
@@ -74,6 +75,9 @@ LOOPS_OF = {
 
 GC_ALLOCATIONS = 100_000
 """Objects made, less those gone, between two looks at the youngest; Python's own value is 700."""
+
+CREDENTIALS_WAIT_S = 20.0
+"""Seconds after the start for which a worker without any credentials waits for an instance's, and says so."""
 
 SILENT_LEASES = 3.0
 """Lease durations without a heartbeat after which a worker is unhealthy: by then the others do its work."""
@@ -252,6 +256,7 @@ class Worker:
             metrics.retention.labels(INGEST).set(source.retention_s)
             leases = LeaseTable(aws.leases, settings.leases_table, INGEST, source.stream)
             self._parts.reach[INGEST] = leases.leadership
+            await self._patiently("lease table", leases.leadership)
             retirement = Retirement(clock.monotonic)
             return Opened(source, leases, leases, make_ingest(source.stream, retirement), retirement)
 
@@ -301,12 +306,22 @@ class Worker:
         while True:
             try:
                 return await call()
-            except SetupError:
-                raise  # no such stream, no permission: nothing that this worker is for can begin
             except TransientError as error:
+                if isinstance(error, SetupError) and not self._may_pass(error):
+                    raise  # no such stream, no permission: nothing that this worker is for can begin
                 log.warning("worker.waiting", what=what, why=str(error))
                 self._watch.check()
                 await self._clock.sleep(backoff.failed())
+
+    def _may_pass(self, error: SetupError) -> bool:
+        """Return whether waiting may help, as it always may once the worker has begun.
+
+        At the start it helps where credentials are missing: an instance's metadata service may begin later than we do.
+        """
+        if self.started.is_set():
+            return True
+        young = self._clock.monotonic() - self._began < CREDENTIALS_WAIT_S
+        return error.kind is Trouble.CREDENTIALS and young and credentials.may_come_later()
 
     def _health(self) -> Health:
         now = self._clock.monotonic()

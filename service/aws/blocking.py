@@ -10,7 +10,7 @@ from botocore.config import Config
 from botocore.exceptions import ProfileNotFound
 from botocore.session import Session
 
-from service.aws.clients import AwsClient, AwsSettings
+from service.aws.clients import AwsClient, AwsSettings, refuse_unreadable
 
 
 def client(service: str, settings: AwsSettings) -> AwsClient:
@@ -20,6 +20,7 @@ def client(service: str, settings: AwsSettings) -> AwsClient:
     )
     made.meta.events.register("before-parameter-build", _note_resource)
     made.meta.events.register("after-call", _name_resource)
+    made.meta.events.register("before-parse", refuse_unreadable)
     return made
 
 

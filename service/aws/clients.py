@@ -19,7 +19,7 @@ import gzip
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import PurePath
 from typing import Any, TypeAlias
@@ -30,7 +30,7 @@ from botocore.httpsession import get_cert_path
 from botocore.loaders import JSONFileLoader, create_loader
 
 from service.aws.credentials import Credentials, SigningSession
-from service.aws.errors import outcome_of
+from service.aws.errors import UnreadableAnswerError, outcome_of
 from service.aws.fast.codec import epoch_seconds
 from service.aws.fast.express import EVENT_NAMES, Express
 from service.aws.fast.wire import Wire
@@ -42,6 +42,9 @@ AwsClient: TypeAlias = Any
 _CALLED = frozenset({"kinesis", "dynamodb", "streams.dynamodb", "pinpoint"})
 """Endpoint prefixes of the services that are called; credentials come by another session (`credentials`)."""
 
+_REDIRECT = 300
+"""The first HTTP status that is not a success."""
+
 _KEEPALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     # A NAT gateway forgets a connection after 350 idle seconds
@@ -50,6 +53,9 @@ _KEEPALIVE = (
     (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPINTVL", 0), 15),
     (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPCNT", 0), 3),
 )
+
+
+_read_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class AwsSettings(msgspec.Struct, frozen=True):
@@ -109,10 +115,12 @@ async def clients(settings: AwsSettings, metrics: Metrics | None = None) -> Asyn
         settings: How calls are made.
         metrics: Where requests, retries and durations are counted; None counts nothing.
     """
-    session = SigningSession(Credentials(settings.region))
+    credentials = Credentials(settings.region)
+    session = SigningSession(credentials)
     loader = create_loader(session.get_config_variable("data_path"))
     loader.file_loader = _ModelFiles()
     session.register_component("data_loader", loader)
+    session.register("before-parse", refuse_unreadable)
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=epoch_seconds)
     wire = Wire(
         limit=settings.pool_size,
@@ -127,6 +135,7 @@ async def clients(settings: AwsSettings, metrics: Metrics | None = None) -> Asyn
     config = AioConfig(connector_args={"socket_factory": _kept_alive}, **settings.options())
     async with AsyncExitStack() as stack:
         stack.push_async_callback(wire.close)
+        stack.push_async_callback(credentials.close)
 
         async def client(service: str, *, attempts: int = settings.attempts) -> AwsClient:
             retries = AioConfig(retries={"mode": "standard", "total_max_attempts": attempts})
@@ -145,6 +154,26 @@ async def clients(settings: AwsSettings, metrics: Metrics | None = None) -> Asyn
             pinpoint=await client("pinpoint"),
             sink=await client("pinpoint", attempts=1),
         )
+
+
+def refuse_unreadable(response_dict: Mapping[str, Any], operation_model: Any, **_: object) -> None:  # noqa: ANN401 # botocore's
+    """Refuse an answer that says success, but is not the JSON object that it must be; for botocore's `before-parse`.
+
+    botocore takes an empty body, a page of HTML and half an object for an object without fields
+    (`parsers.BaseJSONParser`). A write that a proxy has answered so would count as done.
+
+    Raises:
+        UnreadableAnswerError: Such an answer.
+    """
+    json = operation_model.service_model.resolved_protocol in ("json", "rest-json")
+    if response_dict["status_code"] >= _REDIRECT or not json or operation_model.output_shape is None:
+        return
+    body: bytes = response_dict["body"]
+    try:
+        _read_object(body)
+    except msgspec.DecodeError as error:
+        kind = response_dict["headers"].get("content-type", "no type")
+        raise UnreadableAnswerError(size=len(body), kind=kind) from error
 
 
 class _ModelFiles(JSONFileLoader):  # type: ignore[misc] # botocore has no types

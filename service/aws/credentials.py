@@ -3,67 +3,157 @@
 botocore's providers make clients of their own: STS for a role or a web identity, SSO for a sign-in. What our session
 sets for our calls (how times are read, which models are loaded) must not reach them.
 
-Whatever a provider raises may pass: a metadata service that starts later than we do, a token file that is being
+Whatever a provider raises may pass: a metadata service that starts later than this process, a token file that is being
 replaced, a cache file half-written by another process. All of it becomes botocore's `CredentialRetrievalError`.
+
+Calls do not wait for a renewal while the credentials in hand are still good. botocore renews them from 15 minutes
+before their end, in whichever call comes first (`RefreshableCredentials._refresh`); a security token service that
+answers slowly would hold up a heartbeat, and cost the worker its leases. Here a task renews them; a call waits for
+`WAIT_S` at most and then uses those in hand. A renewal that failed is repeated after `AGAIN_S`, not in every call.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import os
+import time
 from collections.abc import Callable
 from typing import Any
 
+from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from botocore.credentials import ReadOnlyCredentials
-from botocore.exceptions import CredentialRetrievalError, NoCredentialsError
+from botocore.exceptions import CredentialRetrievalError, NoCredentialsError, PartialCredentialsError
+
+from service.aws.errors import CREDENTIALS_REMEDY, note_trouble, said
+from service.runtime.errors import Trouble, TroubleError
+
+WAIT_S = 1.0
+"""Longest wait of a call for a renewal while there are credentials in hand, seconds."""
+
+TIMEOUT_S = 30.0
+"""Longest wait of a call while there are none, seconds: a `credential_process` may hang for ever."""
+
+AGAIN_S = 5.0
+"""Seconds for which nothing waits for a renewal, or begins one, after it failed or was slow while there are some."""
+
+CLOSE_S = 0.5
+"""Longest wait for a renewal at the end, seconds."""
+
+WINDOWS_S = (300, 60, 10)
+"""Seconds before their end from which credentials are renewed that live for less than 15 minutes when they are new: the
+first that they are not in yet. The shortest session of STS lives for 15 minutes
+(https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html)."""
+
+CONNECT_TIMEOUT_S = 3.0
+READ_TIMEOUT_S = 5.0
+"""Of calls to STS and SSO. botocore waits 60 s for each of up to five attempts; a worker would look dead meanwhile."""
 
 
 class Credentials:
-    """What an aiobotocore client asks for credentials: found once, renewed by their provider.
+    """What an aiobotocore client asks for credentials: found at the first call, renewed by their provider.
 
     Args:
         region: Of STS and SSO where the profile names none: botocore reads AWS_DEFAULT_REGION, not AWS_REGION.
+        monotonic: Seconds.
     """
 
-    def __init__(self, region: str = "") -> None:
+    def __init__(self, region: str = "", monotonic: Callable[[], float] = time.monotonic) -> None:
         self._session = AioSession()
         if region:
             self._session.set_config_variable("region", region)
+        self._session.set_default_client_config(
+            AioConfig(connect_timeout=CONNECT_TIMEOUT_S, read_timeout=READ_TIMEOUT_S)
+        )
+        self._monotonic = monotonic
         self._provider: Any = None
-        self._finding = asyncio.Lock()
-
-    async def find(self) -> None:
-        """Ask the providers which of them has credentials; one that fails is asked again at the first call."""
-        with contextlib.suppress(NoCredentialsError, CredentialRetrievalError):
-            await self.get_frozen_credentials()
+        self._in_hand: ReadOnlyCredentials | None = None
+        self._window_s: int | None = None
+        self._not_before = float("-inf")
+        self._renewal: asyncio.Task[ReadOnlyCredentials] | None = None
 
     async def get_frozen_credentials(self) -> ReadOnlyCredentials:
         """Return what to sign with now.
 
         Raises:
             NoCredentialsError: No provider has any.
+            PartialCredentialsError: The environment, or a profile, holds one half of a pair.
             CredentialRetrievalError: A provider failed, whatever it raised.
         """
+        if self._in_hand is not None and (not self._due() or self._monotonic() < self._not_before):
+            return self._in_hand
+        if self._renewal is None:
+            self._renewal = asyncio.create_task(self._renew(), name="renewal of credentials")
+            self._renewal.add_done_callback(self._renewed)
+        renewal = asyncio.shield(self._renewal)
         try:
-            async with self._finding:
-                if self._provider is None:
-                    self._provider = await self._session.get_credentials()
+            async with asyncio.timeout(TIMEOUT_S if self._in_hand is None else WAIT_S):
+                return await renewal
+        except TimeoutError as error:
+            self._not_before = self._monotonic() + AGAIN_S
+            if self._in_hand is None:
+                name = self._name()
+                raise CredentialRetrievalError(provider=name, error_msg=f"no answer in {TIMEOUT_S:g} s") from error
+        except (CredentialRetrievalError, NoCredentialsError):
+            if self._in_hand is None:
+                raise
+        return self._in_hand
+
+    async def close(self) -> None:
+        """Wait for a renewal that is under way, then cut it off: a `credential_process` would be left behind."""
+        renewal = self._renewal
+        if renewal is not None:
+            await asyncio.wait((renewal,), timeout=CLOSE_S)
+            renewal.cancel()
+            await asyncio.wait((renewal,))
+
+    def _name(self) -> str:
+        return getattr(self._provider, "method", "") or "a credential provider"
+
+    def _due(self) -> bool:
+        """Return whether the credentials in hand are to be renewed; those that do not end never are."""
+        due = getattr(self._provider, "refresh_needed", None)
+        return bool(due(self._window_s)) if due is not None else False
+
+    async def _renew(self) -> ReadOnlyCredentials:
+        try:
+            if self._provider is None:
+                self._provider = await self._session.get_credentials()
             frozen: ReadOnlyCredentials | None = (
                 None if self._provider is None else await self._provider.get_frozen_credentials()
             )
-        except CredentialRetrievalError:
+        except (CredentialRetrievalError, PartialCredentialsError):
             raise
         except Exception as error:
-            name = getattr(self._provider, "method", "") or "a credential provider"
-            raise CredentialRetrievalError(provider=name, error_msg=f"{type(error).__name__}: {error}") from error
+            text = f"{type(error).__name__}: {error}"
+            raise CredentialRetrievalError(provider=self._name(), error_msg=text) from error
         if frozen is None:
             raise NoCredentialsError
+        self._take(frozen)
         return frozen
+
+    def _take(self, frozen: ReadOnlyCredentials) -> None:
+        new = frozen != self._in_hand
+        self._in_hand, self._window_s, self._not_before = frozen, None, float("-inf")
+        if not self._due():
+            return
+        if new:
+            self._window_s = next((each for each in WINDOWS_S if not self._provider.refresh_needed(each)), None)
+        else:  # a container's agent gives the same ones until shortly before their end
+            self._not_before = self._monotonic() + AGAIN_S
+
+    def _renewed(self, renewal: asyncio.Task[ReadOnlyCredentials]) -> None:
+        """Report a renewal that failed while the credentials in hand are still used: no call fails by it yet."""
+        self._renewal = None
+        error = None if renewal.cancelled() else renewal.exception()
+        if error is not None and self._in_hand is not None:
+            self._not_before = self._monotonic() + AGAIN_S
+            what = "credentials, which are used until they end: their renewal"
+            note_trouble(TroubleError(said(what, error), Trouble.CREDENTIALS, CREDENTIALS_REMEDY))
 
     def get_deferred_property(self, name: str) -> Callable[[], object]:
         """Return how to get a property of the credentials once they are there; botocore asks for `account_id`."""
-        return lambda: getattr(self._provider, name, None)
+        return lambda: getattr(self._in_hand, name, None)
 
     async def get_account_id(self) -> str | None:
         """Return the account that the credentials are of, where their provider says it; aiobotocore asks."""
@@ -73,7 +163,7 @@ class Credentials:
 
 
 class SigningSession(AioSession):  # type: ignore[misc] # aiobotocore has no types
-    """A session whose clients sign with `Credentials`: a provider that fails keeps no client from being made."""
+    """A session whose clients sign with `Credentials`: making a client asks no provider, and cannot fail by one."""
 
     def __init__(self, credentials: Credentials) -> None:
         super().__init__()
@@ -81,5 +171,9 @@ class SigningSession(AioSession):  # type: ignore[misc] # aiobotocore has no typ
 
     async def get_credentials(self) -> Credentials:
         """Return the credentials; aiobotocore calls this for every client it makes."""
-        await self._signing.find()
         return self._signing
+
+
+def may_come_later() -> bool:
+    """Return whether credentials may appear that no provider has now: those of an instance, by its metadata service."""
+    return os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() != "true"

@@ -12,6 +12,7 @@ DynamoDB's (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Pro
 from __future__ import annotations
 
 import contextvars
+import ssl
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
@@ -92,12 +93,13 @@ BAD_CREDENTIALS: Final = frozenset(
 """Codes that say: these credentials, or this signature, are not accepted. They may pass: credentials that are new, or
 were just renewed, are not known everywhere at once (https://github.com/boto/boto3/issues/509)."""
 
-EXPIRED_CREDENTIALS: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
+EXPIRED_CREDENTIALS: Final = frozenset({"ExpiredToken", "ExpiredTokenException"})
 """Codes that say: these credentials have run out. A provider that renews them does so for the next call."""
 
-_CLOCK = ("signature expired", "signature not yet current", "requestexpired", "request has expired")
+_CLOCK = ("signature expired", "signature not yet current", "requestexpired", "requesttimetooskewed")
 """What a refusal says, in lower case, where this machine's clock is wrong: a signature holds for five minutes
-(https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html)."""
+(https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html), and a request for 15
+(https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/CommonErrors.html)."""
 
 _KMS = ("kmsaccessdenied", "kmsdisabled", "kmsinvalidstate", "kmsnotfound", "kmsoptinrequired")
 """How the codes begin, in lower case, with which Kinesis says that the stream's key cannot be used
@@ -121,6 +123,7 @@ FOREIGN_REMEDY: Final = "this is not an answer of AWS: check the proxy, and AWS_
 _UNREACHABLE = (
     boto.ConnectTimeoutError,
     boto.ConnectionClosedError,
+    boto.ConnectionError,
     boto.EndpointConnectionError,
     boto.HTTPClientError,
     boto.IncompleteReadError,
@@ -131,6 +134,9 @@ _UNREACHABLE = (
     ConnectionError,
     TimeoutError,
 )
+
+_UNTRUSTED = (aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError)
+"""Causes of an `SSLError` that say: the other side's certificate is not trusted."""
 
 _CREDENTIALS = (
     boto.CredentialRetrievalError,
@@ -160,6 +166,12 @@ _MAX_SAID = 300
 
 class AwsSetupError(SetupError):
     """Something of AWS must be created, allowed or configured by a person; the text says what, and how."""
+
+
+class UnreadableAnswerError(boto.BotoCoreError):  # type: ignore[misc] # botocore has no types
+    """An answer that says success, but is not what the service would send."""
+
+    fmt = "{size} bytes of {kind} instead of a JSON object"
 
 
 class Watch(Protocol):
@@ -213,6 +225,13 @@ def outcome_of(status: int, code: str, operation: str = "") -> str:
     if code == "NotFoundException" and operation in _LOOKUPS:
         return "absent"
     return "throttled" if code in THROTTLES or status == _TOO_MANY_REQUESTS else "error"
+
+
+def note_trouble(error: TroubleError) -> None:
+    """Report trouble that no call fails by."""
+    watch = _watch.get()
+    if watch is not None:
+        watch.trouble(error)
 
 
 class translated:  # noqa: N801 # used like a function, in `with`
@@ -287,26 +306,26 @@ def failure(error: BaseException, what: str, remedy: str = "", shard: str = "") 
             return None
         case boto.ClientError():
             return _answer(error, what, remedy, shard)
-        case boto.SSLError() if isinstance(error.kwargs.get("error"), aiohttp.ClientConnectorCertificateError):
-            return TroubleError(_said(what, error), Trouble.CERTIFICATE, CERTIFICATE_REMEDY)
+        case boto.SSLError() if isinstance(error.kwargs.get("error"), _UNTRUSTED):
+            return TroubleError(said(what, error), Trouble.CERTIFICATE, CERTIFICATE_REMEDY)
         case boto.NoCredentialsError() | boto.PartialCredentialsError():
             return AwsSetupError(
-                f"{_said(what, error)}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, "
+                f"{said(what, error)}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, "
                 "or run with a role",
                 Trouble.CREDENTIALS,
             )
         case _ if isinstance(error, _CREDENTIALS):
-            return TroubleError(_said(what, error), Trouble.CREDENTIALS, CREDENTIALS_REMEDY)
+            return TroubleError(said(what, error), Trouble.CREDENTIALS, CREDENTIALS_REMEDY)
         case _ if isinstance(error, _UNREACHABLE):
-            return TransientError(_said(what, error))
-    return TroubleError(f"{what}: the answer cannot be read: {_said('', error)}", Trouble.ANSWER, FOREIGN_REMEDY)
+            return TransientError(said(what, error))
+    return TroubleError(f"{what}: the answer cannot be read: {said('', error)}", Trouble.ANSWER, FOREIGN_REMEDY)
 
 
 def _answer(error: boto.ClientError, what: str, remedy: str, shard: str) -> Exception:  # one per class
     """Return what an error answer means."""
     code = code_of(error)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    text = _said(what, error)
+    text = said(what, error)
     if code in THROTTLES or status == _TOO_MANY_REQUESTS:
         return TransientError(text, throttled=True)
     if code in _PASSING or status >= _SERVER_ERROR or status == _REQUEST_TIMEOUT:
@@ -317,7 +336,7 @@ def _answer(error: boto.ClientError, what: str, remedy: str, shard: str) -> Exce
         return RecordsTrimmedError(text)
     if code in _MISSING:
         if shard:
-            return ShardGoneError(f"{what}: shard {shard}: {_said('', error)}")
+            return ShardGoneError(f"{what}: shard {shard}: {said('', error)}")
         return AwsSetupError(f"{what} does not exist in this account and region: {remedy}", Trouble.MISSING)
     kind, remedy = trouble_of(code, str(error))
     if kind is Trouble.PERMISSION:
@@ -329,7 +348,7 @@ def _answer(error: boto.ClientError, what: str, remedy: str, shard: str) -> Exce
 def trouble_of(code: str, text: str) -> tuple[Trouble, str]:
     """Return what kind of trouble a refusal with this code and text is, and its remedy: all but the foreseen ones."""
     lowered = f"{code}: {text}".lower()
-    if code in BAD_CREDENTIALS | EXPIRED_CREDENTIALS and any(sign in lowered for sign in _CLOCK):
+    if any(sign in lowered for sign in _CLOCK):
         return Trouble.CLOCK, CLOCK_REMEDY
     if code in EXPIRED_CREDENTIALS:
         return Trouble.CREDENTIALS, EXPIRED_REMEDY
@@ -345,8 +364,8 @@ def trouble_of(code: str, text: str) -> tuple[Trouble, str]:
     return Trouble.REFUSED, ""
 
 
-def _said(what: str, error: BaseException) -> str:
-    """Return an error's text in one line of bounded length."""
+def said(what: str, error: BaseException) -> str:
+    """Return what failed and an error's text in one line of bounded length."""
     text = " ".join(str(error).split())
     if not isinstance(error, boto.ClientError):
         text = f"{type(error).__name__}: {text}"

@@ -7,22 +7,26 @@ import os
 import msgspec
 from botocore import exceptions as boto
 
-from service.aws.errors import THROTTLES, code_of
+from service.aws.errors import (
+    EXPIRED_CREDENTIALS,
+    FOREIGN_REMEDY,
+    THROTTLES,
+    UnreadableAnswerError,
+    code_of,
+    trouble_of,
+)
+from service.runtime.errors import Trouble
 
 AWS_ERRORS = (boto.BotoCoreError, boto.ClientError)
 """What `explained` knows."""
 
 _NO_SUCH = {"ResourceNotFoundException", "NotFoundException", "NoSuchEntity"}
 _DENIED = {"AccessDeniedException", "AccessDenied", "UnauthorizedOperation", "NotAuthorized", "ForbiddenException"}
-_BAD_CREDENTIALS = {
-    "UnrecognizedClientException",
-    "InvalidClientTokenId",
-    "InvalidSignatureException",
-    "SignatureDoesNotMatch",
-    "IncompleteSignature",
-    "MissingAuthenticationToken",
+_WHAT = {
+    Trouble.CLOCK: "AWS does not accept the time of this machine",
+    Trouble.CREDENTIALS: "AWS does not accept the credentials",
+    Trouble.ENCRYPTION: "AWS cannot use the encryption key",
 }
-_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
 
 
 class Explained(msgspec.Struct, frozen=True):
@@ -67,6 +71,8 @@ def _unreachable(error: boto.BotoCoreError) -> Explained:
             chosen = sorted(name for name in os.environ if name.startswith("AWS_ENDPOINT_URL"))
             remedy = f"check {', '.join(chosen)}" if chosen else "check the network, the region, and the proxy settings"
             return Explained("AWS cannot be reached", text, remedy)
+        case UnreadableAnswerError():
+            return Explained("what answered is not AWS", text, FOREIGN_REMEDY)
         case boto.ParamValidationError():
             return Explained("AWS would not take this request", text)
     return Explained("AWS cannot be asked", text)
@@ -86,14 +92,11 @@ def _refused(error: boto.ClientError) -> Explained:
             why,
             "run `scoring setup` to create it, or check the SCORING_ variable that names it, and the region",
         )
-    if code in _DENIED:
-        return Explained(f"AWS does not allow {call}{of}", why, f"give this role or user a policy that allows {call}")
-    if code in _EXPIRED:
-        return Explained("the AWS credentials have run out", why, "get new ones; for a profile with SSO: aws sso login")
-    if code in _BAD_CREDENTIALS:
-        return Explained(
-            "AWS does not accept the credentials", why, "check AWS_PROFILE or the AWS_ACCESS_KEY_ID in use"
-        )
     if code in THROTTLES:
         return Explained(f"AWS asks for less: {call}{of}", why, "try again in a while, or raise the quota or capacity")
-    return Explained(f"{call}{of} failed", why)
+    kind, remedy = trouble_of(code, why)
+    if code in EXPIRED_CREDENTIALS and kind is Trouble.CREDENTIALS:
+        return Explained("the AWS credentials have run out", why, remedy)
+    if code in _DENIED and kind not in _WHAT:
+        return Explained(f"AWS does not allow {call}{of}", why, f"give this role or user a policy that allows {call}")
+    return Explained(_WHAT.get(kind, f"{call}{of} failed"), why, remedy)

@@ -26,5 +26,6 @@ def aws_clients(fast_calls: bool, aws: Emulator, runner: asyncio.Runner) -> Iter
             environment.setenv(name, value)
         opened = clients(AwsSettings(region=REGION, fast_calls=fast_calls))
         made = runner.run(opened.__aenter__())
+        runner.run(made.dynamodb.list_tables())  # credentials are found at the first call
     yield made
     runner.run(opened.__aexit__(None, None, None))

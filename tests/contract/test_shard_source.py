@@ -228,6 +228,7 @@ def kinesis_local(runner: asyncio.Runner) -> Iterator[AwsClient]:
                 environment.setenv(name, value)
             opened = clients(AwsSettings(region=REGION))
             made = runner.run(opened.__aenter__())
+            runner.run(made.kinesis.list_streams())  # credentials are found at the first call
         yield made.kinesis
         runner.run(opened.__aexit__(None, None, None))
 

@@ -66,6 +66,8 @@ class Server:
             request.transport.abort()
             raise asyncio.CancelledError
         status, body = answer
+        if isinstance(body, bytes):
+            return web.Response(status=status, body=body, content_type="text/html")
         return web.Response(status=status, body=json.dumps(body), content_type="application/x-amz-json-1.0")
 
 

@@ -8,33 +8,66 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from pathlib import Path
 
 import pytest
 from aiobotocore.credentials import AioSSOProvider
 from aiohttp import web
+from botocore.utils import ContainerMetadataFetcher
 
+from service.aws import credentials
 from service.aws.clients import AwsSettings, clients
-from service.aws.errors import AwsSetupError
+from service.aws.errors import AwsSetupError, watched
 from service.aws.tables.leases import LeaseTable
 from service.runtime.errors import Trouble, TroubleError
 from service.stream.ports import StreamId
 
+BOUND_S = 20.0
 STREAM = StreamId("events", "arn:aws:kinesis:us-east-1:000000000000:stream/events", "tag1")
 
 
 class Aws:
-    """STS, SSO, a container's credential endpoint and DynamoDB in one; keeps which keys calls were signed with."""
+    """STS, SSO, both metadata services and DynamoDB in one; keeps which keys calls were signed with.
+
+    Attributes:
+        fault: What is wrong with everything that gives credentials: `500`, `garbage`, `expired`, `hangs`; or nothing.
+        lives_s: How long the credentials given live, seconds.
+        role: Of the instance; empty: it has none.
+    """
 
     def __init__(self) -> None:
         self.given = 0
+        self.fault = ""
         self.lives_s = 3600.0
+        self.role = "worker"
         self.signed: list[str] = []
         self.asked: list[str] = []
 
     def _keys(self) -> tuple[str, str]:
         self.given += 1
-        return f"KEY{self.given}", (datetime.now(UTC) + timedelta(seconds=self.lives_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        lives_s = -3600.0 if self.fault == "expired" else self.lives_s
+        return f"KEY{self.given}", (datetime.now(UTC) + timedelta(seconds=lives_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    async def _fail(self) -> web.Response:
+        self.asked.append("in vain")
+        if self.fault == "hangs":
+            await asyncio.Event().wait()
+        return web.Response(status=500 if self.fault == "500" else 200, text="<html>what?</html>")
+
+    def _instance(self, request: web.Request) -> web.Response:
+        """Answer as an instance's metadata service does."""
+        folder = "/latest/meta-data/iam/security-credentials/"
+        if request.path == "/latest/api/token":
+            return web.Response(text="a session token")
+        if request.path == folder:
+            self.asked.append("instance")
+            return web.Response(text=self.role, status=200 if self.role else 404)
+        assert request.path == folder + self.role
+        key, expires = self._keys()
+        return web.json_response(
+            {"Code": "Success", "AccessKeyId": key, "SecretAccessKey": "s", "Token": "t", "Expiration": expires}
+        )
 
     async def handle(self, request: web.Request) -> web.Response:
         body = (await request.read()).decode()
@@ -42,13 +75,17 @@ class Aws:
             authorization = request.headers["Authorization"]
             self.signed.append(authorization.partition("Credential=")[2].partition("/")[0])
             return web.json_response({"Items": []}, content_type="application/x-amz-json-1.0")
+        if self.fault in {"500", "garbage", "hangs"}:
+            return await self._fail()
+        if request.path.startswith("/latest/"):
+            return self._instance(request)
         key, expires = self._keys()
         if request.path == "/container":
             self.asked.append("container")
             return web.json_response({"AccessKeyId": key, "SecretAccessKey": "s", "Token": "t", "Expiration": expires})
         if request.path == "/federation/credentials":
             self.asked.append("sso")
-            end_ms = int((datetime.now(UTC) + timedelta(seconds=self.lives_s)).timestamp() * 1000)
+            end_ms = int(datetime.fromisoformat(expires).timestamp() * 1000)
             return web.json_response(
                 {
                     "roleCredentials": {
@@ -91,6 +128,19 @@ def web_identity(environment: pytest.MonkeyPatch, folder: Path, _url: str) -> No
 
 def container(environment: pytest.MonkeyPatch, _folder: Path, url: str) -> None:
     environment.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{url}/container")
+
+
+def role_of_a_container(environment: pytest.MonkeyPatch, folder: Path, url: str) -> None:
+    container(environment, folder, url)
+    (folder / "config").write_text(
+        "[profile worker]\nrole_arn = arn:aws:iam::111122223333:role/worker\ncredential_source = EcsContainer\n"
+    )
+    environment.setenv("AWS_PROFILE", "worker")
+
+
+def instance(environment: pytest.MonkeyPatch, _folder: Path, url: str) -> None:
+    environment.delenv("AWS_EC2_METADATA_DISABLED")
+    environment.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", url)
 
 
 def process(environment: pytest.MonkeyPatch, folder: Path, url: str) -> None:
@@ -136,7 +186,7 @@ async def with_aws(environment: pytest.MonkeyPatch, work: Callable[[Aws, str], o
     aws = Aws()
     app = web.Application()
     app.router.add_route("*", "/{any:.*}", aws.handle)
-    site = web.AppRunner(app)
+    site = web.AppRunner(app, shutdown_timeout=0.1)
     await site.setup()
     await web.TCPSite(site, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{site.addresses[0][1]}"
@@ -148,7 +198,10 @@ async def with_aws(environment: pytest.MonkeyPatch, work: Callable[[Aws, str], o
     return aws
 
 
-@pytest.mark.parametrize("case", [assumed_role, web_identity, container, process, sso])
+WAYS = [assumed_role, web_identity, container, role_of_a_container, process, sso]
+
+
+@pytest.mark.parametrize("case", WAYS)
 def test_a_workers_own_clients_take_and_renew_credentials(case: Case, clean: pytest.MonkeyPatch, tmp_path: Path):
     async def work(aws: Aws, url: str) -> None:
         case(clean, tmp_path, url)
@@ -159,6 +212,124 @@ def test_a_workers_own_clients_take_and_renew_credentials(case: Case, clean: pyt
                 await table.snapshot()
         assert len(set(aws.signed)) >= 2, "renewed"
         assert "BASE" not in aws.signed
+
+    asyncio.run(with_aws(clean, work))
+
+
+class Noted:
+    """Keeps what a worker's watch is given."""
+
+    def __init__(self) -> None:
+        self.troubles: list[TroubleError] = []
+
+    def worked(self) -> None:
+        """Nothing."""
+
+    def trouble(self, error: TroubleError) -> None:
+        self.troubles.append(error)
+
+
+@pytest.mark.parametrize(
+    ("case", "fault"),
+    # asyncio cannot end a process that it no longer waits for.
+    [each for each in product(WAYS, ["500", "garbage", "expired", "hangs"]) if each != (process, "hangs")],
+)
+def test_a_renewal_that_fails_costs_no_call_while_the_credentials_in_hand_are_good(
+    case: Case, fault: str, clean: pytest.MonkeyPatch, tmp_path: Path
+):
+    clean.setenv("AWS_MAX_ATTEMPTS", "1")
+    clean.setattr(ContainerMetadataFetcher, "SLEEP_TIME", 0)
+    clean.setattr(credentials, "WAIT_S", 0.05)
+    clean.setattr(credentials, "AGAIN_S", 0.0)
+    noted = Noted()
+
+    async def work(aws: Aws, url: str) -> None:
+        case(clean, tmp_path, url)
+        aws.lives_s = 5.0
+        async with clients(AwsSettings(region="us-east-1", attempts=1)) as made:
+            table = LeaseTable(made.leases, "leases", "ingest", STREAM)
+            await table.snapshot()
+            aws.fault = fault
+            async with asyncio.timeout(BOUND_S):
+                while not (noted.troubles or (fault == "hangs" and "in vain" in aws.asked)):
+                    await table.snapshot()  # a call that fails would end the test here
+                calls = len(aws.signed)
+                await table.snapshot()
+                assert len(aws.signed) == calls + 1
+                good, aws.fault = aws.signed[-1], ""
+                while aws.signed[-1] == good:
+                    await table.snapshot()
+        assert {each.kind for each in noted.troubles} <= {Trouble.CREDENTIALS}
+
+    with watched(noted):
+        asyncio.run(with_aws(clean, work))
+
+
+def test_a_provider_that_fails_is_not_asked_for_every_call(clean: pytest.MonkeyPatch, tmp_path: Path):
+    clean.setattr(ContainerMetadataFetcher, "SLEEP_TIME", 0)
+
+    async def work(aws: Aws, url: str) -> None:
+        container(clean, tmp_path, url)
+        aws.lives_s = 5.0
+        async with clients(AwsSettings(region="us-east-1", attempts=1)) as made:
+            table = LeaseTable(made.leases, "leases", "ingest", STREAM)
+            await table.snapshot()
+            aws.fault = "500"
+            for _ in range(20):
+                await table.snapshot()
+        # One renewal, of as many requests as the provider makes.
+        assert aws.asked.count("in vain") <= ContainerMetadataFetcher.RETRY_ATTEMPTS
+
+    asyncio.run(with_aws(clean, work))
+
+
+def test_a_provider_that_hangs_is_an_error_that_names_it(clean: pytest.MonkeyPatch, tmp_path: Path):
+    clean.setattr(credentials, "TIMEOUT_S", 0.05)
+
+    async def work(aws: Aws, url: str) -> None:
+        container(clean, tmp_path, url)
+        aws.fault = "hangs"
+        async with clients(AwsSettings(region="us-east-1", attempts=1)) as made:
+            with pytest.raises(TroubleError, match=r"no answer in 0\.05 s") as raised:
+                await LeaseTable(made.leases, "leases", "ingest", STREAM).snapshot()
+        assert raised.value.kind is Trouble.CREDENTIALS
+
+    asyncio.run(with_aws(clean, work))
+
+
+def test_making_clients_waits_for_no_provider(clean: pytest.MonkeyPatch, tmp_path: Path):
+    async def work(aws: Aws, url: str) -> None:
+        container(clean, tmp_path, url)
+        aws.fault = "hangs"
+        async with clients(AwsSettings(region="us-east-1")):
+            assert aws.asked == []
+
+    asyncio.run(with_aws(clean, work))
+
+
+def test_half_a_pair_in_the_environment_is_a_matter_of_setup(clean: pytest.MonkeyPatch):
+    async def work(_aws: Aws, _url: str) -> None:
+        clean.setenv("AWS_ACCESS_KEY_ID", "alone")
+        async with clients(AwsSettings(region="us-east-1", attempts=1)) as made:
+            with pytest.raises(AwsSetupError, match="AWS_SECRET_ACCESS_KEY"):
+                await LeaseTable(made.leases, "leases", "ingest", STREAM).snapshot()
+
+    asyncio.run(with_aws(clean, work))
+
+
+def test_an_instance_whose_metadata_service_begins_later_gives_credentials_then(
+    clean: pytest.MonkeyPatch, tmp_path: Path
+):
+    async def work(aws: Aws, url: str) -> None:
+        instance(clean, tmp_path, url)
+        aws.role = ""
+        async with clients(AwsSettings(region="us-east-1", attempts=1)) as made:
+            table = LeaseTable(made.leases, "leases", "ingest", STREAM)
+            with pytest.raises(AwsSetupError, match="run with a role"):
+                await table.snapshot()
+            aws.role = "worker"
+            await table.snapshot()
+        assert aws.signed == ["KEY1"]
 
     asyncio.run(with_aws(clean, work))
 

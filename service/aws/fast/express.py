@@ -19,6 +19,7 @@ import contextvars
 import hashlib
 import hmac
 import random
+import ssl
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Hashable, Mapping
@@ -29,7 +30,7 @@ import msgspec
 from aiobotocore.awsrequest import AioAWSResponse
 from aiobotocore.session import AioSession
 from botocore.credentials import ReadOnlyCredentials
-from botocore.exceptions import ConnectionClosedError, EndpointConnectionError, ReadTimeoutError
+from botocore.exceptions import ConnectionClosedError, EndpointConnectionError, ReadTimeoutError, SSLError
 from botocore.utils import get_environ_proxies
 
 from service.aws.fast.codec import OPERATIONS, Operation, Params
@@ -289,6 +290,8 @@ class Express:
             return None, ReadTimeoutError(endpoint_url=template.url, error=error)
         except ConnectionError as error:
             return None, ConnectionClosedError(endpoint_url=template.url, error=error)
+        except ssl.SSLError as error:
+            return None, SSLError(endpoint_url=template.url, error=error)
         except OSError as error:
             return None, EndpointConnectionError(endpoint_url=template.url, error=error)
         if answer.status == operation.status and _intact(answer):

@@ -13,7 +13,7 @@ from typing import Any
 from service.aws.clients import AwsClient
 from service.aws.errors import AwsSetupError, translated
 from service.aws.fast.codec import StreamRecord
-from service.aws.streams.kinesis import stream_tag
+from service.aws.streams.kinesis import numbered, stream_tag
 from service.runtime.errors import ShardGoneError
 from service.scoring.change import StreamImage
 from service.stream.ports import Page, Record, Shard, StreamId
@@ -170,7 +170,7 @@ def _shard(listed: dict[str, Any]) -> Shard:
 def _record(record: StreamRecord) -> Record[StreamImage]:
     change = record.dynamodb
     return Record(
-        change.sequence_number,
+        numbered(change.sequence_number),
         StreamImage(change.keys, None if record.event_name == "REMOVE" else change.new_image),
         round(change.approximate_creation_date_time * 1000),
         "",

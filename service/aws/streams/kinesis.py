@@ -202,12 +202,23 @@ def _shard(listed: dict[str, Any]) -> Shard:
 def _record(record: KinesisRecord) -> Record[bytes]:
     data, partition_key = record.data, record.partition_key
     return Record(
-        record.sequence_number,
+        numbered(record.sequence_number),
         data,
         round(record.approximate_arrival_timestamp * 1000),
         partition_key,
         len(data) + len(partition_key),
     )
+
+
+def numbered(sequence: str) -> str:
+    """Return a record's sequence number: a checkpoint and a mark will be made of it.
+
+    Raises:
+        ValueError: It is not a number.
+    """
+    if not sequence.isdecimal():
+        raise ValueError("a record without a sequence number")
+    return sequence
 
 
 def _iterator_type(position: Position) -> dict[str, Any]:

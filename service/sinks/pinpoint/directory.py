@@ -149,11 +149,12 @@ class Targets:
     async def _ask(self, key: UserKey, kept: str) -> _Answer | Target:
         """Ask Pinpoint (https://docs.aws.amazon.com/pinpoint/latest/apireference/apps-application-id-users-user-id.html)."""
         await self._limit.wait()
-        answer: Mapping[str, Any] = {}
+        listed: Mapping[str, Any] = {}
         try:
             with translated(f"Pinpoint project {key.project_id}", expected=_FORESEEN):
                 async with asyncio.timeout(self._options.request_timeout_s):
                     answer = await self._client.get_user_endpoints(ApplicationId=key.project_id, UserId=key.user_id)
+                listed = answer["EndpointsResponse"]
         except ClientError as error:
             if code_of(error) != "NotFoundException":
                 return Rejected(Reason.SINK_REJECTED, "GetUserEndpoints refuses the user id")
@@ -163,7 +164,7 @@ class Targets:
         return self._chosen(
             [
                 endpoint
-                for endpoint in answer.get("EndpointsResponse", {}).get("Item", [])
+                for endpoint in listed.get("Item", [])
                 if endpoint.get("Id") and endpoint.get("User", {}).get("UserId", key.user_id) == key.user_id
             ],
             kept,

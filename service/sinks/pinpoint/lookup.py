@@ -53,11 +53,11 @@ class PinpointLookup:
             with translated(f"Pinpoint project {key.project_id}", expected=_FORESEEN):
                 async with asyncio.timeout(REQUEST_TIMEOUT_S):
                     answer = await self._client.get_endpoint(ApplicationId=key.project_id, EndpointId=key.endpoint_id)
+                endpoint = answer["EndpointResponse"]
         except ClientError as error:
             if code_of(error) == "NotFoundException":
                 await self._projects.exists(key.project_id)  # reports a project that does not
             return None
-        endpoint = answer.get("EndpointResponse", {})
         if endpoint.get("Id", key.endpoint_id).lower() != key.endpoint_id.lower():
             return None  # an odd id (`..`) was taken for another path
         user = endpoint.get("User", {}).get("UserId", "")

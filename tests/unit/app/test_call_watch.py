@@ -24,22 +24,24 @@ class Clock:
         self.now += seconds
 
 
-def test_trouble_of_one_kind_is_one_line_a_minute_and_every_time_a_count():
+def test_trouble_of_one_kind_with_one_resource_is_one_line_a_minute_and_every_time_a_count():
     clock, metrics = Clock(), Metrics()
     watch = CallWatch(clock, metrics)
     with structlog.testing.capture_logs() as lines:
         for _ in range(5):
-            watch.trouble(TroubleError("refused", Trouble.CLOCK, "set the clock"))
-        watch.trouble(TroubleError("other", Trouble.ANSWER))
+            watch.trouble(TroubleError("table scores: refused", Trouble.CLOCK, "set the clock"))
+        watch.trouble(TroubleError("table scores: other", Trouble.ANSWER))
+        watch.trouble(TroubleError("table leases: refused", Trouble.CLOCK, "set the clock"))
         clock.now += REPEAT_S
-        watch.trouble(TroubleError("refused", Trouble.CLOCK, "set the clock"))
-    assert [(line["event"], line["kind"], line.get("more_of_this_kind")) for line in lines] == [
+        watch.trouble(TroubleError("table scores: refused again", Trouble.CLOCK, "set the clock"))
+    assert [(line["event"], line["kind"], line.get("more_since_then")) for line in lines] == [
         ("aws.trouble", "clock", None),
         ("aws.trouble", "answer", None),
+        ("aws.trouble", "clock", None),
         ("aws.trouble", "clock", 4),
     ]
     assert lines[0]["remedy"] == "set the clock"
-    assert metrics.aws_trouble.labels("clock")._value.get() == 6
+    assert metrics.aws_trouble.labels("clock")._value.get() == 7
 
 
 def test_it_gives_up_only_when_nothing_has_worked_for_minutes():

@@ -33,6 +33,12 @@ def said(error: BaseException) -> str:
         (refused("AccessDeniedException", Resource="table t"), ["does not allow PutItem of table t", "policy"]),
         (refused("ExpiredTokenException"), ["run out", "aws sso login"]),
         (refused("UnrecognizedClientException"), ["does not accept the credentials", "AWS_PROFILE"]),
+        (refused("InvalidSignatureException", Message="Signature expired: 20261127T"), ["time of this machine", "NTP"]),
+        (
+            refused("AccessDeniedException", Message="not authorized to perform: kms:Decrypt"),
+            ["encryption key", "enable the KMS"],
+        ),
+        (refused("KMSInvalidStateException"), ["encryption key", "enable the KMS"]),
         (refused("ThrottlingException"), ["asks for less", "try again"]),
         (refused("ValidationException"), ["PutItem failed", "ValidationException: because"]),
         (aws.NoCredentialsError(), ["no usable credentials", "AWS_PROFILE", "AWS_ACCESS_KEY_ID"]),
