@@ -29,6 +29,7 @@ PARTIQL = {"dynamodb:PartiQLInsert", "dynamodb:PartiQLUpdate"}
 """What permits the statements of `dynamodb.BatchExecuteStatement`."""
 
 RARE = {
+    "dynamodb:BatchWriteItem": "only endpoints that change hands have rows of former users",
     "dynamodb:Query": "letters are looked for only where a batch is read again",
     "dynamodb:DeleteItem": "lease rows go when their shards are listed no more, hours later",
     "mobiletargeting:GetApp": "asked only where Pinpoint does not find a user or an endpoint",

@@ -90,6 +90,8 @@ class Hands:
 
     async def run(self, world: World) -> None:
         """Give the desks from hand to hand, and the late users their endpoints."""
+        while not world.asked_for:  # noqa: ASYNC110 - with LATEST, what comes earlier is not read, and nobody tells
+            await asyncio.sleep(0.5)
         async with asyncio.TaskGroup() as group:
             for desk, visitors in self.desks.items():
                 group.create_task(self._pass_on(world, desk, visitors))
