@@ -314,12 +314,7 @@ class Worker:
                 await self._clock.sleep(backoff.failed())
 
     def _may_pass(self, error: SetupError) -> bool:
-        """Return whether waiting may help, as it always may once the worker has begun.
-
-        At the start it helps where credentials are missing: an instance's metadata service may begin later than we do.
-        """
-        if self.started.is_set():
-            return True
+        """Return whether waiting may help at the start: an instance's metadata service may begin later than we do."""
         young = self._clock.monotonic() - self._began < CREDENTIALS_WAIT_S
         return error.kind is Trouble.CREDENTIALS and young and credentials.may_come_later()
 
@@ -368,6 +363,10 @@ def _collect_rarely() -> None:
     gc.set_threshold(GC_ALLOCATIONS, 20, 50)
 
 
+def _nothing() -> None:
+    """Write nothing: lines do not wait."""
+
+
 async def _forever(loop: Callable[[], Awaitable[None]], pipeline: str) -> None:
     """Run a loop; its log lines name the pipeline it belongs to, where it belongs to one."""
     if pipeline:
@@ -375,22 +374,28 @@ async def _forever(loop: Callable[[], Awaitable[None]], pipeline: str) -> None:
     await loop()
 
 
-async def serve(settings: Settings, lines: Stream | None = None, metrics: Metrics | None = None) -> int:
+async def serve(
+    settings: Settings,
+    lines: Stream | None = None,
+    metrics: Metrics | None = None,
+    write_out: Callable[[], None] = _nothing,
+) -> int:
     """Run a worker until SIGTERM or SIGINT; return the exit code. A second signal exits at once.
 
     Args:
         settings: Everything the environment decides.
         lines: Where the lines that CloudWatch turns into metrics go; standard output unless given.
         metrics: The catalogue; a new one unless given.
+        write_out: Called before an exit at once: writes log lines that wait, within a moment.
     """
     worker = Worker(settings, metrics, lines)
-    async with _signals(worker.stop):
+    async with _signals(worker.stop, write_out):
         drained = await worker.run()
     return 0 if drained else FORCED_EXIT
 
 
 @contextlib.asynccontextmanager
-async def _signals(stop: Callable[[], None]) -> AsyncIterator[None]:
+async def _signals(stop: Callable[[], None], write_out: Callable[[], None]) -> AsyncIterator[None]:
     loop = asyncio.get_running_loop()
     told = False
 
@@ -398,6 +403,7 @@ async def _signals(stop: Callable[[], None]) -> AsyncIterator[None]:
         nonlocal told
         if told:
             log.error("worker.killed", why=f"a second signal, {name}")
+            write_out()
             os._exit(FORCED_EXIT)
         told = True
         log.info("worker.signal", signal=name)

@@ -11,6 +11,9 @@ from service.config.settings import Purpose, Settings
 from service.observability import logs
 from service.observability.lines import LinePump, pumped
 
+LAST_LINES_S = 0.2
+"""Longest wait for log lines after a second signal."""
+
 
 @click.command()
 @click.option(
@@ -41,7 +44,7 @@ def _served(settings: Settings, lines: LinePump, errors: LinePump) -> int:
     metrics = Metrics(max_shards=settings.metrics_max_shards, process=True)
     lines.on_dropped = errors.on_dropped = metrics.log_lines_dropped.inc
     try:
-        return uvloop.run(serve(settings, lines, metrics))
+        return uvloop.run(serve(settings, lines, metrics, lambda: errors.close(LAST_LINES_S)))
     except Exception as error:
         import structlog  # noqa: PLC0415 # not before service.observability, which has it come without rich
 
