@@ -23,6 +23,7 @@ from service.aws.streams.dynamodb_streams import DynamoDbStreamSource
 from service.aws.streams.kinesis import KinesisSource
 from service.aws.streams.writer import KinesisWriter, Put
 from service.aws.tables.dead_letters import DeadLetterTable
+from service.aws.tables.former import FormerTable
 from service.aws.tables.identities import IdentityTable
 from service.aws.tables.scores import ScoreTable
 from service.ingest.stores import Change, Committed, Conflict, DeadLetter, EndpointKey, Throttled
@@ -298,9 +299,10 @@ def test_unprocessed_keys_and_items_are_asked_again(server: Server, connect: Con
     assert run(table.find([first, second])) == {first: "a", second: "b"}
     assert server.asked[1]["RequestItems"]["ids"]["Keys"] == [row(second)]
     server.asked.clear()
-    server.answer({"UnprocessedItems": {"ids": [{"PutRequest": {"Item": {**row(second), "UserId": {"S": "b"}}}}]}})
+    rows = [{"Id": {"S": f"former#{key.endpoint_id}"}, "PinpointProjectId": {"S": "p"}} for key in (first, second)]
+    server.answer({"UnprocessedItems": {"ids": [{"PutRequest": {"Item": rows[1]}}]}})
     server.answer({"UnprocessedItems": {}})
-    run(table.learn({first: "a", second: "b"}))
+    run(FormerTable(connect().dynamodb, "ids", wall_s=lambda: 0.0).keep({first: (), second: ()}))
     assert [len(asked["RequestItems"]["ids"]) for asked in server.asked] == [2, 1]
 
 
