@@ -11,6 +11,7 @@ from typing import Any, NoReturn, TypeAlias
 import pytest
 from click.testing import CliRunner, Result
 
+from service.app import publishing as wiring
 from service.app.worker import Worker
 from service.aws.streams.dynamodb_streams import DynamoDbStreamSource
 from service.aws.tables.identities import IdentityTable
@@ -216,6 +217,7 @@ def test_a_worker_whose_stream_lost_changes_publishes_every_score(
         return await iterator(source, shard_id, asked[0] if position == "TRIM_HORIZON" else position)
 
     monkeypatch.setattr(DynamoDbStreamSource, "iterator", lost)
+    monkeypatch.setattr(wiring, "SETTLE_S", 0.0)  # no other worker may have a call under way
     worker = publishing(told)
     trimmed = worker.metrics.registry.get_sample_value
     assert trimmed("scoring_records_trimmed_total", {"pipeline": "publish"}) == 1
