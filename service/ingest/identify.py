@@ -8,7 +8,6 @@ about those that no event ever named. With its default quota of 10 calls a secon
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from sys import getsizeof
 
@@ -189,10 +188,22 @@ class IdentityResolver:
                 users[key] = user
         self._metrics.identities.labels("lookup").inc(len(learned))
         self._keep(learned, written=False)
-        # The table only spares others the call; a failure must not repeat the batch: its endpoints are learned by now.
-        with contextlib.suppress(TransientError):
-            await self.learn(learned)
+        await self._learn_at_last(learned)
         return Answers(users, frozenset(due) - answers.keys())
+
+    async def _learn_at_last(self, owners: Mapping[EndpointKey, Ownership]) -> None:
+        """Write down what the fallback answered, however long the table refuses it.
+
+        An event that counts by such an answer may be read again, by another worker and while the fallback is silent:
+        without the row it would be set aside although it is in the score, and count twice when redriven.
+        """
+        while True:
+            try:
+                await self.learn(owners)
+            except TransientError:
+                await self._clock.sleep(RETRY_S)
+            else:
+                return
 
     async def _within_the_wait(
         self, lookup: EndpointLookup, keys: Sequence[EndpointKey]

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import pytest
 
@@ -213,14 +213,25 @@ def test_the_wait_for_look_ups_is_bounded_and_what_they_answered_by_then_is_kept
     assert [asked(metrics, outcome) for outcome in ("found", "unknown", "overdue")] == [2, 1, 2]
 
 
-def test_an_answer_that_was_paid_for_is_kept_though_it_cannot_be_written_down():
+def test_an_answer_of_the_fallback_is_written_down_before_it_counts():
+    """Read again while the fallback is silent, its event would be set aside although it is in the score."""
     lookup = MemoryLookup({key("a"): "ua"})
 
-    async def scenario(resolver: IdentityResolver, _: MemoryIdentities, __: VirtualClock) -> None:
-        assert await resolver.ask(keys("a")) == Answers({key("a"): "ua"}, frozenset())
-        assert await resolver.owners(keys("a"), keys("a")) == {key("a"): Ownership("ua")}
+    class UnwritableAtFirst(MemoryIdentities):
+        refused = 5
 
-    play(scenario, lookup, Unwritable())
+        async def learn(self, users: Mapping[EndpointKey, str]) -> None:
+            if self.refused:
+                self.refused -= 1
+                raise TransientError("throttled")
+            await super().learn(users)
+
+    async def scenario(resolver: IdentityResolver, table: MemoryIdentities, _: VirtualClock) -> None:
+        assert await resolver.ask(keys("a")) == Answers({key("a"): "ua"}, frozenset())
+        assert table.users == {key("a"): "ua"}
+        assert lookup.asked == keys("a")
+
+    play(scenario, lookup, UnwritableAtFirst())
 
 
 def test_with_the_fallback_switched_off_nothing_is_asked_and_nothing_overdue():
