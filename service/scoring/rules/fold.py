@@ -31,6 +31,7 @@ from service.scoring.rules.state import (
     PersonState,
     Slot,
     Used,
+    by_day,
     pack_body,
 )
 
@@ -206,7 +207,7 @@ class _Work:
         once = self._once
         evicted = max(0, len(once) - once_entries)
         if evicted:
-            once = dict(sorted(once.items(), key=_age)[evicted:])
+            once = dict(sorted(once.items(), key=by_day)[evicted:])
         last = tuple(sorted(self._last)[-LAST_EVENTS:])
         state = msgspec.structs.replace(
             self._before, slots=self._slots, once=once, last=last, evictions=self._before.evictions + evicted
@@ -229,12 +230,8 @@ def _shortened(state: PersonState, over: int) -> tuple[PersonState, int]:
     drop_last = min(len(state.last), -(-over // LAST_BYTES))
     over -= drop_last * LAST_BYTES
     drop_once = min(len(state.once), -(-over // ONCE_BYTES)) if over > 0 else 0
-    once = dict(sorted(state.once.items(), key=_age)[drop_once:])
+    once = dict(sorted(state.once.items(), key=by_day)[drop_once:])
     return (
         msgspec.structs.replace(state, last=state.last[drop_last:], once=once, evictions=state.evictions + drop_once),
         drop_once,
     )
-
-
-def _age(entry: tuple[bytes, int]) -> tuple[int, bytes]:
-    return entry[1], entry[0]

@@ -142,7 +142,7 @@ def pack_body(state: PersonState) -> bytes:
             _put(out, used.current)
             _put(out, used.previous)
     out.append(len(state.once))
-    for digest, day in sorted(state.once.items(), key=_by_day):
+    for digest, day in sorted(state.once.items(), key=by_day):
         out += _once.pack(digest, max(0, min(day, _MAX_DAY) - EPOCH_DAY))
     out.append(len(state.last))
     for second, number in state.last:
@@ -150,7 +150,8 @@ def pack_body(state: PersonState) -> bytes:
     return bytes(out)
 
 
-def _by_day(entry: tuple[bytes, int]) -> tuple[int, bytes]:
+def by_day(entry: tuple[bytes, int]) -> tuple[int, bytes]:
+    """Return the sort key of a once entry: the oldest first."""
     return entry[1], entry[0]
 
 
