@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import structlog
 
 from service.observability.metrics import Metrics
@@ -40,17 +38,16 @@ class CallWatch:
         self._last: TroubleError | None = None
         self._logged: dict[tuple[Trouble, str], float] = {}
         self._unsaid: dict[tuple[Trouble, str], int] = {}
-        self._monotonic: Callable[[], float] = clock.monotonic
 
     def worked(self) -> None:
         """Take note of a call that was answered as expected."""
-        self._last_worked = self._monotonic()
+        self._last_worked = self._clock.monotonic()
 
     def trouble(self, error: TroubleError) -> None:
         """Take note of an answer that nobody foresaw, or that a person must act on."""
         self._last = error
         self._metrics.aws_trouble.labels(error.kind.value).inc()
-        now = self._monotonic()
+        now = self._clock.monotonic()
         # Texts begin with what was called: trouble with one table must not hide that with another.
         which = error.kind, str(error).partition(":")[0]
         if now - self._logged.get(which, float("-inf")) < REPEAT_S:
@@ -87,7 +84,7 @@ class CallWatch:
         Raises:
             NothingWorksError: Likewise.
         """
-        silent_s = self._monotonic() - self._last_worked
+        silent_s = self._clock.monotonic() - self._last_worked
         if silent_s >= self._give_up_s:
             last = f"; the last trouble: {self._last}" if self._last is not None else ""
             raise NothingWorksError(
