@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Iterator
 from itertools import count
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from service.admin.setup_plan import Names, plan_table, tables
@@ -34,6 +36,24 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
         return
     reachable = exposed_below(os.getpid(), _foreign_listeners)
     assert not reachable, f"listening on more than loopback: {sorted(reachable)}"
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Undo what a test did to structlog: a threshold that one test leaves would silence the lines another one reads.
+
+    A logger that was used while `cache_logger_on_first_use` was set keeps that configuration in an attribute of its
+    own (structlog's `BoundLoggerLazyProxy.bind`), so resetting the configuration is not enough.
+    """
+    before = structlog.get_config()
+    yield
+    if all(before[key] is value for key, value in structlog.get_config().items()):
+        return
+    structlog.configure(**before)
+    for module in [module for name, module in sys.modules.items() if name.startswith("service.")]:
+        for value in vars(module).values():
+            if type(value).__name__ == "BoundLoggerLazyProxy":
+                vars(value).pop("bind", None)
 
 
 @pytest.fixture(scope="session")

@@ -175,7 +175,11 @@ class KinesisWorld:
     def recreate(self) -> None:
         made_at = int(time.time())
         self.run(self._client.delete_stream(StreamName=self._name))
-        self.run(self._client.get_waiter("stream_not_exists").wait(StreamName=self._name, WaiterConfig={"Delay": 0.02}))
+        self.run(
+            self._client.get_waiter("stream_not_exists").wait(
+                StreamName=self._name, WaiterConfig={"Delay": 0.02, "MaxAttempts": 1500}
+            )
+        )
         while int(time.time()) == made_at:
             time.sleep(0.02)  # a creation time counts in whole seconds here
         self.run(self._client.create_stream(StreamName=self._name, ShardCount=1))

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
+import structlog
 
 from service.aws.clients import AwsSettings, clients
 from service.ingest.identity_store import IdentityStore
@@ -106,18 +107,12 @@ def test_a_user_the_sink_does_not_know_is_no_error(make: Make, monkeypatch: pyte
 
 
 def test_the_log_names_users_at_debug_only(capsys: pytest.CaptureFixture[str]):
-    import structlog  # noqa: PLC0415 - configured for this test alone
-
-    before = structlog.get_config()
-    try:
-        structlog.configure(
-            processors=[structlog.processors.JSONRenderer()],
-            wrapper_class=structlog.make_filtering_bound_logger(20),
-            logger_factory=structlog.PrintLoggerFactory(),
-        )
-        asyncio.run(LogSink().publish([change("somebody", 5, 1)]))
-    finally:
-        structlog.configure(**before)
+    structlog.configure(
+        processors=[structlog.processors.JSONRenderer()],
+        wrapper_class=structlog.make_filtering_bound_logger(20),
+        logger_factory=structlog.PrintLoggerFactory(),
+    )
+    asyncio.run(LogSink().publish([change("somebody", 5, 1)]))
     out = capsys.readouterr().out
     assert '"users": 1' in out
     assert "somebody" not in out

@@ -85,8 +85,8 @@ _metrics: Metrics | None = None
 def prepare() -> Metrics:
     """Silence the logs; return the metrics that all runs of this process share."""
     global _metrics  # noqa: PLW0603 - prometheus_client's objects are too many to be made for every run
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     if _metrics is None:
-        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
         _metrics = Metrics(max_shards=50)
     return _metrics
 
