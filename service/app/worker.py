@@ -1,6 +1,6 @@
 """The worker: everything constructed, started, watched over and brought to an end. Only this module wires.
 
-`serve` is what `scoring run` calls; tests make a `Worker`, which they can start on port 0 and stop.
+`scoring run` calls `serve` (`serve.py`); tests make a `Worker`, which they can start on port 0 and stop.
 """
 
 from __future__ import annotations
@@ -8,19 +8,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import os
 import random
 import secrets
-import signal
 import socket
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 import msgspec
 import structlog
 
 from service.app.call_watch import CallWatch
+from service.app.emf_log import log_emf
 from service.app.ingesting import ingest_maker
 from service.app.publishing import CHANGES_PAGE, make_publishing
 from service.app.retention import watch_retention
@@ -38,7 +36,6 @@ from service.ingest.definition_book import CurrentDefinitions
 from service.ingest.ingest import PIPELINE as INGEST
 from service.ingest.ingest import Prepared
 from service.ingest.undefined import UndefinedTypes
-from service.observability import emf
 from service.observability.http import Health, ObservabilityServer
 from service.observability.logs import Stream
 from service.observability.looplag import measure_loop_lag
@@ -57,9 +54,6 @@ from service.stream.tail.budget import ByteBudget
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-
-FORCED_EXIT = 1
-"""Exit code after a second signal, and after a drain that took too long."""
 
 PUBLISH_SHARE = 4
 """Of the bytes in hand, one part in so many is for publishing where a worker does both."""
@@ -238,7 +232,7 @@ class Worker:
         parts.background["call watch"] = self._watch.run
         parts.background["loop lag"] = lambda: measure_loop_lag(self.metrics)
         if settings.emf_service:
-            parts.background["emf"] = self._log_emf
+            parts.background["emf"] = lambda: log_emf(settings.emf_service, self.metrics, self._clock, self._lines)
 
     async def _wire_ingest(self, aws: Clients, worker: str, budget: ByteBudget, identities: IdentityTable) -> None:
         settings, metrics, clock = self._settings, self.metrics, self._clock
@@ -338,20 +332,6 @@ class Worker:
             await reach()
         return Health(ok=True)
 
-    async def _log_emf(self) -> None:
-        """Write one line a minute that CloudWatch turns into metrics."""
-        before: emf.Reading | None = None
-        while True:
-            await self._clock.sleep(emf.PERIOD_S)
-            now = emf.read(self.metrics)
-            dimensions = {emf.DIMENSION: self._settings.emf_service}
-            line = emf.emf_line(emf.NAMESPACE, dimensions, emf.metrics_between(before, now), self._clock.wall_ms())
-            # Bare, not through the log: CloudWatch takes only an event that is nothing but this object.
-            out = self._lines or sys.stdout
-            out.write(f"{msgspec.json.encode(line).decode()}\n")
-            out.flush()
-            before = now
-
 
 def _collect_rarely() -> None:
     """Let Python look for cyclic garbage less often: hardly any is made, and a batch makes many objects at once.
@@ -363,57 +343,8 @@ def _collect_rarely() -> None:
     gc.set_threshold(GC_ALLOCATIONS, 20, 50)
 
 
-def _nothing() -> None:
-    """Write nothing: lines do not wait."""
-
-
 async def _forever(loop: Callable[[], Awaitable[None]], pipeline: str) -> None:
     """Run a loop; its log lines name the pipeline it belongs to, where it belongs to one."""
     if pipeline:
         structlog.contextvars.bind_contextvars(pipeline=pipeline)
     await loop()
-
-
-async def serve(
-    settings: Settings,
-    lines: Stream | None = None,
-    metrics: Metrics | None = None,
-    write_out: Callable[[], None] = _nothing,
-) -> int:
-    """Run a worker until SIGTERM or SIGINT; return the exit code. A second signal exits at once.
-
-    Args:
-        settings: Everything the environment decides.
-        lines: Where the lines that CloudWatch turns into metrics go; standard output unless given.
-        metrics: The catalogue; a new one unless given.
-        write_out: Called before an exit at once: writes log lines that wait, within a moment.
-    """
-    worker = Worker(settings, metrics, lines)
-    async with _signals(worker.stop, write_out):
-        drained = await worker.run()
-    return 0 if drained else FORCED_EXIT
-
-
-@contextlib.asynccontextmanager
-async def _signals(stop: Callable[[], None], write_out: Callable[[], None]) -> AsyncIterator[None]:
-    loop = asyncio.get_running_loop()
-    told = False
-
-    def on_signal(name: str) -> None:
-        nonlocal told
-        if told:
-            log.error("worker.killed", why=f"a second signal, {name}")
-            write_out()
-            os._exit(FORCED_EXIT)
-        told = True
-        log.info("worker.signal", signal=name)
-        stop()
-
-    caught = (signal.SIGTERM, signal.SIGINT)
-    for each in caught:
-        loop.add_signal_handler(each, on_signal, each.name)
-    try:
-        yield
-    finally:
-        for each in caught:
-            loop.remove_signal_handler(each)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import click
 
-from service.config.settings import Purpose, Settings, load
+from service.config.load import Purpose, load
+from service.config.settings import Settings
 
 if TYPE_CHECKING:
     from service.aws.clients import AwsSettings

@@ -18,7 +18,8 @@ from service.cli.interrupt import Interrupt
 from service.cli.output import json_option, note, print_json, print_table, write, write_bytes, write_fields
 from service.cli.params import Id
 from service.cli.root import INTERRUPTED
-from service.config.settings import Purpose, Settings
+from service.config.load import Purpose
+from service.config.settings import Settings
 from service.ingest.letters import split_letter_id
 from service.observability.metrics import Metrics
 from service.queries.letters import by_fault, described, find, payload, pointer

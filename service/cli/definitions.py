@@ -27,7 +27,8 @@ from service.cli.context import STDIN, aws_settings, name_of, one_project, run_a
 from service.cli.failures import FAILURE, UsageFailure
 from service.cli.output import json_option, note, print_json, print_table
 from service.cli.params import PROJECT, Id
-from service.config.settings import Purpose, Settings
+from service.config.load import Purpose
+from service.config.settings import Settings
 from service.ingest.stores import Undefined
 from service.queries.undefined import undefined
 from service.runtime.text import iso

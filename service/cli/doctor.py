@@ -10,7 +10,8 @@ from service.cli.context import aws_settings, settings_for
 from service.cli.failures import FAILURE
 from service.cli.output import json_option, note, print_json, print_table
 from service.cli.setup import names_of
-from service.config.settings import Purpose, Settings
+from service.config.load import Purpose
+from service.config.settings import Settings
 
 
 @click.command()

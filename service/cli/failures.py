@@ -11,7 +11,7 @@ import click
 
 from service.aws.errors import AwsSetupError
 from service.aws.explain import AWS_ERRORS, explained
-from service.config.settings import ConfigurationError
+from service.config.load import ConfigurationError
 from service.observability.http import BindError
 from service.runtime.errors import NothingWorksError, RefusedError, TransientError, TroubleError
 from service.runtime.text import printable

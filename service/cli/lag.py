@@ -7,7 +7,8 @@ import click
 from service.aws.clients import clients
 from service.cli.context import aws_settings, run_async, settings_for
 from service.cli.output import json_option, note, print_json, print_table
-from service.config.settings import Purpose, Settings
+from service.config.load import Purpose
+from service.config.settings import Settings
 from service.queries.lag import Line, lines
 from service.queries.undefined import remark
 

@@ -12,7 +12,8 @@ from service.aws.clients import clients
 from service.cli.context import aws_settings, run_async, settings_for
 from service.cli.output import json_option, note, number_of, print_json, print_table
 from service.cli.params import Id
-from service.config.settings import Purpose, Settings
+from service.config.load import Purpose
+from service.config.settings import Settings
 
 CONSEQUENCES = (
     "events up to these checkpoints are not read again: what the old consumer made of them stays in the scores",

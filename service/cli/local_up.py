@@ -16,7 +16,7 @@ from service.cli.failures import Failure
 from service.cli.output import json_option, note, print_json, write
 from service.cli.params import PROJECT
 from service.cli.setup import names_of
-from service.config.settings import Purpose
+from service.config.load import Purpose
 
 AWS_PORT = 4566
 PINPOINT_PORT = 9465

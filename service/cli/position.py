@@ -17,7 +17,8 @@ from service.cli.context import aws_settings, run_async, settings_for
 from service.cli.failures import UsageFailure
 from service.cli.output import json_option, note, number_of, print_json, print_table
 from service.cli.params import Id
-from service.config.settings import TO_COME, Purpose, Settings, epoch_ms
+from service.config.load import TO_COME, Purpose
+from service.config.settings import Settings, epoch_ms
 from service.queries.streams import INGEST, PUBLISH
 from service.runtime.text import iso
 from service.stream.position import LATEST, TRIM_HORIZON, Position, at_timestamp, timestamp_of

@@ -19,7 +19,8 @@ from service.cli.interrupt import Interrupt
 from service.cli.output import json_option, note, number_of, print_json, write_fields
 from service.cli.params import PROJECT
 from service.cli.root import INTERRUPTED
-from service.config.settings import Purpose, Settings
+from service.config.load import Purpose
+from service.config.settings import Settings
 from service.ingest.identity_store import CONFIRMED_FOR_S
 from service.observability import logs
 from service.observability.metrics import Metrics

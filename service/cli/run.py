@@ -7,7 +7,8 @@ import click
 from service.cli.context import settings_for
 from service.cli.failures import FAILURE, explain, is_known, leaf
 from service.cli.output import err_is_terminal
-from service.config.settings import Purpose, Settings
+from service.config.load import Purpose
+from service.config.settings import Settings
 from service.observability import logs
 from service.observability.lines import LinePump, pumped
 
@@ -38,7 +39,7 @@ def _served(settings: Settings, lines: LinePump, errors: LinePump) -> int:
     """Run the worker; return the exit code."""
     import uvloop  # noqa: PLC0415 # a worker's imports; --help needs none of them
 
-    from service.app.worker import serve  # noqa: PLC0415 # likewise
+    from service.app.serve import serve  # noqa: PLC0415 # likewise
     from service.observability.metrics import Metrics  # noqa: PLC0415 # likewise
 
     metrics = Metrics(max_shards=settings.metrics_max_shards, process=True)

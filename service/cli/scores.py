@@ -9,7 +9,8 @@ from service.cli.context import aws_settings, run_async, settings_for
 from service.cli.failures import FAILURE
 from service.cli.output import json_option, note, print_json, print_table
 from service.cli.params import PROJECT, Id
-from service.config.settings import Purpose, Settings
+from service.config.load import Purpose
+from service.config.settings import Settings
 from service.queries.scores import StoredScore, scores_of
 from service.runtime.text import iso
 

@@ -21,7 +21,8 @@ from service.cli.failures import FAILURE, UsageFailure
 from service.cli.interrupt import Interrupt
 from service.cli.output import console, err_is_terminal, json_option, note, number_of, print_json, write
 from service.cli.root import INTERRUPTED
-from service.config.settings import Purpose, Settings
+from service.config.load import Purpose
+from service.config.settings import Settings
 
 CHUNK_BYTES = 256 * 1024
 MAX_RANGES = 50

@@ -11,7 +11,8 @@ from service.admin.definitions import in_force_s
 from service.cli.context import Aws, settings_for
 from service.cli.output import json_option, note, print_json, print_table
 from service.cli.params import PROJECT
-from service.config.settings import Purpose, Settings
+from service.config.load import Purpose
+from service.config.settings import Settings
 
 if TYPE_CHECKING:
     from service.admin.setup_plan import Names

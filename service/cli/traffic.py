@@ -18,7 +18,7 @@ from service.cli.context import aws_settings, settings_for
 from service.cli.failures import Failure
 from service.cli.output import note
 from service.cli.params import PROJECT
-from service.config.settings import Purpose
+from service.config.load import Purpose
 
 LINE_EVERY_S = 10.0
 TICK_S = 0.5

@@ -1,27 +1,18 @@
-"""Configuration: every `SCORING_` variable, its unit, bounds and default, read once into `Settings`.
-
-`load` is pure: it reads the mapping it is given and nothing else, no `.env` file and no AWS profile. All
-that is wrong is said at once. A variable set to nothing counts as not set, because that is what
-`SCORING_X=${SCORING_X}` gives in a compose file.
-"""
+"""Every `SCORING_` variable: its unit, bounds and default. `load.py` reads them from the environment."""
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
-from enum import Enum
 from typing import Annotated, Literal
 
 import msgspec
 
-from service.config.fields import About, Field, Form, expected, fields_of, read
-from service.stream.position import LATEST, TRIM_HORIZON, at_timestamp, timestamp_of
+from service.config.fields import About, Field, Form, fields_of
+from service.stream.position import LATEST, TRIM_HORIZON, at_timestamp
 
 PREFIX = "SCORING_"
-MAX_SHOWN = 80
-"""Characters of a bad value that an error shows."""
 
 Role = Literal["all", "ingest", "publish"]
 SinkName = Literal["pinpoint", "log"]
@@ -29,39 +20,7 @@ LogFormat = Literal["json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 _STREAM_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,128}")
-_STREAM_ARN = re.compile(r"arn:[\w-]+:kinesis:(?P<region>[\w-]+):\d{12}:stream/(?P<name>[a-zA-Z0-9_.-]{1,128})")
-
-
-class Purpose(Enum):
-    """What the configuration is for, which decides what it must name."""
-
-    RUN = "run"
-    """A worker: the stream, unless it only publishes, and a region."""
-    STREAM = "stream"
-    """A command that needs the stream, and a region."""
-    TABLES = "tables"
-    """A command that needs tables only: a region."""
-    LOCAL = "local"
-    """A command that asks nothing of AWS."""
-
-
-class Problem(msgspec.Struct, frozen=True):
-    """One thing wrong: the variable, what is wrong with it, and what to do."""
-
-    variable: str
-    fault: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.variable} {self.fault}: {self.remedy}"
-
-
-class ConfigurationError(Exception):
-    """The environment is not usable; `problems` has everything that is wrong, in the order of the table."""
-
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        super().__init__("\n".join(str(problem) for problem in problems))
-        self.problems = tuple(problems)
+STREAM_ARN = re.compile(r"arn:[\w-]+:kinesis:(?P<region>[\w-]+):\d{12}:stream/(?P<name>[a-zA-Z0-9_.-]{1,128})")
 
 
 def epoch_ms(text: str) -> int:
@@ -86,7 +45,7 @@ def _position(text: str) -> str:
 _STREAM = Form(
     "a stream name (letters, digits, `_`, `.`, `-`; at most 128) or ARN",
     "is no stream name or ARN",
-    re.compile(f"{_STREAM_NAME.pattern}|{_STREAM_ARN.pattern}"),
+    re.compile(f"{_STREAM_NAME.pattern}|{STREAM_ARN.pattern}"),
 )
 _TABLE = Form(
     "a table name: 3 to 255 letters, digits, `_`, `.`, `-`", "is no table name", re.compile(r"[a-zA-Z0-9_.-]{3,255}")
@@ -259,7 +218,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def stream_name(self) -> str:
         """The stream's name, also where `stream` is an ARN."""
-        match = _STREAM_ARN.fullmatch(self.stream)
+        match = STREAM_ARN.fullmatch(self.stream)
         return match["name"] if match else self.stream
 
     @property
@@ -278,131 +237,3 @@ FIELDS: Mapping[str, Field] = fields_of(Settings)
 
 VARIABLES: Mapping[str, str] = {f"{PREFIX}{name.upper()}": name for name in FIELDS}
 """Variable to field name, likewise."""
-
-
-def load(
-    environ: Mapping[str, str],
-    purpose: Purpose = Purpose.RUN,
-    *,
-    profile_region: str | None = None,
-    now_ms: int | None = None,
-) -> Settings:
-    """Return the settings that `environ` describes.
-
-    Args:
-        environ: Environment variables.
-        purpose: What must be there.
-        profile_region: Region of the AWS profile in use, which only AWS's own library can read.
-        now_ms: Epoch milliseconds: no time after it can be read from.
-
-    Raises:
-        ConfigurationError: With everything that is wrong.
-    """
-    problems = _unknown(environ) + _endpoints(environ)
-    given: dict[str, str] = {
-        field: environ[name].strip() for name, field in VARIABLES.items() if environ.get(name, "").strip()
-    }
-    values: dict[str, object] = {}
-    for name, text in given.items():
-        try:
-            values[name] = read(FIELDS[name], text)
-        except ValueError as error:
-            problems.append(_invalid(name, text, str(error)))
-    region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or profile_region or ""
-    faulty = given.keys() - values.keys()
-    problems += _missing(given, purpose, region)
-    if not faulty:
-        settings = Settings(aws_region=region, **values)  # type: ignore[arg-type] # `read` gives each field's own type
-        if "identity_lookup" not in values:
-            settings = msgspec.structs.replace(settings, identity_lookup="pinpoint" in settings.sinks)
-        problems += _contradictions(settings)
-        if now_ms is not None and (timestamp_of(settings.start) or 0) > now_ms:
-            problems.append(Problem("SCORING_START", *TO_COME))
-    if faulty or problems:
-        raise ConfigurationError(problems)
-    return settings
-
-
-TO_COME = "is a time to come, from which Kinesis reads nothing", "give one that has passed"
-"""What is wrong with such a time, and what to do
-(https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetShardIterator.html)."""
-
-_URL = re.compile(r"https?://[^\s/]+\S*")
-
-
-def _endpoints(environ: Mapping[str, str]) -> list[Problem]:
-    """Return a problem per AWS endpoint that is no URL."""
-    return [
-        Problem(name, f"= {text!r} is no URL", "set it to http:// or https:// with a host, or unset it")
-        for name, text in sorted(environ.items())
-        if name.startswith("AWS_ENDPOINT_URL") and text and not _URL.fullmatch(text)
-    ]
-
-
-def _unknown(environ: Mapping[str, str]) -> list[Problem]:
-    """Return a problem per variable that nobody reads. Its value is not shown: it may be a secret."""
-    problems = []
-    for name in sorted(environ):
-        if name in VARIABLES or not name.upper().startswith(PREFIX):
-            continue
-        # Without the prefix, which would make every name alike.
-        fields = VARIABLES.values()
-        near = difflib.get_close_matches(name.lower().removeprefix(PREFIX.lower()), fields, n=1, cutoff=0.6)
-        remedy = (
-            f"did you mean {PREFIX}{near[0].upper()}?"
-            if near
-            else "remove it; the README lists the variables there are"
-        )
-        problems.append(Problem(name, "is not a variable of this service", remedy))
-    return problems
-
-
-def _invalid(field: str, text: str, fault: str) -> Problem:
-    shown = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
-    return Problem(f"{PREFIX}{field.upper()}", f"= {shown!r} {fault}", f"set {expected(FIELDS[field])}")
-
-
-def _missing(given: Mapping[str, str], purpose: Purpose, region: str) -> list[Problem]:
-    problems = []
-    needs_stream = purpose is Purpose.STREAM or (
-        purpose is Purpose.RUN and str(given.get("role", "all")).lower() != "publish"
-    )
-    if needs_stream and "stream" not in given:
-        remedy = f"set {expected(FIELDS['stream'])}"
-        if purpose is Purpose.RUN:
-            remedy += ", or run with the role `publish`, which reads no Kinesis stream"
-        problems.append(Problem("SCORING_STREAM", "is not set", remedy))
-    if purpose is not Purpose.LOCAL and not region:
-        problems.append(
-            Problem(
-                "AWS_REGION",
-                "is not set",
-                "set it, for example to us-east-1, or choose a profile that has one (aws configure list-profiles)",
-            )
-        )
-    return problems
-
-
-def _contradictions(settings: Settings) -> list[Problem]:
-    problems = []
-    arn = _STREAM_ARN.fullmatch(settings.stream)
-    if arn and settings.aws_region and arn["region"] != settings.aws_region:
-        problems.append(
-            Problem(
-                "SCORING_STREAM",
-                f"is in {arn['region']}, but the AWS region is {settings.aws_region}",
-                "run in the stream's region: set AWS_REGION to it",
-            )
-        )
-    lease_ms = settings.lease_duration_s * 1000
-    for name in ("batch_max_age_ms", "poll_max_ms"):
-        value = getattr(settings, name)
-        if value >= lease_ms:
-            problems.append(
-                Problem(
-                    f"{PREFIX}{name.upper()}",
-                    f"= {value} is not below the lease duration of {settings.lease_duration_s:g} s",
-                    "set it lower, or SCORING_LEASE_DURATION_S higher",
-                )
-            )
-    return problems

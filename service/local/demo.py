@@ -23,7 +23,8 @@ import msgspec
 
 from service.aws.errors import AwsSetupError
 from service.aws.explain import AWS_ERRORS
-from service.config.settings import Settings, load
+from service.config.load import load
+from service.config.settings import Settings
 from service.local.emulator import Emulator
 from service.local.live import Moment, View
 from service.local.meter import Counts

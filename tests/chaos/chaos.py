@@ -25,7 +25,8 @@ import boto3
 import msgspec
 from botocore.config import Config
 
-from service.config.settings import Settings, load
+from service.config.load import load
+from service.config.settings import Settings
 from service.local.emulator import Emulator
 from service.local.loopback import CREDENTIALS, REGION
 from service.local.pinpoint_fake import PinpointProcess

@@ -11,8 +11,8 @@ import yaml
 from cfnlint.api import lint_file
 
 from service.admin.setup_plan import Names, tables
+from service.config.load import load as settings_load
 from service.config.settings import VARIABLES, Settings
-from service.config.settings import load as settings_load
 from service.observability import emf
 from tests.deploy.templates import DIGEST, FOLDER, Stack, load, service, text
 

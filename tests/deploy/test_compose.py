@@ -14,7 +14,8 @@ import click
 import pytest
 
 from service.cli.root import scoring
-from service.config.settings import FIELDS, load
+from service.config.load import load
+from service.config.settings import FIELDS
 from tests.deploy.files import COMPOSE_FILE, DOCKERFILE, ROOT, Yaml, compose_services, interpolated, read_yaml
 from tests.fakes.embedded import FreshName
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.config.settings import load as settings_load
+from service.config.load import load as settings_load
 from tests.deploy.script import Deploy
 from tests.deploy.templates import FOLDER, STREAM, Stack, load
 

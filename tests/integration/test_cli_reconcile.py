@@ -19,7 +19,7 @@ from service.aws.tables.scores import ScoreTable
 from service.cli import reconcile as command
 from service.cli.context import settings_for
 from service.cli.root import scoring
-from service.config.settings import Purpose
+from service.config.load import Purpose
 from service.ingest.stores import DirectoryEntry, Found, Published
 from service.publish import reconcile
 from service.runtime.errors import RecordsTrimmedError, TransientError

@@ -11,7 +11,7 @@ import pytest
 from service.app import publishing
 from service.app.worker import Worker
 from service.cli.context import settings_for
-from service.config.settings import Purpose
+from service.config.load import Purpose
 from service.ingest.stores import Published
 from service.scoring.change import ScoreChange
 from service.sinks.log import LogSink

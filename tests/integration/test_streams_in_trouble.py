@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 
 from service.app.worker import Worker
-from service.config.settings import Purpose, load
+from service.config.load import Purpose, load
 from service.local.emulator import Emulator
 from service.observability.metrics import Metrics
 from tests.fakes.embedded import FreshName

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from service.aws.errors import AwsSetupError
 from service.cli.failures import FAILURE, USAGE, Failure, explain, is_known, leaf
 from service.cli.root import Root
-from service.config.settings import ConfigurationError, Problem
+from service.config.load import ConfigurationError, Problem
 from service.observability.http import BindError
 from service.runtime.errors import TransientError
 

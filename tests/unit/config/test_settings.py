@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from service.config import table as config_table
 from service.config.fields import expected
-from service.config.settings import FIELDS, VARIABLES, ConfigurationError, Purpose, epoch_ms, load
+from service.config.load import ConfigurationError, Purpose, load
+from service.config.settings import FIELDS, VARIABLES, epoch_ms
 
 GOOD = {"SCORING_STREAM": "events", "AWS_REGION": "us-east-1"}
 ROOT = Path(__file__).parents[3]

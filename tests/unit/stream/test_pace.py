@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.app import publishing
-from service.config.settings import load
+from service.config.load import load
 from service.stream.settings import ShardSettings
 from service.stream.tail.pace import FRESH_S, FULL, QUIET_RECORDS, Pace, Seen
 
