@@ -19,32 +19,25 @@ A rule has no slot yet: `scoring rules apply` gives it one.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 import msgspec
 import yaml
 
-from service.scoring.definitions import points_fault
 from service.scoring.event import MAX_ID_BYTES, MAX_PROJECT_BYTES, id_fault
-from service.scoring.paths import PathError, lookup, parse_path
 from service.scoring.rules.decay import MAX_HALF_LIFE
+from service.scoring.rules.fields import Fields, name_fault
 from service.scoring.rules.model import (
-    ABSENT_VALUE,
     MAIN_GROUP,
     MAX_SLOTS,
     MICRO,
     ONCE_ENTRIES,
     Amount,
     Cap,
-    Condition,
     Group,
     Idle,
-    Lookup,
     Once,
-    Op,
     Rule,
     Tier,
     Window,
@@ -52,14 +45,12 @@ from service.scoring.rules.model import (
 from service.scoring.yaml_nodes import NodeReader, Problem, shown
 
 NO_SLOT = -1
-MAX_GROUPS, MAX_TIERS, MAX_TYPES, MAX_CONDITIONS, MAX_VALUES = 20, 20, 100, 20, 100
+MAX_GROUPS, MAX_TIERS, MAX_TYPES = 20, 20, 100
 MAX_ONCE_ENTRIES = 24
 """Entries of 8 bytes that leave the sums room within the state's bound."""
 
 MAX_CAP = 10**9
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,59}")
-_DAYS = re.compile(r"(\d{1,5})d")
 _TOP = ("project", "groups", "score", "tiers", "rules", "once_entries", "min_seconds")
 _RULE = (
     "id", "on", "points", "per", "group", "once", "cap", "when", "from", "until", "suppress", "resume", "idle",
@@ -105,6 +96,7 @@ def load_rules(text: str | bytes, file: str) -> tuple[RulesFile | None, Sequence
 class _Loader:
     def __init__(self, reader: NodeReader) -> None:
         self.reader = reader
+        self.fields = Fields(reader)
         self._groups: dict[str, Group] = {}
 
     def load(self, text: str | bytes) -> RulesFile | None:
@@ -137,8 +129,8 @@ class _Loader:
             minimum,
             maximum,
             scale,
-            self._whole(top.get("once_entries"), "once_entries", 0, MAX_ONCE_ENTRIES, ONCE_ENTRIES),
-            self._whole(top.get("min_seconds"), "min_seconds", 0, 3600, 2),
+            self.fields.whole(top.get("once_entries"), "once_entries", 0, MAX_ONCE_ENTRIES, ONCE_ENTRIES),
+            self.fields.whole(top.get("min_seconds"), "min_seconds", 0, 3600, 2),
         )
 
     def _group(self, name: str, node: yaml.Node) -> None:
@@ -146,15 +138,15 @@ class _Loader:
         entries = self.reader.mapping(node, path, ("half_life", "expire", "min", "max"))
         if entries is None:
             return
-        if _NAME.fullmatch(name) is None:
-            self.reader.problem(node, "groups", f"{shown(name)} cannot be a name: letters, digits, `_`, `-` and `.`")
+        if (fault := name_fault(name)) is not None:
+            self.reader.problem(node, "groups", fault)
         if "half_life" in entries and "expire" in entries:
             self.reader.problem(node, path, "a group has `half_life` or `expire`, not both")
-        low, high = self._bounds(entries, path)
+        low, high = self.fields.bounds(entries, path)
         self._groups[name] = Group(
             name,
-            self._days(entries["half_life"], f"{path}.half_life") if "half_life" in entries else 0,
-            self._days(entries["expire"], f"{path}.expire") if "expire" in entries else 0,
+            self.fields.days(entries["half_life"], f"{path}.half_life") if "half_life" in entries else 0,
+            self.fields.days(entries["expire"], f"{path}.expire") if "expire" in entries else 0,
             low,
             high,
         )
@@ -163,15 +155,8 @@ class _Loader:
         entries = self.reader.mapping(node, "score", ("min", "max", "scale")) if node is not None else None
         if not entries:
             return None, None, 2
-        low, high = self._bounds(entries, "score")
-        return low, high, self._whole(entries.get("scale"), "score.scale", 0, 9, 2)
-
-    def _bounds(self, entries: Mapping[str, yaml.Node], path: str) -> tuple[Decimal | None, Decimal | None]:
-        low = self._points(entries["min"], f"{path}.min") if "min" in entries else None
-        high = self._points(entries["max"], f"{path}.max") if "max" in entries else None
-        if low is not None and high is not None and low > high:
-            self.reader.problem(entries["min"], path, f"min {low} is above max {high}")
-        return low, high
+        low, high = self.fields.bounds(entries, "score")
+        return low, high, self.fields.whole(entries.get("scale"), "score.scale", 0, 9, 2)
 
     def _tiers(self, node: yaml.Node) -> tuple[Tier, ...]:
         tiers: list[Tier] = []
@@ -183,9 +168,9 @@ class _Loader:
             if missing := [name for name in ("name", "enter") if name not in entries]:
                 self.reader.problem(item, path, f"`{missing[0]}` is missing")
                 continue
-            name = self._name(entries["name"], f"{path}.name")
-            enter = self._points(entries["enter"], f"{path}.enter") or Decimal(0)
-            leave = self._points(entries["leave"], f"{path}.leave") if "leave" in entries else enter
+            name = self.fields.name(entries["name"], f"{path}.name")
+            enter = self.fields.points(entries["enter"], f"{path}.enter") or Decimal(0)
+            leave = self.fields.points(entries["leave"], f"{path}.leave") if "leave" in entries else enter
             if leave is not None and leave > enter:
                 self.reader.problem(item, path, f"leave {leave} is above enter {enter}: a person would leave at once")
             if tiers and tiers[-1].enter >= enter:
@@ -207,7 +192,7 @@ class _Loader:
             if "id" not in entries:
                 self.reader.problem(item, path, "`id` is missing")
                 continue
-            rule_id = self._name(entries["id"], f"{path}.id")
+            rule_id = self.fields.name(entries["id"], f"{path}.id")
             if rule_id in ids:
                 self.reader.problem(entries["id"], f"{path}.id", f"another rule has the id {shown(rule_id)} already")
             ids.add(rule_id)
@@ -223,8 +208,8 @@ class _Loader:
         inner = self.reader.mapping(entries["idle"], f"{path}.idle", ("days", "points")) or {}
         if missing := [name for name in ("days", "points") if name not in inner]:
             self.reader.problem(entries["idle"], f"{path}.idle", f"`{missing[0]}` is missing")
-        days = self._whole(inner.get("days"), f"{path}.idle.days", 1, MAX_HALF_LIFE, 1)
-        points = self._points(inner["points"], f"{path}.idle.points") if "points" in inner else None
+        days = self.fields.whole(inner.get("days"), f"{path}.idle.days", 1, MAX_HALF_LIFE, 1)
+        points = self.fields.points(inner["points"], f"{path}.idle.points") if "points" in inner else None
         return Idle(rule_id, self._group_of(entries, path), days, points or Decimal(0))
 
     def _rule(self, rule_id: str, node: yaml.Node, entries: Mapping[str, yaml.Node], path: str) -> Rule:
@@ -236,10 +221,12 @@ class _Loader:
         if stamp and (others := sorted(entries.keys() & {"group", "once", "cap"})):
             self.reader.problem(node, path, f"`{others[0]}` has no meaning beside `{stamp}`")
         group = self._named_group(entries[stamp], f"{path}.{stamp}") if stamp else self._group_of(entries, path)
-        when, human = self._when(entries["when"], f"{path}.when") if "when" in entries else ((), False)
+        when, human = self.fields.when(entries["when"], f"{path}.when") if "when" in entries else ((), False)
         once, cap = self._once(entries, path)
         of = self._groups.get(group, Group(group))
-        start, end = (self._moment(entries[n], f"{path}.{n}") if n in entries else None for n in ("from", "until"))
+        start, end = (
+            self.fields.moment(entries[n], f"{path}.{n}") if n in entries else None for n in ("from", "until")
+        )
         if start is not None and end is not None and start >= end:
             self.reader.problem(entries["from"], path, "`from` is not before `until`: the rule would never count")
         amount = self._amount(entries["per"], f"{path}.per") if "per" in entries else None
@@ -250,7 +237,7 @@ class _Loader:
             NO_SLOT,
             self._types(node, entries, path),
             group,
-            self._points(entries["points"], f"{path}.points") if "points" in entries else None,
+            self.fields.points(entries["points"], f"{path}.points") if "points" in entries else None,
             amount,
             0 if stamp else of.half_life,
             0 if stamp else of.expire,
@@ -268,15 +255,11 @@ class _Loader:
         if "on" not in entries:
             self.reader.problem(node, path, "`on` is missing: which event types does the rule count?")
             return ()
-        found = self._texts(entries["on"], f"{path}.on", MAX_TYPES)
+        found = self.fields.texts(entries["on"], f"{path}.on", MAX_TYPES)
         for each in found:
             if (fault := id_fault("the event type", each, MAX_ID_BYTES)) is not None:
                 self.reader.problem(entries["on"], f"{path}.on", fault.detail)
         return tuple(dict.fromkeys(found))
-
-    def _texts(self, node: yaml.Node, path: str, limit: int) -> list[str]:
-        items = self.reader.sequence(node, path, limit) if isinstance(node, yaml.SequenceNode) else [node]
-        return [text for item in items or () if (text := self.reader.text(item, path)) is not None]
 
     def _once(self, entries: Mapping[str, yaml.Node], path: str) -> tuple[Once | None, Cap | None]:
         """`once: life` is a cap of one event: a sum is never forgotten, as a remembered message may be."""
@@ -310,8 +293,10 @@ class _Loader:
                 )
             return None
         if "events" in entries:
-            return Cap(Window(said), self._whole(entries["events"], f"{path}.events", 1, MAX_CAP, 1), in_points=False)
-        points = self._points(entries["points"], f"{path}.points") or Decimal(0)
+            return Cap(
+                Window(said), self.fields.whole(entries["events"], f"{path}.events", 1, MAX_CAP, 1), in_points=False
+            )
+        points = self.fields.points(entries["points"], f"{path}.points") or Decimal(0)
         if not 0 < points <= MAX_CAP:
             self.reader.problem(entries["points"], f"{path}.points", f"more than 0 and at most {MAX_CAP} is expected")
         return Cap(Window(said), int(points * MICRO), in_points=True)
@@ -324,68 +309,10 @@ class _Loader:
             self.reader.problem(node, path, "`path` is missing: where does the number stand?")
             return None
         text = self.reader.text(entries["path"], f"{path}.path", "a path") or ""
-        low, high = self._bounds(entries, path)
-        factor = self._points(entries["factor"], f"{path}.factor") if "factor" in entries else Decimal(1)
-        found = self._lookup(entries["path"], text, f"{path}.path")
+        low, high = self.fields.bounds(entries, path)
+        factor = self.fields.points(entries["factor"], f"{path}.factor") if "factor" in entries else Decimal(1)
+        found = self.fields.lookup(entries["path"], text, f"{path}.path")
         return Amount(text, factor or Decimal(0), low or Decimal(0), high, found)
-
-    def _when(self, node: yaml.Node, path: str) -> tuple[tuple[Condition, ...], bool]:
-        conditions: list[Condition] = []
-        human = False
-        for index, item in enumerate(self.reader.sequence(node, path, MAX_CONDITIONS) or ()):
-            where = f"{path}[{index}]"
-            if isinstance(item, yaml.ScalarNode):
-                said = self.reader.text(item, where, "`human` or {path, op, value}")
-                if said is not None and said != "human":
-                    self.reader.problem(
-                        item, where, f"{shown(said)} is not known; write `human` or {{path, op, value}}"
-                    )
-                human = True
-            elif (condition := self._condition(item, where)) is not None:
-                conditions.append(condition)
-        return tuple(conditions), human
-
-    def _condition(self, node: yaml.Node, path: str) -> Condition | None:
-        entries = self.reader.mapping(node, path, ("path", "op", "value"))
-        if entries is None:
-            return None
-        if missing := [name for name in ("path", "op") if name not in entries]:
-            self.reader.problem(node, path, f"`{missing[0]}` is missing")
-            return None
-        said = self.reader.text(entries["op"], f"{path}.op", "a comparison")
-        if said not in [op.value for op in Op]:
-            if said is not None:
-                known = ", ".join(op.value for op in Op)
-                self.reader.problem(entries["op"], f"{path}.op", f"{shown(said)} is not known; known are {known}")
-            return None
-        op = Op(said)
-        alone = op in (Op.EXISTS, Op.NOT_EXISTS)
-        if alone == ("value" in entries):
-            text = f"`{op.value}` takes no `value`" if alone else "`value` is missing"
-            self.reader.problem(node, path, text)
-            return None
-        text = self.reader.text(entries["path"], f"{path}.path", "a path") or ""
-        value = None if alone else self._value(entries["value"], op, f"{path}.value")
-        return Condition(text, op, value, self._lookup(entries["path"], text, f"{path}.path"))
-
-    def _value(self, node: yaml.Node, op: Op, path: str) -> object:
-        if op is Op.IN:
-            items = self.reader.sequence(node, path, MAX_VALUES) or ()
-            return tuple(self.reader.scalar(item, path) for item in items)
-        value = self.reader.scalar(node, path)
-        if op is Op.PREFIX and not isinstance(value, str):
-            self.reader.problem(node, path, "`prefix` compares with a text; put it in quotes")
-        if op in (Op.LT, Op.LE, Op.GT, Op.GE) and (isinstance(value, bool) or not isinstance(value, int | float)):
-            self.reader.problem(node, path, f"`{op.value}` compares with a number")
-        return value
-
-    def _lookup(self, node: yaml.Node, text: str, path: str) -> Lookup:
-        if text:
-            try:
-                return lookup(parse_path(text), ABSENT_VALUE)
-            except PathError as error:
-                self.reader.problem(node, path, str(error))
-        return lambda _: ABSENT_VALUE
 
     def _group_of(self, entries: Mapping[str, yaml.Node], path: str) -> str:
         return self._named_group(entries["group"], f"{path}.group") if "group" in entries else MAIN_GROUP
@@ -396,55 +323,3 @@ class _Loader:
             known = ", ".join(f"`{each}`" for each in (*self._groups, MAIN_GROUP))
             self.reader.problem(node, path, f"there is no group {shown(name)}; groups are {known}")
         return name
-
-    def _name(self, node: yaml.Node, path: str) -> str:
-        name = self.reader.text(node, path, "a name") or ""
-        if name and _NAME.fullmatch(name) is None:
-            self.reader.problem(node, path, f"{shown(name)} cannot be a name: letters, digits, `_`, `-` and `.`")
-        return name
-
-    def _days(self, node: yaml.Node, path: str) -> int:
-        text = self.reader.text(node, path, "a number of days such as `30d`")
-        match = _DAYS.fullmatch(text) if text is not None else None
-        if text is not None and (match is None or not 1 <= int(match[1]) <= MAX_HALF_LIFE):
-            self.reader.problem(node, path, f"{shown(text)}: write whole days from 1d to {MAX_HALF_LIFE}d")
-            return 0
-        return int(match[1]) if match else 0
-
-    def _moment(self, node: yaml.Node, path: str) -> int | None:
-        written = node.value if isinstance(node, yaml.ScalarNode) else ""
-        try:
-            moment = datetime.fromisoformat(written)
-        except ValueError:
-            self.reader.problem(node, path, f"{shown(written)}: write a day or a time, such as 2026-12-01T00:00:00Z")
-            return None
-        moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-        return round(moment.timestamp() * 1000)
-
-    def _points(self, node: yaml.Node, path: str) -> Decimal | None:
-        value = self.reader.scalar(node, path)
-        if value is None:
-            return None
-        if isinstance(value, bool | str):
-            self.reader.problem(node, path, "a number is expected here")
-            return None
-        try:
-            points = Decimal(node.value if "_" not in node.value else "no number")
-        except InvalidOperation:
-            self.reader.problem(node, path, f"{shown(node.value)} is not a plain number; write 12 or 0.5")
-            return None
-        if (fault := points_fault(points)) is not None:
-            self.reader.problem(node, path, fault.replace("ScoreOffset ", ""))
-            return None
-        return points
-
-    def _whole(self, node: yaml.Node | None, path: str, low: int, high: int, default: int) -> int:
-        if node is None:
-            return default
-        value = self.reader.scalar(node, path)
-        if value is None:
-            return default
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            self.reader.problem(node, path, f"a whole number from {low} to {high} is expected here")
-            return default
-        return value
