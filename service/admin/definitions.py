@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from service.runtime.text import printable
-from service.scoring.definitions import DEFAULT_POINTS, Definition, Malformed, points_fault
+from service.scoring.definitions import DEFAULT_POINTS, RESERVED, Definition, Malformed, points_fault
 from service.scoring.event import MAX_PROJECT_BYTES, Rejected, id_fault
 
 PINPOINT_TYPES = frozenset(DEFAULT_POINTS) | {
@@ -81,6 +81,8 @@ def checked(row: object) -> Definition | str:
         return "EventType is missing or not a text"
     if not isinstance(project_id, str) or not project_id:
         return "PinpointProjectId is missing or not a text: name it, or give --project"
+    if event_type.startswith(RESERVED):
+        return f"EventType {event_type!r} starts with {RESERVED}, which marks rows that are not definitions"
     for fault in (id_fault("EventType", event_type), id_fault("PinpointProjectId", project_id, MAX_PROJECT_BYTES)):
         if isinstance(fault, Rejected):
             return fault.detail

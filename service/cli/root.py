@@ -19,6 +19,7 @@ COMMANDS = {
     "send": ("service.cli.send:send", "Put events from a file on the stream."),
     "scores": ("service.cli.scores:scores", "Look scores up."),
     "definitions": ("service.cli.definitions:definitions", "Show and change what events are worth."),
+    "rules": ("service.cli.rules:rules", "Check, try and apply rules: decay, caps, tiers, suppression."),
     "dead-letters": ("service.cli.dead_letters:dead_letters", "Show what was set aside, and try it again."),
     "lag": ("service.cli.lag:lag", "Show how far each shard is behind."),
     "position": ("service.cli.position:position", "Move where reading goes on."),

@@ -17,6 +17,10 @@ MAX_FRACTION_DIGITS = 9
 10**14 events and more (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html)."""
 
 
+RESERVED = "#"
+"""First character of the keys of rows that are not definitions."""
+
+
 class Definition(msgspec.Struct, frozen=True):
     """Points for one event type of one project; `points` may be negative, and may have decimals."""
 

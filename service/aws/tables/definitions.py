@@ -1,6 +1,8 @@
 """The definition table: `DefinitionSource`, and the writing side for the command line.
 
 Keys `EventType` (HASH) and `PinpointProjectId` (RANGE), `ScoreOffset` N: the form of the system this one replaces.
+
+Rows whose `EventType` starts with `#` are not definitions. `#rules` holds the rules of a project (see `rules`).
 """
 
 from __future__ import annotations
@@ -12,9 +14,9 @@ from service.aws.calls import Item, pages
 from service.aws.clients import AwsClient
 from service.aws.errors import translated
 from service.scoring.change import number_of
-from service.scoring.definitions import Definition, Malformed, points_fault
+from service.scoring.definitions import RESERVED, Definition, Malformed, points_fault
 
-_REMEDY = "run `scoring setup`, or set SCORING_DEFINITIONS_TABLE"
+REMEDY = "run `scoring setup`, or set SCORING_DEFINITIONS_TABLE"
 
 
 class DefinitionTable:
@@ -32,8 +34,8 @@ class DefinitionTable:
             consistent: Whether what was just written must be in it. Otherwise the read costs half (half a unit per
                 4 KB), and a change is in force one refresh later at worst.
         """
-        read = pages(self._client.scan, self._what, remedy=_REMEDY, TableName=self._table, ConsistentRead=consistent)
-        return [definition_of(item) async for page in read for item in page]
+        read = pages(self._client.scan, self._what, remedy=REMEDY, TableName=self._table, ConsistentRead=consistent)
+        return [definition_of(item) async for page in read for item in page if not is_reserved(item)]
 
     async def set(self, definition: Definition) -> str | None:
         """Write a definition over whatever its key held; return the points it held as stored, None where it was new.
@@ -44,7 +46,7 @@ class DefinitionTable:
         fault = points_fault(definition.points)
         if fault is not None:
             raise ValueError(fault)
-        with translated(self._what, remedy=_REMEDY):
+        with translated(self._what, remedy=REMEDY):
             answer = await self._client.put_item(
                 TableName=self._table, Item=definition_item(definition), ReturnValues="ALL_OLD"
             )
@@ -53,13 +55,18 @@ class DefinitionTable:
 
     async def remove(self, event_type: str, project_id: str) -> bool:
         """Remove a definition; return whether there was one."""
-        with translated(self._what, remedy=_REMEDY):
+        with translated(self._what, remedy=REMEDY):
             answer = await self._client.delete_item(
                 TableName=self._table,
                 Key={"EventType": {"S": event_type}, "PinpointProjectId": {"S": project_id}},
                 ReturnValues="ALL_OLD",
             )
         return bool(answer.get("Attributes"))
+
+
+def is_reserved(item: Item) -> bool:
+    """Return whether a row is something else than a definition, such as a project's rules."""
+    return str(item["EventType"]["S"]).startswith(RESERVED)
 
 
 def definition_item(definition: Definition) -> dict[str, dict[str, str]]:

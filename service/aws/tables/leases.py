@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 from botocore.exceptions import ClientError
 
-from service.aws.calls import Item, pages
+from service.aws.calls import SETUP, Item, pages
 from service.aws.clients import AwsClient
 from service.aws.errors import is_condition_failure, item_of, translated
 from service.stream.leases.lease import Assigned, Leadership, Lease, Member, Snapshot
@@ -128,6 +128,7 @@ class LeaseTable:
                 "beats": _number(0),
                 "beatAt": _number(member.beat_ms),
                 "assignmentVersion": _number(0),
+                **({"capability": _number(member.capability)} if member.capability else {}),
             }
         )
 
@@ -249,6 +250,30 @@ class LeaseTable:
         return item
 
 
+async def snapshot_of_all(client: AwsClient, table: str, pipeline: str) -> Snapshot:
+    """Return the leases and workers of a pipeline for all its streams; there is no one leadership.
+
+    Raises:
+        AwsSetupError: There is no such table, or it may not be read.
+        TransientError: Not now.
+    """
+    leases: list[Lease] = []
+    members: list[Member] = []
+    what = f"table {table}"
+    async for page in pages(client.scan, what, remedy=SETUP, TableName=table, ConsistentRead=True):
+        with translated(what):
+            for item in page:
+                of, _, rest = item["leaseKey"]["S"].partition(":")
+                name = rest.partition(":")[2]
+                if of != pipeline or name == LEADER:
+                    continue
+                if name.startswith(_MEMBER):
+                    members.append(_member(name.removeprefix(_MEMBER), item))
+                elif "checkpoint" in item and "leaseCounter" in item:
+                    leases.append(_lease(name, item))
+    return Snapshot(tuple(leases), tuple(members), None)
+
+
 def _condition(owner: str, counter: int) -> tuple[str, dict[str, Any]]:
     if owner:
         return _UNCHANGED, {":counter": _number(counter), ":owner": {"S": owner}}
@@ -303,6 +328,7 @@ def _member(worker: str, item: Item) -> Member:
         assigned=_unpacked(item["assigned"]["B"]) if "assigned" in item else (),
         version=_int(item, "assignmentVersion"),
         leaving=item.get("leaving", {}).get("BOOL", False),
+        capability=_int(item, "capability"),
     )
 
 

@@ -32,6 +32,8 @@ class Kind(Enum):
     """It counts no more; what was counted keeps its price."""
     WITHDRAWN = "withdrawn"
     """It counts no more, and what was counted is worth nothing any more."""
+    SETTING = "setting"
+    """Something else than a rule: how sums are shown, or what is remembered."""
 
 
 class Step(msgspec.Struct, frozen=True):

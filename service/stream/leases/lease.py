@@ -113,6 +113,7 @@ class Member(msgspec.Struct, frozen=True):
         version: Counts assignments up.
         leaving: Whether it was told to stop: it takes nothing more, and what it holds needs another owner. Workers
             that do not know this attribute never set it, and are found to have left once their leases are free.
+        capability: What its version can do, as a number that grows with the versions; 0: it is older than this number.
     """
 
     worker: str
@@ -121,6 +122,7 @@ class Member(msgspec.Struct, frozen=True):
     assigned: tuple[Assigned, ...] = ()
     version: int = 0
     leaving: bool = False
+    capability: int = 0
 
 
 class Leadership(msgspec.Struct, frozen=True):
