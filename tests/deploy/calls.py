@@ -42,7 +42,7 @@ ADAPTERS: dict[str, tuple[str, tuple[type, ...]]] = {
 
 `Targets` and `Projects` are the sink's, and `Projects` the look-up's too."""
 
-NOT_IN_A_WORKER = {"KinesisWriter", "Redriver", "Setup", "Doctor", "TakenOver"}
+NOT_IN_A_WORKER = {"KinesisWriter", "RulesTable", "Redriver", "Setup", "Doctor", "TakenOver"}
 """Classes that only commands use, with the operator's permissions."""
 
 TOOLS = {"ItemReader"}
