@@ -20,7 +20,8 @@ from service.cli.context import aws_settings, name_of, one_project, run_async, s
 from service.cli.failures import FAILURE, Failure, UsageFailure
 from service.cli.output import json_option, note, number_of, print_json, print_table, write, write_bytes
 from service.cli.params import PROJECT
-from service.config.settings import Purpose, Settings
+from service.config.load import Purpose
+from service.config.settings import Settings
 from service.queries.streams import INGEST
 from service.runtime.text import iso
 from service.scoring.definitions import Definition, Malformed
