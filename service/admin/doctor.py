@@ -1,19 +1,15 @@
-"""`scoring doctor`: makes the calls of `doctor_plan.py`. Synchronous, with boto3; changes nothing."""
+"""`scoring doctor`: makes the calls of `doctor_plan.py` with a worker's own clients; changes nothing."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from botocore.exceptions import ClientError
-
 from service.admin.doctor_plan import (
-    DENIED,
     MAX_PROJECTS,
-    MISSING,
     SCORE_STREAM_HOURS,
     Finding,
     Trial,
@@ -32,91 +28,128 @@ from service.admin.doctor_plan import (
 )
 from service.admin.setup import found_table
 from service.admin.setup_plan import FoundTable, TableSpec, tables
-from service.aws.clients import AwsClient
+from service.aws.ask import Answer, ask
+from service.aws.clients import Clients
 from service.aws.endpoints import is_aws
-from service.aws.errors import code_of
+from service.aws.errors import DENIED, MISSING
+from service.aws.fast.codec import OPERATIONS
 from service.aws.streams import silence
-from service.aws.streams.kinesis import tag_of
+from service.aws.streams.dynamodb_streams import DynamoDbStreamSource, stream_id
+from service.aws.streams.kinesis import named, tag_of
 from service.aws.tables.leases import LEADER
 from service.queries.streams import INGEST
+from service.runtime.errors import TransientError, Trouble, TroubleError
 
 MAX_LAGS = 20
 """Shards whose lag is read; each costs one of the shard's five reads per second."""
 
+FAST = {(operation.service, operation.method) for operation in OPERATIONS}
+"""Calls that have a short way (`service/aws/fast/`): client and method."""
+
+EVERY_CALL = frozenset({Trouble.CLOCK, Trouble.CREDENTIALS})
+"""Kinds of trouble that every further call would meet as well."""
+
+CALLS = "calls to AWS"
+UNREACHABLE = "check the network, AWS_REGION and, if it is set, AWS_ENDPOINT_URL"
+
 
 class Doctor:
-    """Examines one installation.
+    """Examines one installation with the clients that a worker would use.
 
     Args:
         wanted: What the configuration says.
-        clients: boto3's, by service: kinesis, dynamodb, dynamodbstreams, and pinpoint where it is used.
+        aws: Made with the settings of a worker's clients, so that what they cannot do shows here.
         wall_s: Epoch seconds.
     """
 
-    def __init__(
-        self, wanted: Wanted, clients: Mapping[str, AwsClient], *, wall_s: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, wanted: Wanted, aws: Clients, *, wall_s: Callable[[], float] = time.time) -> None:
         self._wanted = wanted
-        self._clients = clients
+        self._clients = {
+            "kinesis": aws.kinesis,
+            "dynamodb": aws.dynamodb,
+            "dynamodbstreams": aws.streams,
+            "pinpoint": aws.pinpoint,
+        }
+        self._projects: Sequence[str] = wanted.projects
         self._wall_s = wall_s
         self._skew_s: float | None = None
 
-    def examine(self) -> Iterator[Finding]:
-        """Yield a finding for everything looked at, while it goes.
+    async def examine(self) -> AsyncIterator[Finding]:
+        """Yield each finding as soon as it is made.
 
-        Raises:
-            botocore.exceptions.BotoCoreError: AWS cannot be asked at all: no credentials, no network.
+        Calls that get no answer end the examination with a finding that says why: no credentials, a wrong clock, an
+        unreachable endpoint. It has a worker's words, because these are a worker's clients.
         """
-        for spec in tables(self._wanted.names):
-            yield from self._table(spec)
-        projects: Sequence[str] = self._wanted.projects
-        for trial in trials(self._wanted):
-            finding, answer = self._try(trial)
-            yield finding
-            if trial.operation == "scan" and trial.params["TableName"] == self._wanted.names.definitions and answer:
-                defined = self._defined(answer)
-                yield from judge_definitions(self._wanted.names.definitions, defined, projects)
-                projects = projects or sorted(defined)[:MAX_PROJECTS]
-        for project in projects:
-            yield from self._pinpoint(project)
-        if self._wanted.asks_pinpoint and not projects:
-            yield Finding(
-                Verdict.SKIPPED,
-                "Pinpoint",
-                "not looked at: neither SCORING_PROJECT_IDS nor a definition names a project",
-            )
-        if self._wanted.ingests:
-            yield from self._event_stream()
-        if self._wanted.publishes:
-            yield from self._score_stream()
+        try:
+            async for finding in self._everything():
+                yield finding
+        except TroubleError as error:
+            yield Finding(Verdict.BROKEN, CALLS, str(error), error.remedy)
+        except TransientError as error:
+            yield Finding(Verdict.BROKEN, CALLS, str(error), UNREACHABLE)
         if self._skew_s is not None:
             yield judge_clock(self._skew_s)
-        yield from judge_rates(self._wanted)
+        for finding in judge_rates(self._wanted):
+            yield finding
 
-    def _call(self, service: str, operation: str, params: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str, str]:
-        """Return the answer, error code and message; exactly one of answer and code is there."""
-        try:
-            answer: dict[str, Any] = getattr(self._clients[service], operation)(**params)
-        except ClientError as error:
-            self._note_time(error.response)
-            return None, code_of(error), str(error)
-        self._note_time(answer)
-        failed = answer.get("Responses", [{}]) if operation == "batch_execute_statement" else [{}]
-        if failed and "Error" in failed[0]:
-            fault = failed[0]["Error"]
-            return None, fault.get("Code", "unknown"), fault.get("Message", "")
-        return answer, "", ""
+    async def _everything(self) -> AsyncIterator[Finding]:
+        for spec in tables(self._wanted.names):
+            for finding in await self._table(spec):
+                yield finding
+        async for finding in self._permissions():
+            yield finding
+        async for finding in self._every_project():
+            yield finding
+        if self._wanted.ingests:
+            async for finding in self._event_stream():
+                yield finding
+        if self._wanted.publishes:
+            async for finding in self._score_stream():
+                yield finding
 
-    def _note_time(self, answer: Mapping[str, Any]) -> None:
-        date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    async def _permissions(self) -> AsyncIterator[Finding]:
+        definitions = self._wanted.names.definitions
+        for trial in trials(self._wanted):
+            finding, answer = await self._try(trial)
+            yield finding
+            if trial.operation == "scan" and trial.params["TableName"] == definitions and answer:
+                defined = await self._defined(answer)
+                for finding in judge_definitions(definitions, defined, self._projects):
+                    yield finding
+                self._projects = self._projects or sorted(defined)[:MAX_PROJECTS]
+
+    async def _call(self, service: str, operation: str, params: Mapping[str, Any], what: str = "") -> Answer:
+        """Make a call.
+
+        Raises:
+            TransientError: No answer, or one that every call would get: the credentials or the clock are wrong.
+        """
+        answer = await ask(what or f"{service} {operation}", getattr(self._clients[service], operation), params)
+        date = answer.headers.get("date")
         if date and self._skew_s is None:
             self._skew_s = self._wall_s() - parsedate_to_datetime(date).timestamp()
+        if answer.trouble is not None and answer.trouble[0] in EVERY_CALL:
+            answer.unless()
+        return answer
 
-    def _try(self, trial: Trial) -> tuple[Finding, dict[str, Any] | None]:
-        answer, code, message = self._call(trial.service, trial.operation, trial.params)
-        return judge(trial, code, message), answer
+    async def _look(self, service: str, operation: str, params: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Return the result of a call; None if it is refused."""
+        return (await self._call(service, operation, params)).found
 
-    def _defined(self, page: Mapping[str, Any]) -> Mapping[str, int]:
+    async def _try(self, trial: Trial) -> tuple[Finding, Mapping[str, Any] | None]:
+        """Try a permission. A fast call is made twice: only the second one of an operation takes the short way."""
+        answer = await self._call(trial.service, trial.operation, trial.params, trial.resource)
+        if (trial.service, trial.operation) in FAST:
+            answer = await self._call(trial.service, trial.operation, trial.params, trial.resource)
+        code, message, remedy = answer.code, answer.message, (answer.trouble or (None, ""))[1]
+        if answer.found is not None and trial.operation == "batch_execute_statement":
+            (response,) = answer.found["Responses"]
+            if "Error" in response:
+                fault = response["Error"]
+                code, message = fault.get("Code", "unknown"), fault.get("Message", "")
+        return judge(trial, code, message, remedy), answer.found if not code else None
+
+    async def _defined(self, page: Mapping[str, Any]) -> Mapping[str, int]:
         """Return how many definitions each project has; `page` is the first page of the table."""
         found: Counter[str] = Counter()
         answer: Mapping[str, Any] | None = page
@@ -126,75 +159,89 @@ class Doctor:
             if not start:
                 break
             params = {"TableName": self._wanted.names.definitions, "ExclusiveStartKey": start}
-            answer, _, _ = self._call("dynamodb", "scan", params)
+            answer = await self._look("dynamodb", "scan", params)
         return found
 
-    def _pinpoint(self, project: str) -> Iterator[Finding]:
+    async def _every_project(self) -> AsyncIterator[Finding]:
+        for project in self._projects:
+            async for finding in self._pinpoint(project):
+                yield finding
+        if self._wanted.asks_pinpoint and not self._projects:
+            yield Finding(
+                Verdict.SKIPPED,
+                "Pinpoint",
+                "not looked at: neither SCORING_PROJECT_IDS nor a definition names a project",
+            )
+
+    async def _pinpoint(self, project: str) -> AsyncIterator[Finding]:
         for trial in pinpoint_trials(self._wanted, project):
-            finding, _ = self._try(trial)
+            finding, _ = await self._try(trial)
             yield finding
             if finding.verdict is Verdict.BROKEN and finding.remedy == trial.remedy:
-                return  # where there is no such project, the other calls only look as if all were well
+                return  # if the project does not exist, the other calls only look as if all were well
 
-    def _table(self, spec: TableSpec) -> Iterator[Finding]:
-        answer, code, message = self._call("dynamodb", "describe_table", {"TableName": spec.name})
-        if code in DENIED and spec.streamed and self._wanted.publishes:
+    async def _table(self, spec: TableSpec) -> list[Finding]:
+        subject = f"table {spec.name}"
+        answer = await self._call("dynamodb", "describe_table", {"TableName": spec.name}, subject)
+        if answer.code in DENIED and spec.streamed and self._wanted.publishes:
             # The one table that a worker itself describes: to find its stream.
-            yield judge(Trial("dynamodb:DescribeTable", f"table {spec.name}", "", "", {}), code, message)
-            return
-        if answer is None and code not in MISSING:
-            yield _not_seen(f"table {spec.name}", "dynamodb:DescribeTable", code, message)
-            return
+            return [judge(Trial("dynamodb:DescribeTable", subject, "", "", {}), answer.code, answer.message)]
+        if answer.found is None and answer.code not in MISSING:
+            return [_not_seen(subject, "dynamodb:DescribeTable", answer)]
         found: FoundTable | None = None
-        if answer is not None:
-            ttl, denied, _ = (
-                self._call("dynamodb", "describe_time_to_live", {"TableName": spec.name}) if spec.ttl else ({}, "", "")
-            )
-            found = found_table(answer["Table"], ttl, None)
-            if denied:
-                yield _not_seen(f"time to live of {spec.name}", "dynamodb:DescribeTimeToLive", denied, "")
-                spec = TableSpec(spec.name, spec.keys, "", spec.recovery, spec.streamed)
-        yield from judge_table(spec, found)
+        findings: list[Finding] = []
+        if answer.found is not None:
+            ttl: Mapping[str, Any] | None = None
+            if spec.ttl:
+                described = await self._call("dynamodb", "describe_time_to_live", {"TableName": spec.name}, subject)
+                ttl = described.found
+                if ttl is None:
+                    lifetime = f"time to live of {spec.name}"
+                    findings = [_not_seen(lifetime, "dynamodb:DescribeTimeToLive", described)]
+                    spec = TableSpec(spec.name, spec.keys, "", spec.recovery, spec.streamed)
+            found = found_table(answer.found["Table"], ttl, None)
+        return findings + judge_table(spec, found)
 
-    def _event_stream(self) -> Iterator[Finding]:
+    async def _event_stream(self) -> AsyncIterator[Finding]:
         name = self._wanted.names.stream
-        which = {"StreamARN" if name.startswith("arn:") else "StreamName": name}
+        which = named(name)
         subject = f"stream {name}"
 
         def trial(operation: str, method: str, params: Mapping[str, Any]) -> Trial:
             return Trial(f"kinesis:{operation}", subject, "kinesis", method, params)
 
-        finding, summary = self._try(trial("DescribeStreamSummary", "describe_stream_summary", which))
+        finding, summary = await self._try(trial("DescribeStreamSummary", "describe_stream_summary", which))
         yield finding
-        finding, listed = self._try(trial("ListShards", "list_shards", which))
+        finding, listed = await self._try(trial("ListShards", "list_shards", which))
         yield finding
         if summary is None or listed is None:
             return
         shard = which | {"ShardId": listed["Shards"][-1]["ShardId"], "ShardIteratorType": "LATEST"}
-        finding, made = self._try(trial("GetShardIterator", "get_shard_iterator", shard))
+        finding, made = await self._try(trial("GetShardIterator", "get_shard_iterator", shard))
         yield finding
         if made is not None:
             iterator = {"ShardIterator": made["ShardIterator"], "Limit": 1}
-            finding, _ = self._try(trial("GetRecords", "get_records", iterator))
+            finding, _ = await self._try(trial("GetRecords", "get_records", iterator))
             yield finding
         described = summary["StreamDescriptionSummary"]
-        yield from self._target(described)
-        yield judge_retention(subject, described["RetentionPeriodHours"], self._lag_s(which))
-        yield self._shard_quota()
+        for finding in await self._target(described):
+            yield finding
+        yield judge_retention(subject, described["RetentionPeriodHours"], await self._lag_s(which))
+        yield await self._shard_quota()
 
-    def _target(self, described: Mapping[str, Any]) -> Iterator[Finding]:
+    async def _target(self, described: Mapping[str, Any]) -> list[Finding]:
         """Compare the score table in use with the one that the positions in the stream belong to."""
         names = self._wanted.names
         key = {"leaseKey": {"S": f"{INGEST}:{tag_of(described)}:{LEADER}"}}
-        row, _, _ = self._call("dynamodb", "get_item", {"TableName": names.leases, "Key": key})
-        answer, _, _ = self._call("dynamodb", "describe_table", {"TableName": names.scores})
+        row = await self._look("dynamodb", "get_item", {"TableName": names.leases, "Key": key})
+        answer = await self._look("dynamodb", "describe_table", {"TableName": names.scores})
         before = (row or {}).get("Item", {}).get("target", {}).get("S", "")
         made = answer["Table"].get("TableId", "") if answer else ""
-        yield from judge_target(names.leases, before, f"{names.scores} {made}".rstrip())
+        return judge_target(names.leases, before, f"{names.scores} {made}".rstrip())
 
-    def _lag_s(self, which: Mapping[str, str]) -> float | None:
-        """Return how far the worst of the first `MAX_LAGS` leases is behind; None where there is none to see."""
-        rows, _, _ = self._call("dynamodb", "scan", {"TableName": self._wanted.names.leases})
+    async def _lag_s(self, which: Mapping[str, str]) -> float | None:
+        """Return how far the worst of the first `MAX_LAGS` leases is behind; None if no lease can be read."""
+        rows = await self._look("dynamodb", "scan", {"TableName": self._wanted.names.leases})
         worst: float | None = None
         for row in (rows or {}).get("Items", [])[:MAX_LAGS]:
             kind, _, rest = row["leaseKey"]["S"].partition(":")
@@ -202,77 +249,67 @@ class Doctor:
             if kind != "ingest" or not checkpoint.isdecimal():
                 continue
             start = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": checkpoint}
-            made, _, _ = self._call(
-                "kinesis", "get_shard_iterator", dict(which) | start | {"ShardId": rest.rpartition(":")[2]}
-            )
+            shard = {"ShardId": rest.rpartition(":")[2]}
+            made = await self._look("kinesis", "get_shard_iterator", dict(which) | start | shard)
             if made is None:
                 continue
-            page, _, _ = self._call("kinesis", "get_records", {"ShardIterator": made["ShardIterator"], "Limit": 1})
+            page = await self._look("kinesis", "get_records", {"ShardIterator": made["ShardIterator"], "Limit": 1})
             if page is not None:
                 worst = max(worst or 0.0, page.get("MillisBehindLatest", 0) / 1000)
         return worst
 
-    def _shard_quota(self) -> Finding:
-        limits, code, message = self._call("kinesis", "describe_limits", {})
-        if limits is None:
-            return _not_seen("Kinesis quota", "kinesis:DescribeLimits", code, message)
-        return judge_shards(limits["OpenShardCount"], limits["ShardLimit"])
+    async def _shard_quota(self) -> Finding:
+        limits = await self._call("kinesis", "describe_limits", {})
+        if limits.found is None:
+            return _not_seen("Kinesis quota", "kinesis:DescribeLimits", limits)
+        return judge_shards(limits.found["OpenShardCount"], limits.found["ShardLimit"])
 
-    def _score_stream(self) -> Iterator[Finding]:
+    async def _score_stream(self) -> AsyncIterator[Finding]:
         table = self._wanted.names.scores
-        answer, _, _ = self._call("dynamodb", "describe_table", {"TableName": table})
+        answer = await self._look("dynamodb", "describe_table", {"TableName": table})
         arn = answer["Table"].get("LatestStreamArn") if answer else None
         if not arn:
-            return  # said with the table
+            return  # reported with the table
 
         def trial(operation: str, method: str, params: Mapping[str, Any]) -> Trial:
             return Trial(f"dynamodb:{operation}", f"stream of table {table}", "dynamodbstreams", method, params)
 
-        finding, described = self._try(trial("DescribeStream", "describe_stream", {"StreamArn": arn}))
+        finding, described = await self._try(trial("DescribeStream", "describe_stream", {"StreamArn": arn}))
         yield finding
         shards = described["StreamDescription"].get("Shards", []) if described else []
         if not shards:
             return
         shard = {"StreamArn": arn, "ShardId": shards[-1]["ShardId"], "ShardIteratorType": "LATEST"}
-        finding, made = self._try(trial("GetShardIterator", "get_shard_iterator", shard))
+        finding, made = await self._try(trial("GetShardIterator", "get_shard_iterator", shard))
         yield finding
         if made is not None:
             page = {"ShardIterator": made["ShardIterator"], "Limit": 1}
-            finding, _ = self._try(trial("GetRecords", "get_records", page))
+            finding, _ = await self._try(trial("GetRecords", "get_records", page))
             yield finding
         if not is_aws(self._clients["dynamodbstreams"].meta.endpoint_url):
-            yield self._silence(table, arn, [each["ShardId"] for each in shards])
+            yield await self._silence(table, arn)
         detail = f"keeps {SCORE_STREAM_HOURS:g} h, which cannot be changed"
         yield Finding(Verdict.OK, f"stream of table {table}", detail)
 
-    def _silence(self, table: str, arn: str, shards: Sequence[str]) -> Finding:
+    async def _silence(self, table: str, arn: str) -> Finding:
         """Return whether an emulator's stream shows what is written; AWS's does."""
         subject = f"changes in the stream of table {table}"
-        sample, _, _ = self._call("dynamodb", "scan", silence.sample_of(table))
-        if not silence.changed_lately((sample or {}).get("Items", []), round(self._wall_s() * 1000)):
+        source = DynamoDbStreamSource(self._clients["dynamodbstreams"], stream_id(table, arn))
+        try:
+            silent = await silence.is_silent(self._clients["dynamodb"], table, source, round(self._wall_s() * 1000))
+        except TransientError as error:
+            return Finding(Verdict.SKIPPED, subject, f"not looked at: {error}")
+        if silent is None:
             return Finding(Verdict.SKIPPED, subject, "an emulator: can be told half a minute after the first score")
-        if any(self._shows_something(arn, shard) for shard in shards[: silence.MAX_SHARDS]):
-            return Finding(Verdict.OK, subject, "there are some")
-        return Finding(Verdict.BROKEN, subject, silence.WHY, silence.REMEDY)
-
-    def _shows_something(self, arn: str, shard: str) -> bool:
-        first = {"StreamArn": arn, "ShardId": shard, "ShardIteratorType": "TRIM_HORIZON"}
-        answer, _, _ = self._call("dynamodbstreams", "get_shard_iterator", first)
-        iterator = answer and answer["ShardIterator"]
-        for _ in range(silence.MAX_PAGES):
-            if not iterator:
-                return False
-            page, code, _ = self._call("dynamodbstreams", "get_records", {"ShardIterator": iterator})
-            if page is None or page["Records"]:
-                return page is not None or code == "TrimmedDataAccessException"
-            iterator = page.get("NextShardIterator")
-        return False
+        if silent:
+            return Finding(Verdict.BROKEN, subject, silence.WHY, silence.REMEDY)
+        return Finding(Verdict.OK, subject, "there are some")
 
 
-def _not_seen(subject: str, action: str, code: str, message: str) -> Finding:
+def _not_seen(subject: str, action: str, answer: Answer) -> Finding:
     """Return the finding for what only the doctor would look at: a worker runs without it."""
-    if code in DENIED:
+    if answer.code in DENIED:
         return Finding(
             Verdict.SKIPPED, subject, f"not looked at: {action} is not allowed (the service does not need it)"
         )
-    return Finding(Verdict.SKIPPED, subject, f"not looked at: {code} {message}".rstrip())
+    return Finding(Verdict.SKIPPED, subject, f"not looked at: {answer.message}")

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from service.admin.setup_plan import RETENTION_H, VIEWS_IN_USE, FoundTable, Names, TableSpec
+from service.aws.errors import DENIED, MISSING
 from service.stream.leases.target import other
 
 PROBE = "scoring-doctor-probe"
@@ -30,18 +31,6 @@ MAX_PROJECTS = 20
 SCORE_STREAM_HOURS = 24.0
 """What every DynamoDB stream keeps
 (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Streams.html)."""
-
-DENIED = frozenset(
-    {
-        "AccessDenied",
-        "AccessDeniedException",
-        "ForbiddenException",
-        "NotAuthorized",
-        "UnauthorizedOperation",
-        "UnrecognizedClientException",
-    }
-)
-MISSING = frozenset({"ResourceNotFoundException", "ResourceNotFound"})
 
 
 class Verdict(StrEnum):
@@ -234,13 +223,14 @@ def pinpoint_trials(wanted: Wanted, project: str) -> list[Trial]:
     return tried
 
 
-def judge(trial: Trial, code: str, message: str = "") -> Finding:
+def judge(trial: Trial, code: str, message: str = "", remedy: str = "") -> Finding:
     """Return what an answer says of a permission.
 
     Args:
         trial: What was tried.
         code: Error code of the answer; empty: there was none.
         message: What AWS said with it.
+        remedy: What a worker's log would advise; empty if it has no advice for this code.
     """
     subject = f"{trial.action} on {trial.resource}"
     if not code or code in trial.proves:
@@ -252,7 +242,9 @@ def judge(trial: Trial, code: str, message: str = "") -> Finding:
         return Finding(Verdict.BROKEN, subject, "not allowed", remedy)
     if code in trial.missing:
         return Finding(Verdict.BROKEN, subject, f"there is no {trial.resource}", trial.remedy)
-    return Finding(Verdict.BROKEN, subject, f"{code}: {message}", "try again; if it stays, the message says more")
+    return Finding(
+        Verdict.BROKEN, subject, f"{code}: {message}", remedy or "try again; if it stays, the message says more"
+    )
 
 
 def judge_table(spec: TableSpec, found: FoundTable | None) -> list[Finding]:

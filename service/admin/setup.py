@@ -1,16 +1,15 @@
-"""`scoring setup`: look at what there is, plan (`setup_plan.py`), do it. Synchronous, with boto3.
+"""`scoring setup`: look at what there is, plan (`setup_plan.py`), do it.
 
 Safe to run again at any time: it never overwrites, never deletes, and says what differs.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from botocore.exceptions import ClientError, WaiterError
 
 from service.admin.setup_plan import (
     Action,
@@ -25,15 +24,19 @@ from service.admin.setup_plan import (
     plan_table,
     tables,
 )
+from service.aws.ask import ask
+from service.aws.calls import pages
 from service.aws.clients import AwsClient
-from service.aws.errors import code_of, translated
+from service.aws.errors import MISSING
+from service.aws.streams.kinesis import named
 from service.runtime.errors import TransientError
 
 POLL_S = 1.0
 MAX_POLLS = 120
 """Two minutes: a table takes seconds, an on-demand stream up to a minute."""
 
-_BACKUPS_LATER = "ContinuousBackupsUnavailableException"
+_BACKUPS_LATER = frozenset({"ContinuousBackupsUnavailableException"})
+"""Backups of a new table are not available at once."""
 
 
 class Setup:
@@ -41,19 +44,24 @@ class Setup:
 
     Args:
         names: What to set up.
-        dynamodb: boto3's client.
-        kinesis: boto3's client.
-        sleep: Seconds to wait; `time.sleep` but in tests.
+        dynamodb: The client.
+        kinesis: The client.
+        sleep: Seconds to wait; `asyncio.sleep` but in tests.
     """
 
     def __init__(
-        self, names: Names, dynamodb: AwsClient, kinesis: AwsClient, *, sleep: Callable[[float], None] = time.sleep
+        self,
+        names: Names,
+        dynamodb: AwsClient,
+        kinesis: AwsClient,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._names = names
         self._clients = {"dynamodb": dynamodb, "kinesis": kinesis}
         self._sleep = sleep
 
-    def run(self, projects: Sequence[str] = (), *, dry_run: bool = False) -> list[Action]:
+    async def run(self, projects: Sequence[str] = (), *, dry_run: bool = False) -> list[Action]:
         """Make what is missing; return a line for everything, in the order it was looked at.
 
         Args:
@@ -64,119 +72,124 @@ class Setup:
             AwsSetupError: A call is not allowed.
             TransientError: AWS does not answer, or what was made is not ready in time.
         """
-        actions = [self._do(step, dry_run=dry_run) for step in self._stream_steps()]
+        actions = [await self._do(step, dry_run=dry_run) for step in await self._stream_steps()]
         specs = tables(self._names)
-        found = {spec.name: self._look(spec) for spec in specs}
+        found = {spec.name: await self._look(spec) for spec in specs}
         steps = [step for spec in specs for step in plan_table(spec, found[spec.name])]
         creations = [step for step in steps if step.operation == "create_table"]
         if not dry_run:
             # All tables are asked for first: they take their seconds side by side.
             for step in creations:
-                self._call(step)
+                await self._call(step)
             for step in creations:
-                self._await_table(step.params["TableName"])
-        actions += [self._do(step, dry_run=dry_run, done=step in creations) for step in steps]
+                await self._await_table(step.params["TableName"])
+        actions += [await self._do(step, dry_run=dry_run, done=step in creations) for step in steps]
         book = self._names.definitions
         for project in projects:
-            defined = [] if found[book] is None else self._defined(project)
-            actions.append(self._do(plan_definitions(book, project, defined), dry_run=dry_run))
+            defined = [] if found[book] is None else await self._defined(project)
+            actions.append(await self._do(plan_definitions(book, project, defined), dry_run=dry_run))
         return actions
 
-    def _do(self, step: Step, *, dry_run: bool, done: bool = False) -> Action:
+    async def _do(self, step: Step, *, dry_run: bool, done: bool = False) -> Action:
         action = step.action
         if action.state is not State.WOULD_CREATE or dry_run:
             return action
         if step.operation and not done:
-            self._call(step)
-            self._settle(step)
+            await self._call(step)
+            if step.operation == "update_table":
+                await self._await_table(step.params["TableName"])
+            if step.service == "kinesis":
+                await self._await_stream(step.params["StreamName"])
         return msgspec.structs.replace(action, state=State.CREATED)
 
-    def _call(self, step: Step) -> None:
+    async def _call(self, step: Step) -> None:
+        call = getattr(self._clients[step.service], step.operation)
         for _ in range(MAX_POLLS):
-            with translated(step.action.resource):
-                try:
-                    getattr(self._clients[step.service], step.operation)(**step.params)
-                except ClientError as error:
-                    # Backups of a new table are not available at once.
-                    if code_of(error) != _BACKUPS_LATER:
-                        raise
-                else:
-                    return
-            self._sleep(POLL_S)
+            if (await ask(step.action.resource, call, step.params)).unless(_BACKUPS_LATER) is not None:
+                return
+            await self._sleep(POLL_S)
         raise TransientError(f"{step.action.resource}: not available after {MAX_POLLS * POLL_S:.0f} s")
 
-    def _settle(self, step: Step) -> None:
-        if step.operation == "update_table":
-            self._await_table(step.params["TableName"])
-        if step.service == "kinesis":
-            self._await("stream_exists", "kinesis", StreamName=step.params["StreamName"])
+    async def _await_table(self, name: str) -> None:
+        await self._await(
+            f"table {name}",
+            self._clients["dynamodb"].describe_table,
+            {"TableName": name},
+            lambda answer: answer["Table"]["TableStatus"],
+        )
 
-    def _await_table(self, name: str) -> None:
-        self._await("table_exists", "dynamodb", TableName=name)
+    async def _await_stream(self, name: str) -> None:
+        await self._await(
+            f"stream {name}",
+            self._clients["kinesis"].describe_stream_summary,
+            {"StreamName": name},
+            lambda answer: answer["StreamDescriptionSummary"]["StreamStatus"],
+        )
 
-    def _await(self, waiter: str, service: str, **which: str) -> None:
-        try:
-            self._clients[service].get_waiter(waiter).wait(
-                **which, WaiterConfig={"Delay": POLL_S, "MaxAttempts": MAX_POLLS}
-            )
-        except WaiterError as error:
-            raise TransientError(f"{', '.join(which.values())}: not ready: {error}") from error
+    async def _await(
+        self,
+        resource: str,
+        call: Callable[..., Awaitable[Mapping[str, Any]]],
+        params: Mapping[str, str],
+        status_of: Callable[[Mapping[str, Any]], str],
+    ) -> None:
+        """Wait until a table or stream is active; one that was just asked for may not be listed yet."""
+        status = ""
+        for _ in range(MAX_POLLS):
+            answer = (await ask(resource, call, params)).unless(MISSING)
+            status = "missing" if answer is None else status_of(answer)
+            if status == "ACTIVE":
+                return
+            await self._sleep(POLL_S)
+        raise TransientError(f"{resource}: still {status} after {MAX_POLLS * POLL_S:.0f} s")
 
-    def _stream_steps(self) -> list[Step]:
+    async def _stream_steps(self) -> list[Step]:
         name_or_arn = self._names.stream
         if not name_or_arn:
             return []
-        which = {"StreamARN" if name_or_arn.startswith("arn:") else "StreamName": name_or_arn}
-        answer = self._described("kinesis", "describe_stream_summary", f"stream {name_or_arn}", **which)
+        answer = await self._described(
+            "kinesis", "describe_stream_summary", f"stream {name_or_arn}", named(name_or_arn)
+        )
         if answer is None:
             return plan_stream(name_or_arn, None)
         summary = answer["StreamDescriptionSummary"]
         mode = summary.get("StreamModeDetails", {}).get("StreamMode", "PROVISIONED")
         return plan_stream(name_or_arn, FoundStream(mode, summary["RetentionPeriodHours"]))
 
-    def _look(self, spec: TableSpec) -> FoundTable | None:
-        resource = f"table {spec.name}"
-        answer = self._described("dynamodb", "describe_table", resource, TableName=spec.name)
+    async def _look(self, spec: TableSpec) -> FoundTable | None:
+        async def described(operation: str) -> Mapping[str, Any] | None:
+            return await self._described("dynamodb", operation, f"table {spec.name}", {"TableName": spec.name})
+
+        answer = await described("describe_table")
         if answer is None:
             return None
-        table = answer["Table"]
-        if table["TableStatus"] == "CREATING":
-            self._await_table(spec.name)
-        ttl = self._described("dynamodb", "describe_time_to_live", resource, TableName=spec.name) if spec.ttl else None
-        backups = (
-            self._described("dynamodb", "describe_continuous_backups", resource, TableName=spec.name)
-            if spec.recovery
-            else None
+        if answer["Table"]["TableStatus"] == "CREATING":
+            await self._await_table(spec.name)
+        ttl = await described("describe_time_to_live") if spec.ttl else None
+        backups = await described("describe_continuous_backups") if spec.recovery else None
+        return found_table(answer["Table"], ttl, backups)
+
+    async def _described(
+        self, service: str, operation: str, resource: str, which: Mapping[str, str]
+    ) -> Mapping[str, Any] | None:
+        return (await ask(resource, getattr(self._clients[service], operation), which)).unless(MISSING)
+
+    async def _defined(self, project: str) -> list[str]:
+        found = pages(
+            self._clients["dynamodb"].scan,
+            f"table {self._names.definitions}",
+            TableName=self._names.definitions,
+            ConsistentRead=True,
+            FilterExpression="PinpointProjectId = :project",
+            ExpressionAttributeValues={":project": {"S": project}},
+            ProjectionExpression="EventType",
         )
-        return found_table(table, ttl, backups)
-
-    def _described(self, service: str, operation: str, resource: str, **which: str) -> dict[str, Any] | None:
-        with translated(resource):
-            try:
-                answer: dict[str, Any] = getattr(self._clients[service], operation)(**which)
-            except ClientError as error:
-                if code_of(error) == "ResourceNotFoundException":
-                    return None
-                raise
-        return answer
-
-    def _defined(self, project: str) -> list[str]:
-        with translated(f"table {self._names.definitions}"):
-            pages = (
-                self._clients["dynamodb"]
-                .get_paginator("scan")
-                .paginate(
-                    TableName=self._names.definitions,
-                    ConsistentRead=True,
-                    FilterExpression="PinpointProjectId = :project",
-                    ExpressionAttributeValues={":project": {"S": project}},
-                    ProjectionExpression="EventType",
-                )
-            )
-            return [item["EventType"]["S"] for page in pages for item in page["Items"]]
+        return [item["EventType"]["S"] async for page in found for item in page]
 
 
-def found_table(table: dict[str, Any], ttl: dict[str, Any] | None, backups: dict[str, Any] | None) -> FoundTable:
+def found_table(
+    table: Mapping[str, Any], ttl: Mapping[str, Any] | None, backups: Mapping[str, Any] | None
+) -> FoundTable:
     """Return what DescribeTable, DescribeTimeToLive and DescribeContinuousBackups say of a table."""
     # HASH sorts before RANGE.
     keys = tuple(key["AttributeName"] for key in sorted(table["KeySchema"], key=lambda key: key["KeyType"]))

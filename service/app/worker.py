@@ -17,13 +17,14 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
+from service.app.aws import worker_calls
 from service.app.call_watch import CallWatch
 from service.app.emf_log import log_emf
 from service.app.ingesting import ingest_maker
 from service.app.publishing import CHANGES_PAGE, make_publishing
 from service.app.retention import watch_retention
 from service.aws import credentials
-from service.aws.clients import AwsSettings, Clients, clients
+from service.aws.clients import Clients, clients
 from service.aws.errors import watched
 from service.aws.streams.kinesis import KinesisSource
 from service.aws.tables.definitions import DefinitionTable
@@ -138,7 +139,7 @@ class Worker:
             return await self._run(worker)
 
     async def _run(self, worker: str) -> bool:
-        async with self.server, clients(self._aws_settings(), self.metrics) as aws:
+        async with self.server, clients(worker_calls(self._settings), self.metrics) as aws:
             log.info("worker.listening", url=self.server.url)
             if not await self._unless_stopped(self._wire(aws, worker), "wire"):
                 log.info("worker.stopped", worker=worker, drained=True, why="told to stop before it had begun")
@@ -148,9 +149,6 @@ class Worker:
             await self._work()
         log.info("worker.stopped", worker=worker, drained=self._drained)
         return self._drained
-
-    def _aws_settings(self) -> AwsSettings:
-        return AwsSettings(region=self._settings.aws_region, fast_calls=self._settings.fast_calls)
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None], name: str) -> bool:
         """Do `work`; return False where `stop` came first, and it was cut off."""

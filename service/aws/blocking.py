@@ -1,63 +1,36 @@
-"""boto3's clients: for `setup` and `doctor`, and for the tools that play events to an emulator. They block."""
+"""boto3's clients, for what plays events to an emulator and judges the result. They block.
+
+The demo, the made-up traffic and the chaos runs judge a worker from outside, from threads of their own. They share no
+client code with it, so a fault in the worker's clients cannot hide in its judge. No other command uses these clients.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import ProfileNotFound
-from botocore.session import Session
 
-from service.aws.clients import AwsClient, AwsSettings, refuse_unreadable
+from service.aws.clients import AwsClient
 
 
-def client(service: str, settings: AwsSettings) -> AwsClient:
-    """Return a client; endpoints and credentials as in `clients.py`. Its errors name the table or stream they mean."""
-    made = boto3.session.Session().client(
-        service, region_name=settings.region or None, config=Config(**settings.options())
-    )
-    made.meta.events.register("before-parameter-build", _note_resource)
-    made.meta.events.register("after-call", _name_resource)
-    made.meta.events.register("before-parse", refuse_unreadable)
-    return made
-
-
-def client_in(service: str, environment: Mapping[str, str]) -> AwsClient:
-    """Return a client as an environment other than this process's says, without retries.
+def client_in(service: str, environment: Mapping[str, str], *, attempts: int = 1) -> AwsClient:
+    """Return a client as the given environment says, without retries unless asked for.
 
     A record that is put again because an answer was lost counts twice, as it must.
 
     Args:
         service: botocore's name of the service.
-        environment: `AWS_*` variables that name endpoint, credentials and region.
+        environment: `AWS_*` variables that name endpoint, credentials and region; boto3 finds credentials that are
+            not among them, such as a profile's.
+        attempts: Requests per call.
     """
     session = boto3.Session(
-        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
-        region_name=environment["AWS_REGION"],
+        aws_access_key_id=environment.get("AWS_ACCESS_KEY_ID"),
+        aws_secret_access_key=environment.get("AWS_SECRET_ACCESS_KEY"),
+        aws_session_token=environment.get("AWS_SESSION_TOKEN"),
+        region_name=environment.get("AWS_REGION"),
     )
-    config = Config(retries={"total_max_attempts": 1}, max_pool_connections=4)
-    return session.client(service, endpoint_url=environment[f"AWS_ENDPOINT_URL_{service.upper()}"], config=config)
-
-
-def profile_region() -> str | None:
-    """Return the region of the profile in use; None where it has none, or there is no such profile."""
-    try:
-        return Session().get_config_variable("region") or None
-    except ProfileNotFound:
-        return None  # said when the first client is made
-
-
-def _note_resource(params: Mapping[str, Any], context: dict[str, Any], **_kwargs: object) -> None:
-    for name in ("TableName", "StreamName", "StreamARN"):
-        if name in params:
-            kind = "table" if name == "TableName" else "stream"
-            context["scoring_resource"] = f"{kind} {params[name]}"
-
-
-def _name_resource(parsed: dict[str, Any], context: Mapping[str, Any], **_kwargs: object) -> None:
-    """Put the table or stream into the error, which by itself does not say which one it means."""
-    if "Error" in parsed and "scoring_resource" in context:
-        parsed["Error"]["Resource"] = context["scoring_resource"]
+    config = Config(retries={"total_max_attempts": attempts}, max_pool_connections=4)
+    url = environment.get(f"AWS_ENDPOINT_URL_{service.upper()}") or environment["AWS_ENDPOINT_URL"]
+    return session.client(service, endpoint_url=url, config=config)

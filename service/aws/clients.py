@@ -37,7 +37,7 @@ from service.aws.fast.wire import Wire
 from service.observability.metrics import Metrics, service_version
 
 AwsClient: TypeAlias = Any
-"""A client of aiobotocore or boto3: its methods are made at run time, so no type can be named."""
+"""A client of aiobotocore: its methods are made at run time, so no type can be named."""
 
 _CALLED = frozenset({"kinesis", "dynamodb", "streams.dynamodb", "pinpoint"})
 """Endpoint prefixes of the services that are called; credentials come by another session (`credentials`)."""
@@ -78,7 +78,7 @@ class AwsSettings(msgspec.Struct, frozen=True):
     fast_calls: bool = True
 
     def options(self) -> dict[str, Any]:
-        """Return the options that aiobotocore's and boto3's configurations share."""
+        """Return the options of aiobotocore's configuration."""
         return {
             "max_pool_connections": self.pool_size,
             "connect_timeout": self.connect_timeout_s,
@@ -209,7 +209,7 @@ def _kept_alive(address: tuple[Any, ...]) -> socket.socket:
 
 
 def observe(client: AwsClient, metrics: Metrics) -> None:
-    """Count the requests of a client, aiobotocore's or boto3's, by service, operation and outcome; nothing else."""
+    """Count the requests of a client by service, operation and outcome; nothing else."""
     labels: dict[str, tuple[str, str]] = {}
 
     def names(event_name: str) -> tuple[str, str]:

@@ -23,7 +23,13 @@ from typing import Any
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from botocore.credentials import ReadOnlyCredentials
-from botocore.exceptions import CredentialRetrievalError, NoCredentialsError, PartialCredentialsError
+from botocore.exceptions import (
+    CredentialRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+)
+from botocore.session import Session
 
 from service.aws.errors import CREDENTIALS_REMEDY, note_trouble, said
 from service.runtime.errors import Trouble, TroubleError
@@ -177,3 +183,11 @@ class SigningSession(AioSession):  # type: ignore[misc] # aiobotocore has no typ
 def may_come_later() -> bool:
     """Return whether credentials may appear that no provider has now: those of an instance, by its metadata service."""
     return os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() != "true"
+
+
+def profile_region() -> str | None:
+    """Return the region of the profile in use; None if it has none, or there is no such profile."""
+    try:
+        return Session().get_config_variable("region") or None
+    except ProfileNotFound:
+        return None  # the first call reports it

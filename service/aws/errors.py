@@ -73,9 +73,21 @@ _LOOKUPS = frozenset({"GetEndpoint", "GetUserEndpoints"})
 """Operations whose 404 (`NotFoundException`) is what was asked
 (https://docs.aws.amazon.com/pinpoint/latest/apireference/apps-application-id-endpoints-endpoint-id.html)."""
 
-_DENIED = frozenset({"AccessDenied", "AccessDeniedException", "NotAuthorizedException", "UnauthorizedOperation"})
+DENIED: Final = frozenset(
+    {
+        "AccessDenied",
+        "AccessDeniedException",
+        "ForbiddenException",
+        "NotAuthorized",
+        "NotAuthorizedException",
+        "UnauthorizedOperation",
+    }
+)
+"""Codes that say that the policy does not allow the call; `ForbiddenException` is Pinpoint's
+(https://docs.aws.amazon.com/pinpoint/latest/apireference/apps-application-id-endpoints-endpoint-id.html)."""
 
-_MISSING = frozenset({"ResourceNotFound", "ResourceNotFoundException"})
+MISSING: Final = frozenset({"ResourceNotFound", "ResourceNotFoundException"})
+"""Codes that say that a table or stream does not exist."""
 
 BAD_CREDENTIALS: Final = frozenset(
     {
@@ -334,7 +346,7 @@ def _answer(error: boto.ClientError, what: str, remedy: str, shard: str) -> Exce
         return IteratorExpiredError(text)
     if code == "TrimmedDataAccessException":
         return RecordsTrimmedError(text)
-    if code in _MISSING:
+    if code in MISSING:
         if shard:
             return ShardGoneError(f"{what}: shard {shard}: {said('', error)}")
         return AwsSetupError(f"{what} does not exist in this account and region: {remedy}", Trouble.MISSING)
@@ -357,7 +369,7 @@ def trouble_of(code: str, text: str) -> tuple[Trouble, str]:
     # DynamoDB says it as AccessDeniedException or ValidationException with a text that names KMS.
     if code.lower().startswith(_KMS) or "kms key" in lowered or "kms:" in lowered:
         return Trouble.ENCRYPTION, KMS_REMEDY
-    if code in _DENIED:
+    if code in DENIED:
         return Trouble.PERMISSION, ""
     if not code or code.isdecimal():
         return Trouble.ANSWER, FOREIGN_REMEDY

@@ -8,8 +8,10 @@ import msgspec
 from botocore import exceptions as boto
 
 from service.aws.errors import (
+    DENIED,
     EXPIRED_CREDENTIALS,
     FOREIGN_REMEDY,
+    MISSING,
     THROTTLES,
     UnreadableAnswerError,
     code_of,
@@ -20,8 +22,7 @@ from service.runtime.errors import Trouble
 AWS_ERRORS = (boto.BotoCoreError, boto.ClientError)
 """What `explained` knows."""
 
-_NO_SUCH = {"ResourceNotFoundException", "NotFoundException", "NoSuchEntity"}
-_DENIED = {"AccessDeniedException", "AccessDenied", "UnauthorizedOperation", "NotAuthorized", "ForbiddenException"}
+_NO_SUCH = MISSING | {"NotFoundException", "NoSuchEntity"}
 _WHAT = {
     Trouble.CLOCK: "AWS does not accept the time of this machine",
     Trouble.CREDENTIALS: "AWS does not accept the credentials",
@@ -80,23 +81,20 @@ def _unreachable(error: boto.BotoCoreError) -> Explained:
 
 def _refused(error: boto.ClientError) -> Explained:
     """Return what to say where AWS answered, but with an error."""
-    details = error.response.get("Error", {})
     code = code_of(error)
-    why = f"{code}: {str(details.get('Message') or 'no reason given').rstrip('.')}"
-    resource = str(details.get("Resource", ""))
+    why = f"{code}: {str(error.response.get('Error', {}).get('Message') or 'no reason given').rstrip('.')}"
     call = error.operation_name
-    of = f" of {resource}" if resource else ""
     if code in _NO_SUCH:
         return Explained(
-            f"{resource or 'what ' + call + ' asks for'} does not exist",
+            f"what {call} asks for does not exist",
             why,
             "run `scoring setup` to create it, or check the SCORING_ variable that names it, and the region",
         )
     if code in THROTTLES:
-        return Explained(f"AWS asks for less: {call}{of}", why, "try again in a while, or raise the quota or capacity")
+        return Explained(f"AWS asks for less: {call}", why, "try again in a while, or raise the quota or capacity")
     kind, remedy = trouble_of(code, why)
     if code in EXPIRED_CREDENTIALS and kind is Trouble.CREDENTIALS:
         return Explained("the AWS credentials have run out", why, remedy)
-    if code in _DENIED and kind not in _WHAT:
-        return Explained(f"AWS does not allow {call}{of}", why, f"give this role or user a policy that allows {call}")
-    return Explained(_WHAT.get(kind, f"{call}{of} failed"), why, remedy)
+    if code in DENIED and kind not in _WHAT:
+        return Explained(f"AWS does not allow {call}", why, f"give this role or user a policy that allows {call}")
+    return Explained(_WHAT.get(kind, f"{call} failed"), why, remedy)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Coroutine, Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import click
@@ -38,7 +37,7 @@ def settings_for(purpose: Purpose, **overrides: str) -> Settings:
 def _profile_region(environ: Mapping[str, str]) -> str | None:
     if environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION"):
         return None
-    from service.aws.blocking import profile_region  # noqa: PLC0415 # slow to import, and rarely needed
+    from service.aws.credentials import profile_region  # noqa: PLC0415 # slow to import, and rarely needed
 
     return profile_region()
 
@@ -60,28 +59,6 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
     import asyncio  # noqa: PLC0415 # keeps `--help` quick
 
     return asyncio.run(work)
-
-
-class Aws:
-    """boto3 clients for one-shot commands, made when first used."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-
-    @cached_property
-    def kinesis(self) -> Any:  # noqa: ANN401 # boto3 makes its clients at run time
-        """The Kinesis client."""
-        return self._client("kinesis")
-
-    @cached_property
-    def dynamodb(self) -> Any:  # noqa: ANN401 # likewise
-        """The DynamoDB client."""
-        return self._client("dynamodb")
-
-    def _client(self, service: str) -> Any:  # noqa: ANN401 # likewise
-        from service.aws.blocking import client  # noqa: PLC0415 # slow to import
-
-        return client(service, aws_settings(self._settings))
 
 
 def one_project(settings: Settings, project: str | None) -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
-from service.cli.context import aws_settings, settings_for
+from service.cli.context import run_async, settings_for
 from service.cli.failures import FAILURE
 from service.cli.output import json_option, note, print_json, print_table
 from service.cli.setup import names_of
 from service.config.load import Purpose
-from service.config.settings import Settings
+
+if TYPE_CHECKING:
+    from service.admin.doctor_plan import Finding, Wanted
+    from service.aws.clients import AwsSettings
 
 
 @click.command()
@@ -20,11 +23,12 @@ from service.config.settings import Settings
 def doctor(ctx: click.Context, *, as_json: bool) -> None:
     """Try every permission with a call that changes nothing, and look at streams, tables, clock and quotas.
 
+    The calls are a worker's own: its credentials, region, endpoints, time limits and fast calls.
     Run it with the role of the service, for example as a one-off ECS task of its task definition. Exit code 0: the
     service can work (notes are advice); 1: something is broken.
     """
-    from service.admin.doctor import Doctor  # noqa: PLC0415 # slow to import
-    from service.admin.doctor_plan import Verdict, Wanted  # noqa: PLC0415 # likewise
+    from service.admin.doctor_plan import Verdict, Wanted  # noqa: PLC0415 # slow to import
+    from service.app.aws import worker_calls  # noqa: PLC0415 # likewise
 
     settings = settings_for(Purpose.RUN)
     wanted = Wanted(
@@ -37,7 +41,7 @@ def doctor(ctx: click.Context, *, as_json: bool) -> None:
         update_batches_per_s=settings.pinpoint_update_batch_per_s,
         lookups_per_s=settings.identity_lookup_per_s,
     )
-    findings = list(Doctor(wanted, _clients(settings)).examine())
+    findings = run_async(_examined(wanted, worker_calls(settings)))
     if as_json:
         print_json(findings)
     else:
@@ -55,9 +59,9 @@ def doctor(ctx: click.Context, *, as_json: bool) -> None:
     ctx.exit(FAILURE if broken else 0)
 
 
-def _clients(settings: Settings) -> dict[str, Any]:
-    from service.aws.blocking import client  # noqa: PLC0415 # slow to import
+async def _examined(wanted: Wanted, aws: AwsSettings) -> list[Finding]:
+    from service.admin.doctor import Doctor  # noqa: PLC0415 # slow to import
+    from service.aws.clients import clients  # noqa: PLC0415 # likewise
 
-    return {
-        name: client(name, aws_settings(settings)) for name in ("kinesis", "dynamodb", "dynamodbstreams", "pinpoint")
-    }
+    async with clients(aws) as made:
+        return [finding async for finding in Doctor(wanted, made).examine()]

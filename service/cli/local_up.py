@@ -11,11 +11,11 @@ from types import FrameType
 
 import click
 
-from service.cli.context import Aws, settings_for
+from service.cli.context import run_async, settings_for
 from service.cli.failures import Failure
 from service.cli.output import json_option, note, print_json, write
 from service.cli.params import PROJECT
-from service.cli.setup import names_of
+from service.cli.setup import set_up
 from service.config.load import Purpose
 
 AWS_PORT = 4566
@@ -99,14 +99,10 @@ def _set_up(variables: Mapping[str, str], foreign: Sequence[str], projects: Sequ
         foreign: Other AWS variables, such as AWS_PROFILE: taken out, so that nothing is made elsewhere.
         projects: Projects that get the default definitions.
     """
-    from service.admin.setup import Setup  # noqa: PLC0415 # slow to import
-
     for name in foreign:
         del os.environ[name]
     os.environ.update(variables)
-    settings = settings_for(Purpose.TABLES)
-    aws = Aws(settings)
-    made = Setup(names_of(settings), aws.dynamodb, aws.kinesis).run(projects)
+    made = run_async(set_up(settings_for(Purpose.TABLES), projects))
     note(f"made: {', '.join(action.resource for action in made if ': ' not in action.resource)}")
 
 

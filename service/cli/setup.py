@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from service.admin.definitions import in_force_s
-from service.cli.context import Aws, settings_for
+from service.cli.context import aws_settings, run_async, settings_for
 from service.cli.output import json_option, note, print_json, print_table
 from service.cli.params import PROJECT
 from service.config.load import Purpose
 from service.config.settings import Settings
 
 if TYPE_CHECKING:
-    from service.admin.setup_plan import Names
+    from service.admin.setup_plan import Action, Names
 
 
 @click.command()
@@ -35,16 +35,12 @@ def setup(projects: Sequence[str], *, dry_run: bool, as_json: bool) -> None:
 
     May be run at any time: what is there is never changed, and what differs is said.
     """
-    from service.admin.setup import Setup  # noqa: PLC0415 # slow to import
-    from service.admin.setup_plan import State  # noqa: PLC0415 # likewise
+    from service.admin.setup_plan import State  # noqa: PLC0415 # slow to import
 
     settings = settings_for(Purpose.TABLES)
     if not settings.stream:
         note("SCORING_STREAM is not set: no stream is looked at or made")
-    aws = Aws(settings)
-    actions = Setup(names_of(settings), aws.dynamodb, aws.kinesis).run(
-        list(projects or settings.project_ids), dry_run=dry_run
-    )
+    actions = run_async(set_up(settings, projects or settings.project_ids, dry_run=dry_run))
     if as_json:
         print_json(actions)
     else:
@@ -61,6 +57,15 @@ def setup(projects: Sequence[str], *, dry_run: bool, as_json: bool) -> None:
             note(f"{action.resource} differs: {action.remedy}")
     if not projects and not settings.project_ids:
         note("no project named: --project ID writes the default definitions for it")
+
+
+async def set_up(settings: Settings, projects: Sequence[str], *, dry_run: bool = False) -> list[Action]:
+    """Make what is missing; see `Setup.run`."""
+    from service.admin.setup import Setup  # noqa: PLC0415 # slow to import
+    from service.aws.clients import clients  # noqa: PLC0415 # likewise
+
+    async with clients(aws_settings(settings)) as aws:
+        return await Setup(names_of(settings), aws.dynamodb, aws.kinesis).run(projects, dry_run=dry_run)
 
 
 def names_of(settings: Settings) -> Names:

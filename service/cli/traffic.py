@@ -14,7 +14,7 @@ import click
 import msgspec
 
 from service.aws.endpoints import is_aws
-from service.cli.context import aws_settings, settings_for
+from service.cli.context import settings_for
 from service.cli.failures import Failure
 from service.cli.output import note
 from service.cli.params import PROJECT
@@ -41,7 +41,7 @@ def traffic(rate: float, users: int, seed: int, project: str | None) -> None:
     Only to emulators: AWS_ENDPOINT_URL_KINESIS and AWS_ENDPOINT_URL_PINPOINT (or AWS_ENDPOINT_URL) must say where
     they are. First the people's endpoints are created in the Pinpoint that is named.
     """
-    from service.aws.blocking import client  # noqa: PLC0415 # slow to import
+    from service.aws.blocking import client_in  # noqa: PLC0415 # slow to import
     from service.local.playback import Playback, PlaybackError  # noqa: PLC0415 # keeps `--help` quick
     from service.local.population import PROJECT_ID, populate  # noqa: PLC0415 # likewise
     from service.local.traffic import Meaning, stream  # noqa: PLC0415 # likewise
@@ -56,9 +56,10 @@ def traffic(rate: float, users: int, seed: int, project: str | None) -> None:
     signal.signal(signal.SIGTERM, _end)
     _create_project(pinpoint_url, project_id)
     # No retries: a record that is put again because an answer was lost counts twice, as it must.
-    kinesis = client("kinesis", aws_settings(settings, attempts=1))
+    environment = {**os.environ, "AWS_REGION": settings.aws_region}
+    kinesis = client_in("kinesis", environment)
     try:
-        settle(client("pinpoint", aws_settings(settings)), population, project_id)
+        settle(client_in("pinpoint", environment, attempts=5), population, project_id)
         note(f"{len(population.everything):,} endpoints of {users:,} users created; {rate:g} events per second follow")
         note(
             "some records are broken, and some endpoints have no user, on purpose: the alerts "

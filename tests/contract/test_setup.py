@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 
 import pytest
 
 from service.admin.setup import Setup
 from service.admin.setup_plan import RETENTION_H, Action, Names, State
-from service.aws.blocking import client
-from service.aws.clients import AwsClient, AwsSettings, Clients
+from service.aws.clients import Clients
 from service.aws.tables.definitions import DefinitionTable
-from service.local.emulator import REGION
 from service.scoring.definitions import DEFAULT_POINTS, Definition
 from tests.fakes.embedded import FreshName, Run
-
-SETTINGS = AwsSettings(region=REGION)
 
 
 @pytest.fixture
@@ -23,40 +20,38 @@ def names(fresh_name: FreshName) -> Names:
     return Names(*(fresh_name(field.replace("_", "-")) for field in Names.__struct_fields__))
 
 
-@pytest.fixture
-def dynamodb(aws_environment: dict[str, str]) -> AwsClient:
-    assert aws_environment
-    made = client("dynamodb", SETTINGS)
-    yield made
-    made.close()
+SetUp = Callable[..., list[Action]]
 
 
 @pytest.fixture
-def setup(names: Names, dynamodb: AwsClient) -> Setup:
-    kinesis = client("kinesis", SETTINGS)
-    yield Setup(names, dynamodb, kinesis, sleep=lambda _: None)
-    kinesis.close()
+def setup(names: Names, aws_clients: Clients, run: Run) -> SetUp:
+    async def at_once(_: float) -> None: ...
+
+    made = Setup(names, aws_clients.dynamodb, aws_clients.kinesis, sleep=at_once)
+    return lambda *projects, **options: run(made.run(*projects, **options))
 
 
 def states(actions: list[Action]) -> dict[str, State]:
     return {action.resource: action.state for action in actions}
 
 
-def test_a_dry_run_says_everything_and_makes_nothing(setup: Setup, dynamodb: AwsClient):
-    first = setup.run(["p1"], dry_run=True)
+def test_a_dry_run_says_everything_and_makes_nothing(setup: SetUp, aws_clients: Clients, run: Run):
+    first = setup(["p1"], dry_run=True)
     assert set(states(first).values()) == {State.WOULD_CREATE}
-    assert setup.run(["p1"], dry_run=True) == first
-    assert not set(dynamodb.list_tables()["TableNames"]) & {action.resource.split()[1] for action in first}
+    assert setup(["p1"], dry_run=True) == first
+    assert not set(run(aws_clients.dynamodb.list_tables())["TableNames"]) & {
+        action.resource.split()[1] for action in first
+    }
 
 
 def test_the_first_run_makes_what_a_dry_run_said_and_the_second_nothing(
-    setup: Setup, names: Names, aws_clients: Clients, run: Run
+    setup: SetUp, names: Names, aws_clients: Clients, run: Run
 ):
-    said = setup.run(["p1", "p2"], dry_run=True)
-    done = setup.run(["p1", "p2"])
+    said = setup(["p1", "p2"], dry_run=True)
+    done = setup(["p1", "p2"])
     assert list(states(done)) == list(states(said))
     assert set(states(done).values()) == {State.CREATED}
-    again = setup.run(["p1", "p2"])
+    again = setup(["p1", "p2"])
     assert list(states(again)) == list(states(said))
     assert set(states(again).values()) == {State.EXISTS}
     definitions = run(DefinitionTable(aws_clients.dynamodb, names.definitions).load())
@@ -65,45 +60,46 @@ def test_the_first_run_makes_what_a_dry_run_said_and_the_second_nothing(
     )
 
 
-def test_what_is_made_is_as_it_should_be(setup: Setup, names: Names, dynamodb: AwsClient):
-    setup.run()
-    scores = dynamodb.describe_table(TableName=names.scores)["Table"]
+def test_what_is_made_is_as_it_should_be(setup: SetUp, names: Names, aws_clients: Clients, run: Run):
+    setup()
+    scores = run(aws_clients.dynamodb.describe_table(TableName=names.scores))["Table"]
     assert scores["StreamSpecification"] == {"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"}
     assert scores["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
     for table in (names.identities, names.dead_letters):
-        lifetime = dynamodb.describe_time_to_live(TableName=table)["TimeToLiveDescription"]
+        lifetime = run(aws_clients.dynamodb.describe_time_to_live(TableName=table))["TimeToLiveDescription"]
         assert (lifetime["TimeToLiveStatus"], lifetime["AttributeName"]) == ("ENABLED", "ExpiresAt")
-    leases = dynamodb.describe_time_to_live(TableName=names.leases)["TimeToLiveDescription"]
+    leases = run(aws_clients.dynamodb.describe_time_to_live(TableName=names.leases))["TimeToLiveDescription"]
     assert leases["TimeToLiveStatus"] == "DISABLED"
 
 
-def test_a_stream_that_setup_makes_keeps_a_week(setup: Setup, names: Names):
-    setup.run()
-    summary = client("kinesis", SETTINGS).describe_stream_summary(StreamName=names.stream)["StreamDescriptionSummary"]
+def test_a_stream_that_setup_makes_keeps_a_week(setup: SetUp, names: Names, aws_clients: Clients, run: Run):
+    setup()
+    summary = run(aws_clients.kinesis.describe_stream_summary(StreamName=names.stream))["StreamDescriptionSummary"]
     assert summary["RetentionPeriodHours"] == RETENTION_H
 
 
-def test_a_table_of_the_replaced_system_gets_what_it_lacks(setup: Setup, names: Names, dynamodb: AwsClient):
+def test_a_table_of_the_replaced_system_gets_what_it_lacks(setup: SetUp, names: Names, aws_clients: Clients, run: Run):
     keys = ("UserId", "PinpointProjectId")
-    dynamodb.create_table(
+    creation = aws_clients.dynamodb.create_table(
         TableName=names.scores,
         AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"} for key in keys],
         KeySchema=[{"AttributeName": key, "KeyType": kind} for key, kind in zip(keys, ("HASH", "RANGE"), strict=True)],
         BillingMode="PAY_PER_REQUEST",
     )
+    run(creation)
     item = {"UserId": {"S": "ann"}, "PinpointProjectId": {"S": "p1"}, "Score": {"N": "5"}}
-    dynamodb.put_item(TableName=names.scores, Item=item)
-    found = states(setup.run())
+    run(aws_clients.dynamodb.put_item(TableName=names.scores, Item=item))
+    found = states(setup())
     assert found[f"table {names.scores}"] is State.EXISTS
     assert found[f"table {names.scores}: stream"] is State.CREATED
     assert found[f"table {names.scores}: point-in-time recovery"] is State.CREATED
-    assert dynamodb.scan(TableName=names.scores)["Items"] == [item]
+    assert run(aws_clients.dynamodb.scan(TableName=names.scores))["Items"] == [item]
 
 
-def test_definitions_of_a_project_are_never_touched(setup: Setup, names: Names, aws_clients: Clients, run: Run):
-    setup.run()
+def test_definitions_of_a_project_are_never_touched(setup: SetUp, names: Names, aws_clients: Clients, run: Run):
+    setup()
     table = DefinitionTable(aws_clients.dynamodb, names.definitions)
     mine = Definition("_email.open", "p1", Decimal(99))
     run(table.set(mine))
-    assert states(setup.run(["p1"]))["definitions of project p1"] is State.EXISTS
+    assert states(setup(["p1"]))["definitions of project p1"] is State.EXISTS
     assert list(run(table.load())) == [mine]

@@ -6,6 +6,7 @@ What CloudFormation calls for a resource is in the resource's own schema (`handl
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from fnmatch import fnmatchcase
@@ -20,8 +21,7 @@ from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 
 from service.admin.setup import Setup
 from service.admin.setup_plan import Names
-from service.aws.blocking import client
-from service.aws.clients import AwsSettings
+from service.aws.clients import AwsSettings, clients
 from service.local.emulator import REGION
 from tests.deploy.files import RUNBOOK
 from tests.deploy.script import Deploy
@@ -235,16 +235,22 @@ def test_every_command_of_the_guide_is_allowed():
 def test_writing_the_definitions_is_allowed(aws_environment: dict[str, str], fresh_name: FreshName):
     """`scoring setup --project ID`, once the stack `data` has made everything else."""
     assert aws_environment
-    clients = {name: client(name, AwsSettings(region=REGION)) for name in ("dynamodb", "kinesis")}
     names = Names(*(fresh_name(f"deployer-{field}") for field in Names.__struct_fields__))
-    setup = Setup(names, clients["dynamodb"], clients["kinesis"])
-    setup.run()
     made: set[str] = set()
-    for name, each in clients.items():
-        each.meta.events.register(
-            f"before-call.{name}", lambda model, **_: made.add(f"{model.service_model.service_name}:{model.name}")
-        )
-    setup.run(["acme-shop"])
+
+    def note(model: Any, **_: object) -> None:  # noqa: ANN401 # botocore's
+        made.add(f"{model.service_model.service_name}:{model.name}")
+
+    async def set_up() -> None:
+        # Without fast calls, so that every call shows in the events.
+        async with clients(AwsSettings(region=REGION, fast_calls=False)) as aws:
+            setup = Setup(names, aws.dynamodb, aws.kinesis)
+            await setup.run()
+            for each in (aws.dynamodb, aws.kinesis):
+                each.meta.events.register("before-call", note)
+            await setup.run(["acme-shop"])
+
+    asyncio.run(set_up())
     assert "dynamodb:TransactWriteItems" in made
     made = made - {"dynamodb:TransactWriteItems"} | {"dynamodb:PutItem"}
     assert made <= actions(SERVICE, DATA)

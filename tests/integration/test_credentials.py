@@ -11,14 +11,19 @@ from datetime import UTC, datetime, timedelta
 from itertools import product
 from pathlib import Path
 
+import boto3
 import pytest
 from aiobotocore.credentials import AioSSOProvider
 from aiohttp import web
+from botocore.exceptions import BotoCoreError
 from botocore.utils import ContainerMetadataFetcher
 
+from service.admin.doctor import CALLS, Doctor
+from service.admin.doctor_plan import Finding, Verdict, Wanted
+from service.admin.setup_plan import Names
 from service.aws import credentials
 from service.aws.clients import AwsSettings, clients
-from service.aws.errors import AwsSetupError, watched
+from service.aws.errors import CREDENTIALS_REMEDY, AwsSetupError, watched
 from service.aws.tables.leases import LeaseTable
 from service.runtime.errors import Trouble, TroubleError
 from service.stream.ports import StreamId
@@ -34,6 +39,7 @@ class Aws:
         fault: What is wrong with everything that gives credentials: `500`, `garbage`, `expired`, `hangs`; or nothing.
         lives_s: How long the credentials given live, seconds.
         role: Of the instance; empty: it has none.
+        answers_after_s: How long whatever gives credentials takes, seconds.
     """
 
     def __init__(self) -> None:
@@ -41,6 +47,7 @@ class Aws:
         self.fault = ""
         self.lives_s = 3600.0
         self.role = "worker"
+        self.answers_after_s = 0.0
         self.signed: list[str] = []
         self.asked: list[str] = []
 
@@ -74,7 +81,11 @@ class Aws:
         if "X-Amz-Target" in request.headers:
             authorization = request.headers["Authorization"]
             self.signed.append(authorization.partition("Credential=")[2].partition("/")[0])
-            return web.json_response({"Items": []}, content_type="application/x-amz-json-1.0")
+            if request.headers["X-Amz-Target"].rpartition(".")[2] in {"Query", "Scan"}:
+                return web.json_response({"Items": []}, content_type="application/x-amz-json-1.0")
+            refusal = {"__type": "AccessDeniedException", "message": "not authorized"}
+            return web.json_response(refusal, status=400, content_type="application/x-amz-json-1.0")
+        await asyncio.sleep(self.answers_after_s)
         if self.fault in {"500", "garbage", "hangs"}:
             return await self._fail()
         if request.path.startswith("/latest/"):
@@ -180,6 +191,16 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[pytest.Mo
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     return monkeypatch
+
+
+NAMES = Names("events", "scores", "definitions", "identities", "leases", "letters")
+
+
+async def doctors_verdict(*, fast_calls: bool) -> list[Finding]:
+    """Return what the doctor finds wrong with the calls as such, and not with what they ask for."""
+    async with clients(AwsSettings(region="us-east-1", attempts=1, fast_calls=fast_calls)) as made:
+        doctor = Doctor(Wanted(NAMES, ingests=True, publishes=True), made)
+        return [finding async for finding in doctor.examine() if finding.subject == CALLS]
 
 
 async def with_aws(environment: pytest.MonkeyPatch, work: Callable[[Aws, str], object]) -> Aws:
@@ -372,3 +393,95 @@ def test_whatever_a_provider_raises_may_pass(case: str, clean: pytest.MonkeyPatc
         assert raised.value.remedy
 
     asyncio.run(with_aws(clean, work))
+
+
+async def boto3_takes_them() -> bool:
+    """Return whether the AWS SDK that the worker does not use gets credentials here."""
+
+    def frozen() -> bool:
+        try:
+            provided = boto3.Session().get_credentials()
+            return provided is not None and bool(provided.get_frozen_credentials().access_key)
+        except BotoCoreError:
+            return False
+
+    return await asyncio.to_thread(frozen)
+
+
+@pytest.mark.parametrize("fast_calls", [True, False])
+def test_credentials_that_boto3_takes_and_a_worker_does_not_fail_the_doctor(
+    clean: pytest.MonkeyPatch, tmp_path: Path, *, fast_calls: bool
+):
+    # A worker waits for its first credentials for so long, and no longer.
+    clean.setattr(credentials, "TIMEOUT_S", 0.2)
+
+    async def work(aws: Aws, url: str) -> None:
+        container(clean, tmp_path, url)
+        aws.answers_after_s = 0.6
+        assert await boto3_takes_them()
+        (finding,) = await doctors_verdict(fast_calls=fast_calls)
+        assert finding.verdict is Verdict.BROKEN
+        assert "no answer in 0.2 s" in finding.detail
+        assert finding.remedy == CREDENTIALS_REMEDY
+        async with clients(AwsSettings(region="us-east-1", attempts=1, fast_calls=fast_calls)) as made:
+            with pytest.raises(TroubleError):  # the worker says the same
+                await LeaseTable(made.leases, "leases", "ingest", STREAM).snapshot()
+
+    asyncio.run(with_aws(clean, work))
+
+
+@pytest.mark.parametrize("fast_calls", [True, False])
+def test_credentials_that_a_worker_takes_and_boto3_does_not_pass_the_doctor(
+    clean: pytest.MonkeyPatch, tmp_path: Path, *, fast_calls: bool
+):
+    async def work(aws: Aws, url: str) -> None:
+        # A role whose profile names no region: boto3 does not read AWS_REGION, a worker gives STS its own region.
+        assumed_role(clean, tmp_path, url)
+        clean.setenv("AWS_REGION", "us-east-1")
+        assert not await boto3_takes_them()
+        assert await doctors_verdict(fast_calls=fast_calls) == []
+        assert "AssumeRole" in aws.asked
+        assert "BASE" not in aws.signed
+
+    asyncio.run(with_aws(clean, work))
+
+
+@pytest.mark.parametrize("case", WAYS)
+def test_the_doctor_takes_credentials_in_every_way_that_a_worker_does(
+    case: Case, clean: pytest.MonkeyPatch, tmp_path: Path
+):
+    async def work(aws: Aws, url: str) -> None:
+        case(clean, tmp_path, url)
+        assert await doctors_verdict(fast_calls=True) == []
+        assert aws.signed
+
+    asyncio.run(with_aws(clean, work))
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_the_doctor_reports_what_a_provider_raises_as_a_worker_does(
+    case: str, clean: pytest.MonkeyPatch, tmp_path: Path
+):
+    async def work(_aws: Aws, url: str) -> None:
+        BROKEN[case](clean, tmp_path, url)
+        (finding,) = await doctors_verdict(fast_calls=True)
+        assert (finding.verdict, finding.remedy) == (Verdict.BROKEN, CREDENTIALS_REMEDY)
+
+    asyncio.run(with_aws(clean, work))
+
+
+def test_the_doctor_without_any_credentials_says_so(clean: pytest.MonkeyPatch):
+    async def work(_aws: Aws, _url: str) -> None:
+        (finding,) = await doctors_verdict(fast_calls=True)
+        assert "or run with a role" in finding.detail
+
+    asyncio.run(with_aws(clean, work))
+
+
+def test_an_endpoint_that_does_not_answer_is_a_finding_and_no_traceback(clean: pytest.MonkeyPatch):
+    clean.setenv("AWS_ACCESS_KEY_ID", "key")
+    clean.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    clean.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    (finding,) = asyncio.run(doctors_verdict(fast_calls=True))
+    assert finding.verdict is Verdict.BROKEN
+    assert "AWS_ENDPOINT_URL" in finding.remedy

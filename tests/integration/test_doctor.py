@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import urllib.error
@@ -15,13 +16,12 @@ from service.admin.doctor import Doctor
 from service.admin.doctor_plan import Finding, Verdict, Wanted, judge_rates, judge_retention, judge_shards
 from service.admin.setup import Setup
 from service.admin.setup_plan import Names
-from service.aws.blocking import client
-from service.aws.clients import AwsSettings
-from service.aws.streams.kinesis import stream_tag
+from service.aws.clients import AwsSettings, Clients, clients
+from service.aws.streams.kinesis import tag_of
 from service.cli.root import scoring
 from service.local.emulator import REGION, Emulator
 from service.local.pinpoint_fake import PinpointProcess
-from tests.fakes.embedded import FreshName
+from tests.fakes.embedded import FreshName, Run
 
 PROJECT = "0123456789abcdef0123456789abcdef"
 
@@ -31,6 +31,7 @@ class Gate(ThreadingHTTPServer):
 
     def __init__(self, upstream: str) -> None:
         self.upstream = upstream
+        self.pinpoint = ""
         self.denied: set[str] = set()
         super().__init__(("127.0.0.1", 0), _Pass)
 
@@ -49,8 +50,17 @@ class _Pass(BaseHTTPRequestHandler):
             refusal = {"__type": "AccessDeniedException", "message": f"not authorized to perform {operation}"}
             self._answer(400, {"Content-Type": "application/x-amz-json-1.0"}, json.dumps(refusal).encode())
             return
+        self._pass(self.server.upstream, body)
+
+    def do_PUT(self) -> None:
+        self._pass(self.server.pinpoint + self.path, self.rfile.read(int(self.headers["Content-Length"])))
+
+    def do_GET(self) -> None:
+        self._pass(self.server.pinpoint + self.path, None)
+
+    def _pass(self, url: str, body: bytes | None) -> None:
         headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
-        request = urllib.request.Request(self.server.upstream, body, headers)  # noqa: S310 # loopback
+        request = urllib.request.Request(url, body, headers, method=self.command)  # noqa: S310 # loopback
         try:
             with urllib.request.urlopen(request) as answer:  # noqa: S310 # loopback
                 self._answer(answer.status, dict(answer.headers), answer.read())
@@ -91,36 +101,50 @@ def gate(shared_gate: Gate) -> Iterator[Gate]:
     shared_gate.denied = set()
 
 
-@pytest.fixture(scope="module")
-def clients(shared_gate: Gate) -> dict[str, Any]:
+@pytest.fixture(scope="module", params=[True, False], ids=["fast calls", "stock calls"])
+def aws_clients(request: pytest.FixtureRequest, shared_gate: Gate, runner: asyncio.Runner) -> Iterator[Clients]:
+    """A worker's clients, of the gate."""
     assert shared_gate.url
-    return {name: client(name, AwsSettings(region=REGION)) for name in ("kinesis", "dynamodb", "dynamodbstreams")}
+    opened = clients(AwsSettings(region=REGION, fast_calls=request.param))
+    yield runner.run(opened.__aenter__())
+    runner.run(opened.__aexit__(None, None, None))
 
 
 @pytest.fixture
-def names(clients: dict[str, Any], fresh_name: FreshName) -> Names:
+def names(aws_clients: Clients, run: Run, fresh_name: FreshName) -> Names:
     made = Names(*(fresh_name(f"doctor-{field}") for field in Names.__struct_fields__))
-    Setup(made, clients["dynamodb"], clients["kinesis"]).run([PROJECT])
+    run(Setup(made, aws_clients.dynamodb, aws_clients.kinesis).run([PROJECT]))
     return made
 
 
+Call = Callable[..., dict[str, Any]]
 Examine = Callable[..., list[Finding]]
 
 
 @pytest.fixture
-def examine(clients: dict[str, Any], names: Names) -> Examine:
+def call(aws_clients: Clients, run: Run) -> Call:
+    """Makes one call: client, method, parameters."""
+    return lambda service, method, **params: run(getattr(getattr(aws_clients, service), method)(**params))
+
+
+@pytest.fixture
+def examine(aws_clients: Clients, run: Run, names: Names) -> Examine:
     def examined(**changed: Any) -> list[Finding]:  # noqa: ANN401 # any field of Wanted
         wanted = Wanted(**({"names": names, "ingests": True, "publishes": True} | changed))
-        return list(Doctor(wanted, clients).examine())
+        return run(everything(Doctor(wanted, aws_clients)))
 
     return examined
+
+
+async def everything(doctor: Doctor) -> list[Finding]:
+    return [finding async for finding in doctor.examine()]
 
 
 def broken(findings: list[Finding]) -> list[Finding]:
     return [finding for finding in findings if finding.verdict is Verdict.BROKEN]
 
 
-def test_what_setup_makes_is_healthy_and_stays_untouched(examine: Examine, clients: dict[str, Any], names: Names):
+def test_what_setup_makes_is_healthy_and_stays_untouched(examine: Examine, call: Call, names: Names):
     findings = examine()
     assert broken(findings) == []
     assert [finding for finding in findings if finding.verdict is Verdict.NOTE] == []
@@ -130,7 +154,7 @@ def test_what_setup_makes_is_healthy_and_stays_untouched(examine: Examine, clien
         f"changes in the stream of table {names.scores}",
     }
     for table in (names.scores, names.leases, names.identities, names.dead_letters):
-        assert clients["dynamodb"].scan(TableName=table)["Count"] == 0
+        assert call("dynamodb", "scan", TableName=table)["Count"] == 0
 
 
 DENIALS = [
@@ -178,8 +202,8 @@ def test_what_only_the_doctor_would_call_is_no_fault_of_the_service(examine: Exa
     assert any(operation in finding.detail for finding in findings if finding.verdict is Verdict.SKIPPED)
 
 
-def test_a_table_that_is_not_there(examine: Examine, clients: dict[str, Any], names: Names):
-    clients["dynamodb"].delete_table(TableName=names.leases)
+def test_a_table_that_is_not_there(examine: Examine, call: Call, names: Names):
+    call("dynamodb", "delete_table", TableName=names.leases)
     found = broken(examine())
     assert (
         Finding(Verdict.BROKEN, f"table {names.leases}", "does not exist", "run `scoring setup`, or correct the name")
@@ -188,9 +212,11 @@ def test_a_table_that_is_not_there(examine: Examine, clients: dict[str, Any], na
     assert all(names.leases in finding.subject for finding in found)
 
 
-def test_a_table_with_other_keys(examine: Examine, clients: dict[str, Any], names: Names, fresh_name: FreshName):
+def test_a_table_with_other_keys(examine: Examine, call: Call, names: Names, fresh_name: FreshName):
     other = fresh_name("other-keys")
-    clients["dynamodb"].create_table(
+    call(
+        "dynamodb",
+        "create_table",
         TableName=other,
         BillingMode="PAY_PER_REQUEST",
         AttributeDefinitions=[{"AttributeName": "user_id", "AttributeType": "S"}],
@@ -212,7 +238,7 @@ def test_a_table_with_other_keys(examine: Examine, clients: dict[str, Any], name
 )
 def test_a_score_table_whose_changes_cannot_be_read(
     examine: Examine,
-    clients: dict[str, Any],
+    call: Call,
     names: Names,
     fresh_name: FreshName,
     specification: dict[str, Any] | None,
@@ -221,7 +247,9 @@ def test_a_score_table_whose_changes_cannot_be_read(
 ):
     other = fresh_name("other-view")
     keys = ("UserId", "PinpointProjectId")
-    clients["dynamodb"].create_table(
+    call(
+        "dynamodb",
+        "create_table",
         TableName=other,
         BillingMode="PAY_PER_REQUEST",
         AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"} for key in keys],
@@ -241,10 +269,10 @@ def test_a_stream_that_is_not_there(examine: Examine, names: Names):
     assert all("no-such-stream" in finding.subject and "scoring setup" in finding.remedy for finding in found)
 
 
-def test_no_definitions_mean_no_scores(examine: Examine, clients: dict[str, Any], names: Names):
-    for row in clients["dynamodb"].scan(TableName=names.definitions)["Items"]:
+def test_no_definitions_mean_no_scores(examine: Examine, call: Call, names: Names):
+    for row in call("dynamodb", "scan", TableName=names.definitions)["Items"]:
         key = {name: row[name] for name in ("EventType", "PinpointProjectId")}
-        clients["dynamodb"].delete_item(TableName=names.definitions, Key=key)
+        call("dynamodb", "delete_item", TableName=names.definitions, Key=key)
     (found,) = broken(examine())
     assert found.remedy == "write the defaults: scoring setup --project ID"
 
@@ -256,12 +284,10 @@ def test_a_project_id_that_nobody_has_definitions_for_is_broken(examine: Examine
 
 
 @pytest.fixture
-def pinpoint(clients: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[PinpointProcess]:
+def pinpoint(gate: Gate) -> Iterator[PinpointProcess]:
     with PinpointProcess(apps=[PROJECT]) as fake:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_PINPOINT", fake.endpoint_url)
-        clients["pinpoint"] = client("pinpoint", AwsSettings(region=REGION))
+        gate.pinpoint = fake.endpoint_url
         yield fake
-        del clients["pinpoint"]
 
 
 def of_pinpoint(findings: list[Finding]) -> dict[str, Verdict]:
@@ -273,11 +299,11 @@ def of_pinpoint(findings: list[Finding]) -> dict[str, Verdict]:
 
 
 def test_a_pinpoint_project_that_does_not_exist_is_broken(
-    examine: Examine, clients: dict[str, Any], names: Names, pinpoint: PinpointProcess
+    examine: Examine, call: Call, names: Names, pinpoint: PinpointProcess
 ):
     assert pinpoint.endpoint_url
     item = {"EventType": {"S": "A"}, "PinpointProjectId": {"S": "nobodys"}, "ScoreOffset": {"N": "1"}}
-    clients["dynamodb"].put_item(TableName=names.definitions, Item=item)
+    call("dynamodb", "put_item", TableName=names.definitions, Item=item)
     (found,) = broken(examine(projects=("nobodys",), pinpoint=True, lookups=True))
     assert found.subject == "mobiletargeting:GetApp on Pinpoint project nobodys"
     assert found.detail == "there is no Pinpoint project nobodys"
@@ -308,9 +334,9 @@ def test_without_any_project_the_doctor_says_that_pinpoint_was_not_looked_at(exa
     assert skipped.verdict is Verdict.SKIPPED
 
 
-def test_a_clock_that_is_off(clients: dict[str, Any], names: Names):
-    doctor = Doctor(Wanted(names, ingests=True, publishes=True), clients, wall_s=lambda: 0.0)
-    (found,) = broken(list(doctor.examine()))
+def test_a_clock_that_is_off(aws_clients: Clients, run: Run, names: Names):
+    doctor = Doctor(Wanted(names, ingests=True, publishes=True), aws_clients, wall_s=lambda: 0.0)
+    (found,) = broken(run(everything(doctor)))
     assert found.subject == "clock"
     assert "set the clock" in found.remedy
 
@@ -331,9 +357,11 @@ def test_retention_is_held_against_the_lag(hours: float, lag_s: float | None, ve
     assert bool(found.remedy) == (verdict is not Verdict.OK)
 
 
-def test_the_lag_is_read_behind_the_checkpoints(examine: Examine, clients: dict[str, Any], names: Names):
-    put = clients["kinesis"].put_record(StreamName=names.stream, Data=b"{}", PartitionKey="a")
-    clients["dynamodb"].put_item(
+def test_the_lag_is_read_behind_the_checkpoints(examine: Examine, call: Call, names: Names):
+    put = call("kinesis", "put_record", StreamName=names.stream, Data=b"{}", PartitionKey="a")
+    call(
+        "dynamodb",
+        "put_item",
         TableName=names.leases,
         Item={
             "leaseKey": {"S": f"ingest:tag:{put['ShardId']}"},
@@ -349,16 +377,15 @@ def test_the_lag_is_read_behind_the_checkpoints(examine: Examine, clients: dict[
     [("{scores} {id}", Verdict.OK), ("{scores} other", Verdict.BROKEN), ("former", Verdict.BROKEN)],
 )
 def test_positions_of_a_table_that_was_restored_are_broken(
-    examine: Examine, clients: dict[str, Any], names: Names, before: str, verdict: Verdict
+    examine: Examine, call: Call, names: Names, before: str, verdict: Verdict
 ):
     subject = f"positions in table {names.leases}"
     assert [finding for finding in examine() if finding.subject == subject] == []
-    made = clients["dynamodb"].describe_table(TableName=names.scores)["Table"]["TableId"]
-    summary = clients["kinesis"].describe_stream_summary(StreamName=names.stream)["StreamDescriptionSummary"]
-    created = int(summary["StreamCreationTimestamp"].timestamp())
-    tag = stream_tag(f"{summary['StreamARN']}@{created}")
+    made = call("dynamodb", "describe_table", TableName=names.scores)["Table"]["TableId"]
+    summary = call("kinesis", "describe_stream_summary", StreamName=names.stream)["StreamDescriptionSummary"]
+    tag = tag_of(summary)
     row = {"leaseKey": {"S": f"ingest:{tag}:leader:"}, "target": {"S": before.format(scores=names.scores, id=made)}}
-    clients["dynamodb"].put_item(TableName=names.leases, Item=row)
+    call("dynamodb", "put_item", TableName=names.leases, Item=row)
     (found,) = [finding for finding in examine() if finding.subject == subject]
     assert found.verdict is verdict
     assert ("position reset" in found.remedy) == (verdict is Verdict.BROKEN)

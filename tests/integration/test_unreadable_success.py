@@ -12,9 +12,7 @@ import pytest
 from aiohttp import web
 
 from service.aws import calls
-from service.aws.blocking import client
 from service.aws.clients import AwsSettings, Clients, clients
-from service.aws.errors import UnreadableAnswerError
 from service.aws.streams.dynamodb_streams import DynamoDbStreamSource
 from service.aws.streams.kinesis import KinesisSource
 from service.aws.streams.writer import KinesisWriter, Put
@@ -150,19 +148,6 @@ def test_what_is_no_answer_of_the_service_is_trouble_and_no_success(
         assert not raised.value.undone, "it may have been carried out all the same"
 
     runner.run(twice())
-
-
-@pytest.mark.parametrize("body", ["nothing", "a page of html"])
-def test_commands_take_no_page_for_success_either(served: tuple[asyncio.Runner, Server, Clients], body: str):
-    runner, server, _ = served
-    server.body = BODIES[body]
-
-    async def put() -> None:
-        made = client("dynamodb", AwsSettings(region="us-east-1", attempts=1))
-        with pytest.raises(UnreadableAnswerError, match="instead of a JSON object"):
-            await asyncio.to_thread(made.put_item, TableName="scores", Item={"UserId": {"S": "ann"}})
-
-    runner.run(put())
 
 
 @pytest.mark.parametrize("record", [{}, {"Data": "eA=="}, {"SequenceNumber": "", "Data": "eA=="}])

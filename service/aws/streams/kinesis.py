@@ -146,10 +146,8 @@ async def _summary(client: AwsClient, name_or_arn: str) -> dict[str, Any]:
 
 
 def tag_of(summary: Mapping[str, Any]) -> str:
-    """Return the tag of a stream by its description. boto3 gives its creation time as a date, our clients a number."""
-    created = summary["StreamCreationTimestamp"]
-    seconds = int(created.timestamp() if isinstance(created, datetime) else created)
-    return stream_tag(f"{summary['StreamARN']}@{seconds}")
+    """Return the tag of a stream by its description (creation time: epoch seconds)."""
+    return stream_tag(f"{summary['StreamARN']}@{int(summary['StreamCreationTimestamp'])}")
 
 
 def named(name_or_arn: str) -> dict[str, str]:

@@ -35,11 +35,6 @@ REMEDY = (
 )
 
 
-def sample_of(table: str) -> dict[str, Any]:
-    """Return the parameters of a scan that shows some scores."""
-    return {"TableName": table, "Limit": SAMPLE}
-
-
 def changed_lately(items: Iterable[Mapping[str, Any]], now_ms: int) -> bool:
     """Return whether any of these scores changed so that its change must be in the stream at `now_ms`."""
     ages = (now_ms - (whole_of(item.get("UpdatedAt", {})) or 0) for item in items)
@@ -53,7 +48,7 @@ async def is_silent(dynamodb: AwsClient, table: str, source: DynamoDbStreamSourc
         TransientError: AWS does not answer.
     """
     with translated(f"table {table}"):
-        answer = await dynamodb.scan(**sample_of(table))
+        answer = await dynamodb.scan(TableName=table, Limit=SAMPLE)
         lately = changed_lately(answer["Items"], now_ms)
     if not lately:
         return None

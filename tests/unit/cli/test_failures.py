@@ -29,8 +29,8 @@ def said(error: BaseException) -> str:
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (refused("ResourceNotFoundException", Resource="table t"), ["table t does not exist", "scoring setup"]),
-        (refused("AccessDeniedException", Resource="table t"), ["does not allow PutItem of table t", "policy"]),
+        (refused("ResourceNotFoundException"), ["PutItem asks for does not exist", "scoring setup"]),
+        (refused("AccessDeniedException"), ["does not allow PutItem", "policy"]),
         (refused("ExpiredTokenException"), ["run out", "aws sso login"]),
         (refused("UnrecognizedClientException"), ["does not accept the credentials", "AWS_PROFILE"]),
         (refused("InvalidSignatureException", Message="Signature expired: 20261127T"), ["time of this machine", "NTP"]),

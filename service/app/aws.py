@@ -1,0 +1,11 @@
+"""How a worker calls AWS. `scoring doctor` calls it in the same way, so its verdict is the worker's."""
+
+from __future__ import annotations
+
+from service.aws.clients import AwsSettings
+from service.config.settings import Settings
+
+
+def worker_calls(settings: Settings) -> AwsSettings:
+    """Return the settings of a worker's clients."""
+    return AwsSettings(region=settings.aws_region, fast_calls=settings.fast_calls)
