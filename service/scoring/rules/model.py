@@ -15,8 +15,11 @@ MICRO = 1_000_000
 NANO = 1_000_000_000
 """Prices are kept in billionths: `points` has at most 9 decimals."""
 
-MAX_SLOTS = 254
-"""Slots that rules can have per project, 0 to 253; the last two are reserved."""
+MAX_SLOTS = 253
+"""Slots that rules can have per project, 0 to 252; the last three are reserved."""
+
+PLAIN_SLOT = 253
+"""Points of plain definitions, of event types that no rule names."""
 
 ADJUST_SLOT = 254
 """What people added by hand (`scoring scores adjust`)."""
@@ -150,7 +153,7 @@ class Rule(msgspec.Struct, frozen=True, dict=True):
 
     Attributes:
         rule_id: Its id in the file.
-        slot: Where its sum is kept, 0 to 253; never reused for another rule.
+        slot: Where its sum is kept, 0 to 252; never reused for another rule.
         on: Event types.
         group: The group its points belong to. For `suppress` and `resume` the group acted on.
         points: Points per event; None for `per`, `suppress` and `resume`.
