@@ -67,7 +67,7 @@ def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None: 
     cls=Root,
     commands_in=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Configuration comes from SCORING_ variables and AWS's own; the README lists them. "
+    epilog="Configuration comes from SCORING_ variables and from AWS's own; deploy/docs/configuration.md lists them. "
     "Exit codes: 0 done, 1 failure, 2 usage, 130 Ctrl-C.",
 )
 @click.option(

@@ -125,7 +125,7 @@ def _unknown(environ: Mapping[str, str]) -> list[Problem]:
         remedy = (
             f"did you mean {PREFIX}{near[0].upper()}?"
             if near
-            else "remove it; the README lists the variables there are"
+            else "remove it; deploy/docs/configuration.md lists all variables"
         )
         problems.append(Problem(name, "is not a variable of this service", remedy))
     return problems

@@ -1,4 +1,7 @@
-"""The configuration as the README shows it, made from the code: `python -m service.config.table --write README.md`."""
+"""The table of deploy/docs/configuration.md, generated from the code.
+
+To update it: `python -m service.config.table --write deploy/docs/configuration.md`.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,13 @@ from pathlib import Path
 from service.config.fields import expected
 from service.config.settings import FIELDS, VARIABLES
 
+DOCUMENT = "deploy/docs/configuration.md"
 BEGIN = "<!-- configuration:begin -->"
 END = "<!-- configuration:end -->"
 
 
 def default(field_name: str) -> str:
-    """Return a field's default as it would be written in the environment; a dash where it is empty."""
+    """Return a field's default as it would be written in the environment."""
     field = FIELDS[field_name]
     if field.about.default:
         return field.about.default
@@ -38,17 +42,17 @@ def updated(text: str) -> str:
     """Return a document with the current table between its markers.
 
     Raises:
-        ValueError: The markers are not there, once each and in order.
+        ValueError: The document does not contain each marker once, in order.
     """
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ValueError(f"the document needs one line {BEGIN} and, after it, one line {END}")
+        raise ValueError(f"the document needs one line {BEGIN} followed by one line {END}")
     return f"{text[: text.index(BEGIN)]}{BEGIN}\n{table()}{text[text.index(END) :]}"
 
 
 def main() -> int:
-    """Print the table, or put it into a document."""
+    """Print the table, or write it into a document."""
     parser = argparse.ArgumentParser(description="Render the configuration table.")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="put it between the file's markers")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write the table between the markers of FILE")
     path = parser.parse_args().write
     if path is None:
         sys.stdout.write(table())

@@ -1,12 +1,12 @@
-"""The rule of the score: `fold` a user's events of one shard into the user's state.
+"""Adding a user's events of one shard to the user's score. Pure.
 
-Everything scoring will ever learn (caps, decay, tiers) is a change to this file and nowhere else.
+`fold` sums the points of events that the score does not contain yet. What an event is worth is decided before
+(`definitions.py`); rules with caps, decay and tiers have a fold of their own (`rules/fold.py`).
 
-Why it counts exactly once. A state remembers, for every shard, the sequence number up to which that
-shard's events are in the score. Sequence numbers of one shard only grow, and a shard is committed in
-order; so an event at or below the mark is in the score already, and one above it is not. A state is
-only ever written where the stored one is still the one that was folded on (compare-and-set on
-`revision`), so a mark and the points it stands for can neither part nor be overtaken.
+Why each event counts once: a state stores, for every shard, the sequence number up to which that shard's events are
+in the score (the mark). Sequence numbers of a shard only grow, and a shard is committed in order. So an event at or
+below the mark is in the score already, and an event above it is not. A state is written only if the stored state is
+still the one that was folded (compare-and-set on `revision`), so a mark and its points are always written together.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.bench [--quick] [--rounds N] [--only WORKLOAD] [--save]
 
-Writes `build/bench.json`; with `--save` also what the README shows, in `tests/benchmarks/results/`.
+Writes `build/bench.json`; with `--save` also what deploy/docs/benchmarks.md shows, in `tests/benchmarks/results/`.
 """
 
 from __future__ import annotations
@@ -231,7 +231,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a minute or two instead of ten")
     parser.add_argument("--rounds", type=int, help="rounds of (a) and (b)")
     parser.add_argument("--only", choices=list(PARTS), action="append", help="only this part")
-    parser.add_argument("--save", action="store_true", help="keep the results where the README shows them")
+    parser.add_argument("--save", action="store_true", help="keep the results that deploy/docs/benchmarks.md shows")
     arguments = parser.parse_args()
     sizes = QUICK if arguments.quick else Sizes()
     if arguments.rounds:

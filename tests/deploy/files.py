@@ -20,7 +20,9 @@ DEMO_RULE_FILES = sorted((ROOT / "deploy/prometheus/demo").glob("*.yml"))
 RULE_TESTS = ROOT / "deploy/prometheus/tests/alerts_test.yml"
 DASHBOARD_FILES = sorted((ROOT / "deploy/grafana/dashboards").glob("*.json"))
 PROVISIONING = ROOT / "deploy/grafana/provisioning"
-RUNBOOK = ROOT / "deploy/README.md"
+GUIDE = ROOT / "deploy/README.md"
+DOCS = ROOT / "deploy/docs"
+RUNBOOK = DOCS / "runbook.md"
 
 Yaml = dict[str, Any]
 

@@ -8,13 +8,13 @@ import msgspec
 
 from service.observability import emf
 from tests.benchmarks import monthly
-from tests.deploy.files import RUNBOOK
+from tests.deploy.files import GUIDE
 from tests.deploy.templates import Stack, service
 
 
 def test_the_table_of_the_guide_is_the_programs():
     report = msgspec.json.decode((Path(monthly.__file__).parent / "results" / "bench.json").read_bytes())
-    guide = RUNBOOK.read_text(encoding="utf-8")
+    guide = GUIDE.read_text(encoding="utf-8")
     shown = guide.partition("<!-- monthly:begin -->\n")[2].partition("\n<!-- monthly:end -->")[0]
     assert shown.splitlines() == monthly.table(report)
 

@@ -23,7 +23,7 @@ from service.admin.setup import Setup
 from service.admin.setup_plan import Names
 from service.aws.clients import AwsSettings, clients
 from service.local.emulator import REGION
-from tests.deploy.files import RUNBOOK
+from tests.deploy.files import GUIDE
 from tests.deploy.script import Deploy
 from tests.deploy.templates import DIGEST, FOLDER, STREAM, load
 from tests.fakes.embedded import FreshName
@@ -224,7 +224,7 @@ def test_nothing_is_granted_without_a_reason(script_calls: set[str]):
 
 
 def test_every_command_of_the_guide_is_allowed():
-    guide = RUNBOOK.read_text(encoding="utf-8").partition("\n## Deploy\n")[2].partition("\n## ")[0]
+    guide = GUIDE.read_text(encoding="utf-8").partition("\n## Deploy\n")[2].partition("\n## ")[0]
     commands = set(re.findall(r"\baws ([a-z-]+) ([a-z-]+)", guide))
     assert ("ecr", "create-repository") in commands
     assert ("ecs", "run-task") in commands

@@ -11,6 +11,7 @@ import pytest
 from service.config.settings import FIELDS
 from tests.deploy.files import (
     DEMO_RULE_FILES,
+    DOCS,
     PROMETHEUS_FILE,
     ROOT,
     RULE_FILES,
@@ -101,8 +102,7 @@ def test_the_runbook_names_only_variables_that_exist():
 
 
 def test_the_runbook_names_only_panels_that_exist():
-    runbook = RUNBOOK.read_text(encoding="utf-8").partition("\n## Runbook\n")[2].partition("\n## ")[0]
-    named = set(re.findall(r"(?<!\*)\*([A-Z][^*]+)\*(?!\*)", runbook))
+    named = set(re.findall(r"(?<!\*)\*([A-Z][^*]+)\*(?!\*)", RUNBOOK.read_text(encoding="utf-8")))
     operations = dashboards()["operations"]
     shown = {" ".join(panel["title"].split()) for panel in operations["panels"]} | {operations["title"]}
     assert {" ".join(name.split()) for name in named} <= shown
@@ -124,7 +124,7 @@ def test_a_new_user_reads_which_alerts_made_up_traffic_raises():
     shown = panel["targets"][1]["expr"]
     assert demo["alert"] in shown
     assert set(re.findall(r"Scoring\w+", shown)) == by_design
-    for text in (ROOT / "README.md", ROOT / "service/cli/traffic.py"):
+    for text in (DOCS / "local.md", ROOT / "service/cli/traffic.py"):
         assert by_design <= set(re.findall(r"Scoring\w+", text.read_text(encoding="utf-8")))
 
 

@@ -211,11 +211,9 @@ def test_the_table_goes_between_its_markers():
         config_table.updated("no markers")
 
 
-def test_the_readme_shows_the_configuration_as_it_is():
-    readme = ROOT / "README.md"
-    assert readme.exists(), "README.md is missing; it needs the configuration table"
-    text = readme.read_text(encoding="utf-8")
-    assert config_table.updated(text) == text, "run: python -m service.config.table --write README.md"
+def test_the_configuration_document_is_current():
+    text = (ROOT / config_table.DOCUMENT).read_text(encoding="utf-8")
+    assert config_table.updated(text) == text, f"run: python -m service.config.table --write {config_table.DOCUMENT}"
 
 
 def test_the_table_is_printed_by_its_module():
