@@ -42,6 +42,10 @@ class ScoreStreams(Protocol):
         """Return whether a stream can still be read: one that was switched off can, for 24 hours."""
         ...
 
+    async def scores_exist(self) -> bool:
+        """Return whether the table has any item, read consistently."""
+        ...
+
 
 class StreamReader(Protocol):
     """What reads one stream: a coordinator."""
@@ -136,8 +140,15 @@ class StreamFollower:
         """
         state = await self._store.load()
         while state is None or not state.stream_arn:
-            named = (state or PipelineState()).reading(await self._streams.latest())
-            state = named if await self._store.replace(state, named) else await self._store.load()
+            # In this order: what is written after the first call, that stream shows.
+            latest, exist = await self._streams.latest(), await self._streams.scores_exist()
+            named = (state or PipelineState()).reading(latest, scores_exist=exist)
+            if not await self._store.replace(state, named):
+                state = await self._store.load()
+            else:
+                state = named
+                if named.owes:
+                    log.warning("reconcile.owed", why="the table has scores, and no worker has read its stream before")
         self._read(state.stream_arn)
 
     @property
@@ -231,5 +242,5 @@ class StreamFollower:
         latest = await self._streams.latest()
         if latest == self._arn or (not ended and await self._streams.exists(self._arn)):
             return self._arn
-        switched = state.reading(latest)
+        switched = state.reading(latest, scores_exist=True)
         return latest if await self._store.replace(state, switched) else self._arn

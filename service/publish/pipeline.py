@@ -46,13 +46,19 @@ class PipelineState(msgspec.Struct, frozen=True):
         """Where to go on; None: from the start. What was asked for since the one under way began needs all of it."""
         return self.cursor if self.running == self.owed else None
 
-    def reading(self, stream_arn: str) -> PipelineState:
+    def reading(self, stream_arn: str, *, scores_exist: bool) -> PipelineState:
         """Return the row with a stream to read.
 
-        Where there was another, changes may have been made that neither shows: a reconciliation is owed.
+        A reconciliation is owed where changes may have been made that no worker has read and the stream does not show:
+        where another stream was read before, and where scores exist although none was (deploy/decisions/0011).
+
+        Args:
+            stream_arn: The stream.
+            scores_exist: Whether the table had an item after it had this stream.
         """
         changed = msgspec.structs.replace(self, counter=self.counter + 1, stream_arn=stream_arn)
-        return msgspec.structs.replace(changed, owed=self.owed + 1) if self.stream_arn else changed
+        missed = bool(self.stream_arn) or scores_exist
+        return msgspec.structs.replace(changed, owed=self.owed + 1) if missed else changed
 
     def owing(self) -> PipelineState:
         """Return the row with one more reconciliation owed."""

@@ -126,6 +126,17 @@ def test_a_stream_switched_off_and_on_is_another_and_the_old_one_is_known_for_a_
     assert run(streams.exists(new))
 
 
+def test_whether_a_table_has_scores_is_known_by_one_item(aws_clients: Clients, run: Run, table: str):
+    streams = ScoreTableStreams(aws_clients.dynamodb, aws_clients.streams, table)
+    assert not run(streams.scores_exist())
+    for user in ("u1", "u2"):
+        item = {"UserId": {"S": user}, "PinpointProjectId": {"S": "p"}}
+        run(aws_clients.dynamodb.put_item(TableName=table, Item=item))
+    assert run(streams.scores_exist())
+    with pytest.raises(AwsSetupError, match="no-such-table"):
+        run(ScoreTableStreams(aws_clients.dynamodb, aws_clients.streams, "no-such-table").scores_exist())
+
+
 def test_a_stream_that_is_gone_does_not_exist_and_listing_it_is_worth_another_try(
     aws_clients: Clients, run: Run, table: str
 ):

@@ -167,9 +167,8 @@ def worker_actions() -> dict[str, set[str]]:
                 "exists",
             }
             actions.setdefault(resource, set()).update(reached(module, name, methods))
-    # Opening the score table's stream looks at the table first.
-    for action in list(actions["score stream"]):
-        if action == "dynamodb:DescribeTable":
-            actions["score stream"].discard(action)
-            actions["scores"].add(action)
+    # Opening the score table's stream looks at the table first, and whether it has any item.
+    of_the_table = actions["score stream"] & {"dynamodb:DescribeTable", "dynamodb:Scan"}
+    actions["score stream"] -= of_the_table
+    actions["scores"] |= of_the_table
     return actions

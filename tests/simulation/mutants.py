@@ -339,8 +339,20 @@ def first_stream_for_ever() -> AbstractContextManager[Any]:
 def switched_without_reconciliation() -> AbstractContextManager[Any]:
     """Another stream of the score table is read as if nothing had changed in between."""
 
-    def reading(self: PipelineState, stream_arn: str) -> PipelineState:
-        return msgspec.structs.replace(self, counter=self.counter + 1, stream_arn=stream_arn)
+    def reading(self: PipelineState, stream_arn: str, *, scores_exist: bool) -> PipelineState:
+        owed = self.owed + (scores_exist and not self.stream_arn)
+        return msgspec.structs.replace(self, counter=self.counter + 1, stream_arn=stream_arn, owed=owed)
+
+    return mock.patch.object(PipelineState, "reading", reading)
+
+
+def scores_of_before_unpublished() -> AbstractContextManager[Any]:
+    """The first stream that workers read is taken to show every score of the table (as it once was)."""
+    original = PipelineState.reading
+
+    def reading(self: PipelineState, stream_arn: str, *, scores_exist: bool) -> PipelineState:
+        del scores_exist
+        return original(self, stream_arn, scores_exist=False)
 
     return mock.patch.object(PipelineState, "reading", reading)
 
@@ -429,6 +441,7 @@ MUTANTS: dict[str, Mutant] = {
     "a replaced stream goes unnoticed by readers": iterators_unchecked,
     "the first stream for ever": first_stream_for_ever,
     "another stream and nothing reconciled": switched_without_reconciliation,
+    "the first stream shows every score": scores_of_before_unpublished,
     "every worker reads the newest stream": every_worker_for_itself,
     "the former user keeps the endpoint": former_keeps_endpoint,
     "answers outlive events": answers_outlive_events,

@@ -250,9 +250,12 @@ class SimScores(MemoryScores):
 class SimScoreStreams:
     """`ScoreStreams`."""
 
-    def __init__(self, streams: Mapping[str, SimStream], latest: Callable[[], str], port: Port) -> None:
+    def __init__(
+        self, streams: Mapping[str, SimStream], latest: Callable[[], str], scores: MemoryScores, port: Port
+    ) -> None:
         self._streams = streams
         self._latest = latest
+        self._scores = scores
         self._port = port
 
     async def latest(self) -> str:
@@ -263,6 +266,11 @@ class SimScoreStreams:
 
     async def exists(self, stream_arn: str) -> bool:
         return await self._port.call(lambda: not self._streams[stream_arn].gone)
+
+    async def scores_exist(self) -> bool:
+        # The item that cannot be used is in every table from the start. If it counted, every run would begin with a
+        # reconciliation, which publishes whatever else was left unpublished until then.
+        return await self._port.call(lambda: any(isinstance(each, ScoreState) for each in self._scores.items.values()))
 
 
 class ScorePort:

@@ -280,7 +280,7 @@ class SimWorker:
                 on_trimmed=reconciler.owe,
             )
 
-        streams = SimScoreStreams(world.score_streams, lambda: world.latest, stream_port)
+        streams = SimScoreStreams(world.score_streams, lambda: world.latest, world.scores, stream_port)
         follower = StreamFollower(streams, row, read, publisher.forget, clock, self.rng, tuning.follow)
         return publisher, reconciler, follower
 

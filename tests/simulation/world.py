@@ -24,7 +24,7 @@ from service.stream.position import LATEST
 from tests.fakes.aio import EPOCH_MS, VirtualLoop
 from tests.fakes.dead_letters import MemoryDeadLetters
 from tests.fakes.pipeline import PipelineRow
-from tests.simulation.events import PROJECT, Sent, first_definitions, payload
+from tests.simulation.events import FOREIGN, PROJECT, Sent, first_definitions, payload
 from tests.simulation.hands import SHARE, Hands
 from tests.simulation.oracle import Problems, Witness
 from tests.simulation.ports import EVENTS, SimLeaseTable, SimScores, SimStream, now, score_stream_arn
@@ -36,6 +36,9 @@ DRAIN_S = 120.0
 """Virtual seconds after the last fault within which everything must be dealt with."""
 
 MAX_VIRTUAL_S = 400.0
+
+IN_USE_BEFORE = 0.1
+"""Share of the runs in which the score table holds scores from the start that its stream has never shown."""
 
 RECONCILE_CHUNK = 3
 """Scores written at a time by a reconciliation: so few that it takes a while, though there are few users."""
@@ -170,6 +173,11 @@ class World:
                 self.owners[EndpointKey(f"late {user}", PROJECT)] = user, self.rng.uniform(0, self.plan.seconds)
         if self.hands is not None:
             self.hands.know(self.identities)
+        before = random.Random(f"{self.seed} before")
+        if before.random() < IN_USE_BEFORE:
+            for user in before.sample(self.users, 3):
+                self.witness.foreign[user] += 1
+                self.scores.put_foreign(UserKey(user, PROJECT), FOREIGN)
 
     def put(self, whose: str = "", endpoint: str = "") -> Sent:
         """One more event: a plain one of somebody, on an endpoint of his own or on `endpoint`, or any of anybody."""

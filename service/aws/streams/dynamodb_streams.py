@@ -155,6 +155,16 @@ class ScoreTableStreams:
             return False
         return True
 
+    async def scores_exist(self) -> bool:
+        """Return whether the table has any item; see `ScoreStreams.scores_exist`.
+
+        One item is read. A page without an item may still have a `LastEvaluatedKey`
+        (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Scan.html).
+        """
+        with translated(f"table {self._table}", remedy="run `scoring setup`, or set SCORING_SCORES_TABLE"):
+            page = await self._table_client.scan(TableName=self._table, Limit=1, Select="COUNT", ConsistentRead=True)
+            return bool(page["Count"] or page.get("LastEvaluatedKey"))
+
 
 def stream_id(table: str, arn: str) -> StreamId:
     """Return the identity of a table's stream: its ARN ends with the time at which it was switched on."""

@@ -23,8 +23,9 @@ LOOK_S = 15.0
 class Streams:
     """`ScoreStreams` of a table, and what becomes of them."""
 
-    def __init__(self, *arns: str) -> None:
+    def __init__(self, *arns: str, scores: bool = False) -> None:
         self.readable = list(arns)
+        self.scores = scores
 
     async def latest(self) -> str:
         if self.readable[-1] == "":
@@ -33,6 +34,9 @@ class Streams:
 
     async def exists(self, stream_arn: str) -> bool:
         return stream_arn in self.readable
+
+    async def scores_exist(self) -> bool:
+        return self.scores
 
 
 class Stream:
@@ -106,6 +110,32 @@ def test_the_first_worker_writes_down_the_tables_stream_and_nothing_is_owed():
             assert (row.state.stream_arn, row.state.owes) == ("one", False)
             assert worker.follower.holds("one")
         assert not worker.read[0].running
+
+    run(story())
+
+
+def test_scores_older_than_the_first_worker_are_published_by_one_reconciliation():
+    async def story() -> None:
+        row, streams = PipelineRow(), Streams("one", scores=True)
+        first, second = Worker(streams, row), Worker(streams, row, leading=False)
+        async with first.running(), second.running():
+            assert row.state is not None
+            assert (row.state.stream_arn, row.state.owed, row.state.owes) == ("one", 1, True)
+        assert len(row.history) == 1
+
+    with structlog.testing.capture_logs() as lines:
+        run(story())
+    assert [line["event"] for line in lines].count("reconcile.owed") == 1
+
+
+def test_a_restart_owes_nothing_though_there_are_scores():
+    async def story() -> None:
+        row = PipelineRow()
+        async with Worker(Streams("one"), row).running():
+            pass
+        async with Worker(Streams("one", scores=True), row).running():
+            assert row.state is not None
+            assert not row.state.owes
 
     run(story())
 
