@@ -15,9 +15,12 @@ import msgspec
 
 from service.admin.kinesis_python import Taken, TakenOver
 from service.aws.clients import Clients
+from service.aws.streams.kinesis import KinesisSource
 from service.config.settings import Settings
 from service.queries.streams import INGEST, View, look
 from service.runtime.errors import RefusedError
+from service.runtime.text import iso
+from service.scoring.marks import HOUR_MS
 from service.stream.leases.lease import Lease, Member
 from service.stream.ports import Membership, Shard
 from service.stream.position import LATEST, Position, sequence_of, timestamp_of
@@ -155,7 +158,7 @@ class Reset:
             recount: Whether to go back even behind what was taken over from another consumer.
 
         Raises:
-            RefusedError: The stream does not list the shard.
+            RefusedError: The stream does not list the shard, or marks are not kept for so long.
             AwsSetupError: A stream or table does not exist, or may not be read.
             TransientError: AWS does not answer.
         """
@@ -165,7 +168,10 @@ class Reset:
         taken: Mapping[str, Taken] = {}
         if self._pipeline == INGEST and not recount:
             taken = await TakenOver(self._aws.dynamodb, self._settings.leases_table, view.source.stream).all()
-        return view, plan(view.shards, view.rows, to, shard, finished=finished, taken=taken)
+        moves = plan(view.shards, view.rows, to, shard, finished=finished, taken=taken)
+        if isinstance(view.source, KinesisSource):
+            refuse_behind_marks(to, moves, self._settings.marks_kept_hours, view.source.retention_s, _now_ms())
+        return view, moves
 
     async def execute(self, view: View, moves: Sequence[Move], *, whole: bool = False) -> None:
         """Make the moves.
@@ -184,6 +190,32 @@ class Reset:
         await _execute(view, moves)
         if whole:
             await confirm(view.leases)
+
+
+def refuse_behind_marks(to: Position, moves: Sequence[Move], kept_hours: int, retention_s: float, now_ms: int) -> None:
+    """Refuse to read again what scores may have no marks of any more.
+
+    Args:
+        to: Where to go on.
+        moves: The plan.
+        kept_hours: `SCORING_MARKS_KEPT_HOURS`; 0: as long as the stream keeps records.
+        retention_s: How many seconds the stream keeps records.
+        now_ms: Epoch milliseconds.
+
+    Raises:
+        RefusedError: `to` is before that, and events would be read again.
+    """
+    if not kept_hours or kept_hours * 3600 >= retention_s or to == LATEST or not rereading(moves):
+        return
+    earliest_ms = now_ms - kept_hours * HOUR_MS
+    if (timestamp_of(to) or 0) >= earliest_ms:
+        return
+    raise RefusedError(
+        f"scores keep marks for {kept_hours} h only (SCORING_MARKS_KEPT_HOURS)",
+        f"the stream keeps records for {retention_s / 3600:g} h: events of before {iso(earliest_ms)} would count twice",
+        "give a later --to-time; where the score table was restored from a backup of that time, "
+        "run this with SCORING_MARKS_KEPT_HOURS=0",
+    )
 
 
 async def confirm(membership: Membership) -> str:

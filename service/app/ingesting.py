@@ -15,17 +15,15 @@ from service.ingest.commit import Committer
 from service.ingest.definition_book import CurrentDefinitions
 from service.ingest.identify import IdentityResolver, IdentitySettings
 from service.ingest.ingest import Ingest
-from service.ingest.marks import ShardMarks
+from service.ingest.retention import Retention
 from service.ingest.undefined import UndefinedTypes
 from service.observability.metrics import Metrics
 from service.runtime.adaptive_limit import AdaptiveLimit
 from service.runtime.clock import Clock
 from service.sinks.pinpoint.lookup import PinpointLookup
 from service.sources import pinpoint
-from service.stream.leases.retirement import Retirement
-from service.stream.ports import StreamId
 
-MakeIngest = Callable[[StreamId, Retirement], Ingest]
+MakeIngest = Callable[[], Ingest]
 """Makes the consumer of one stream: a stream that replaces it gets another."""
 
 
@@ -38,6 +36,7 @@ def ingest_maker(
     clock: Clock,
     metrics: Metrics,
     rng: random.Random,
+    retention: Retention,
 ) -> MakeIngest:
     """Return what makes the consumer of a stream; whatever does not depend on the stream is made once, here."""
     resolver = IdentityResolver(
@@ -64,7 +63,7 @@ def ingest_maker(
     )
     letters = DeadLetterTable(aws.dynamodb, settings.dead_letters_table, ttl_days=settings.dead_letter_ttl_days)
 
-    def make(stream: StreamId, retirement: Retirement) -> Ingest:
+    def make() -> Ingest:
         return Ingest(
             pinpoint.decode,
             definitions,
@@ -74,7 +73,7 @@ def ingest_maker(
             clock,
             metrics,
             project_ids=settings.project_ids,
-            marks=ShardMarks(stream, retirement),
+            retention=retention,
             ask_transactional=settings.identity_lookup_transactional,
             undefined=undefined,
         )

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from service.observability.metrics import Metrics
 from service.runtime.clock import Clock
 from service.runtime.errors import TransientError
 
@@ -17,18 +16,21 @@ EVERY_S = 300.0
 log = structlog.get_logger(__name__)
 
 
-async def watch_retention(read: Callable[[], Awaitable[float]], pipeline: str, metrics: Metrics, clock: Clock) -> None:
-    """Keep the metric that the retention alert divides by up to date, until cancelled.
+async def watch_retention(
+    read: Callable[[], Awaitable[float]], tell: Callable[[float, float], None], pipeline: str, clock: Clock
+) -> None:
+    """Say again and again how long a stream keeps records, until cancelled; opening the stream said it first.
 
     Args:
         read: Returns how many seconds the stream keeps records now.
+        tell: Called with that, and with the monotonic second before it was asked.
         pipeline: Whose stream.
-        metrics: The catalogue; opening the stream sets the metric first.
         clock: Time.
     """
     while True:
         await clock.sleep(EVERY_S)
+        asked_at = clock.monotonic()
         try:
-            metrics.retention.labels(pipeline).set(await read())
+            tell(await read(), asked_at)
         except TransientError as error:
             log.warning("stream.retention_not_read", pipeline=pipeline, error=str(error))

@@ -36,6 +36,7 @@ from service.config.settings import Settings
 from service.ingest.definition_book import CurrentDefinitions
 from service.ingest.ingest import PIPELINE as INGEST
 from service.ingest.ingest import Prepared
+from service.ingest.retention import Retention
 from service.ingest.undefined import UndefinedTypes
 from service.observability.http import Health, ObservabilityServer
 from service.observability.logs import Stream
@@ -47,8 +48,8 @@ from service.publish.publisher import Publisher
 from service.runtime.backoff import Backoff
 from service.runtime.clock import SystemClock
 from service.runtime.errors import SetupError, TransientError, Trouble
+from service.scoring.marks import HOUR_MS
 from service.stream.coordinator import Coordinator, Opened
-from service.stream.leases.retirement import Retirement
 from service.stream.settings import MIB, ShardSettings
 from service.stream.tail.budget import ByteBudget
 
@@ -241,19 +242,26 @@ class Worker:
             refresh_s=settings.definitions_refresh_s,
         )
         undefined = UndefinedTypes(UndefinedTable(aws.dynamodb, settings.identities_table), clock, metrics)
-        make_ingest = ingest_maker(settings, aws, identities, definitions, undefined, clock, metrics, self._rng)
+        retention = Retention(settings.marks_kept_hours * HOUR_MS or None)
+        make_ingest = ingest_maker(
+            settings, aws, identities, definitions, undefined, clock, metrics, self._rng, retention
+        )
 
         async def open_stream() -> Opened[bytes, Prepared]:
+            asked_at = clock.monotonic()
             source = await self._patiently("stream", lambda: KinesisSource.open(aws.kinesis, settings.stream))
-            metrics.retention.labels(INGEST).set(source.retention_s)
+            keeps(source.retention_s, asked_at)
             leases = LeaseTable(aws.leases, settings.leases_table, INGEST, source.stream)
             self._parts.reach[INGEST] = leases.leadership
             await self._patiently("lease table", leases.leadership)
-            retirement = Retirement(clock.monotonic)
-            return Opened(source, leases, leases, make_ingest(source.stream, retirement), retirement)
+            return Opened(source, leases, leases, make_ingest())
 
-        async def retention() -> float:
+        async def read_retention() -> float:
             return (await KinesisSource.open(aws.kinesis, settings.stream)).retention_s
+
+        def keeps(seconds: float, asked_at: float) -> None:
+            metrics.retention.labels(INGEST).set(seconds)
+            retention.saw(seconds, asked_at)
 
         async with asyncio.TaskGroup() as group:
             opening = group.create_task(open_stream())
@@ -262,7 +270,7 @@ class Worker:
             )
             group.create_task(self._patiently("definitions", definitions.refresh))
         self._parts.background |= {"definitions": definitions.run, "undefined types": undefined.run}
-        self._parts.background["retention"] = lambda: watch_retention(retention, INGEST, metrics, clock)
+        self._parts.background["retention"] = lambda: watch_retention(read_retention, keeps, INGEST, clock)
         self._parts.coordinators[INGEST] = Coordinator(
             pipeline=INGEST,
             worker=worker,

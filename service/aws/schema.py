@@ -5,8 +5,11 @@
 | `UserId` (HASH), `PinpointProjectId` (RANGE) | S | whose |
 | `Score` | N | running total |
 | `Revision` | N | +1 per committed change; absent where something else wrote the item |
-| `Applied` | M | shard tag -> last sequence number applied (24 bytes, big-endian, B) |
+| `Applied` | B | marks: up to which record of each shard events are in the score (`scoring/marks.py`) |
 | `UpdatedAt` | N | epoch milliseconds of the newest event in the score |
+
+Version 0.1 wrote `Applied` as a map, shard tag -> last sequence number applied (24 bytes, big-endian). It is read, and
+becomes a Binary when the item is next written. Version 0.1 refuses an item with a Binary (`BAD_SCORE_ITEM`).
 """
 
 from __future__ import annotations
@@ -23,9 +26,12 @@ from service.aws.calls import Item
 from service.ingest.stores import Change
 from service.scoring.change import number_of, whole_of
 from service.scoring.event import Reason, Rejected
-from service.scoring.fold import SEQUENCE_BYTES, Origin, ScoreState, UserKey
+from service.scoring.fold import Origin, ScoreState, UserKey
+from service.scoring.marks import SEQUENCE_BYTES, Mark, MarksFormatError, pack_marks, undated, unpack_marks
 
 KEY_NAMES = ("UserId", "PinpointProjectId")
+_LONGEST_TAG = 200
+"""Characters; a shard id has at most 128 (https://docs.aws.amazon.com/kinesis/latest/APIReference/API_Shard.html)."""
 ATTRIBUTES = (*KEY_NAMES, "Score", "Revision", "Applied", "UpdatedAt")
 
 
@@ -45,22 +51,31 @@ def state_of(item: Item) -> ScoreState | Rejected:
         if number is None:
             return Rejected(Reason.BAD_SCORE_ITEM, "Revision is not a whole number from 0 up to 2**63 - 1")
         origin, revision = Origin.OURS, number
-    applied = _applied_of(item.get("Applied", {"M": {}}))
-    if applied is None:
-        return Rejected(Reason.BAD_SCORE_ITEM, f"Applied is not a map of {SEQUENCE_BYTES}-byte sequence numbers")
+    applied = _applied_of(item["Applied"]) if "Applied" in item else {}
+    if isinstance(applied, str):
+        return Rejected(Reason.BAD_SCORE_ITEM, applied)
     return ScoreState(origin, score, revision, applied, whole_of(item.get("UpdatedAt", {})) or 0)
 
 
-def _applied_of(value: Mapping[str, Any]) -> dict[str, bytes] | None:
+def _applied_of(value: Mapping[str, Any]) -> dict[str, Mark] | str:
+    """Return the marks, or what is wrong with them."""
+    packed = value.get("B")
+    if isinstance(packed, bytes):
+        try:
+            return unpack_marks(packed)
+        except MarksFormatError as error:
+            return f"Applied cannot be read: {error}"
     marks = value.get("M")
     if marks is None:
-        return None
-    applied: dict[str, bytes] = {}
+        return "Applied is neither a binary nor a map"
+    applied: dict[str, Mark] = {}
     for tag, mark in marks.items():
         sequence = mark.get("B")
+        if len(tag) > _LONGEST_TAG or not tag.isascii():
+            return "Applied is a map whose keys name no shards"
         if not isinstance(sequence, bytes) or len(sequence) != SEQUENCE_BYTES:
-            return None
-        applied[intern(tag)] = sequence  # kept for many users: one text of a shard serves all
+            return f"Applied is not a map of {SEQUENCE_BYTES}-byte sequence numbers"
+        applied[intern(tag)] = undated(sequence)  # kept for many users: one text of a shard serves all
     return applied
 
 
@@ -103,7 +118,7 @@ def statement(table: str, change: Change) -> dict[str, Any]:
     texts, folded = _texts(table), change.folded
     before, after = folded.before, folded.after
     revision, updated_ms = {"N": str(after.revision)}, {"N": str(after.updated_ms)}
-    marks = {"M": {tag: {"B": mark} for tag, mark in after.applied.items()}}
+    marks = {"B": pack_marks(after.applied)}
     user, project = {"S": change.key.user_id}, {"S": change.key.project_id}
     expected = []
     match before.origin:

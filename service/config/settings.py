@@ -115,6 +115,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             le=10_000_000,
         ),
     ] = 25_000
+    marks_kept_hours: Annotated[
+        int,
+        About(
+            "Hours after which a score forgets which records of a shard it holds; 0: the stream's retention. Shorter "
+            "for a stream that is kept for months: nothing may be read again from before.",
+            ge=0,
+            le=8760,
+        ),
+    ] = 0
     definitions_refresh_s: Annotated[float, About("How often definitions are read again.", ge=0.1, le=3600)] = 5.0
 
     fast_calls: Annotated[

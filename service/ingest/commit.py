@@ -22,7 +22,6 @@ from sys import getsizeof
 import msgspec
 import structlog
 
-from service.ingest.marks import ShardMarks
 from service.ingest.stores import MAX_COMMITS, Change, Committed, Conflict, Outcome, ScoreStore, Throttled
 from service.observability.metrics import Metrics, score_band
 from service.runtime.adaptive_limit import AdaptiveLimit
@@ -30,9 +29,10 @@ from service.runtime.backoff import Backoff
 from service.runtime.cache import RecentCache
 from service.runtime.clock import Clock
 from service.runtime.concurrency import for_each
-from service.runtime.errors import TransientError
-from service.scoring.event import Rejected
+from service.runtime.errors import LeaseLostError, TransientError
+from service.scoring.event import Reason, Rejected
 from service.scoring.fold import Folded, Origin, Scorable, ScoreState, UserKey, fold
+from service.scoring.marks import Marking, UncertainError
 
 _log = structlog.get_logger()
 
@@ -42,7 +42,7 @@ SLICE = 500
 STATE_BYTES = 1024
 """What a user's state in memory may take on average."""
 
-_MARK_BYTES = 96  # 24 bytes as an object, and its place in a dictionary
+_MARK_BYTES = 96  # about 17 bytes as an object, and its place in a dictionary
 _SCORE_BYTES = 500  # the state, its number, and an empty dictionary of marks
 
 BACKOFF_FIRST_S = 0.05
@@ -108,15 +108,15 @@ class Committer:
         self._freed = asyncio.Event()
         self._waiting = 0
 
-    async def commit(self, shard_tag: str, groups: Groups, marks: ShardMarks | None = None) -> Tally:
+    async def commit(self, marking: Marking, groups: Groups) -> Tally:
         """Return once every event of the batch is in its user's score, or its user is refused.
 
         Args:
-            shard_tag: The one shard all events come from.
+            marking: The one shard all events come from, and what the batch means for marks.
             groups: At least one event for each user.
-            marks: Tells which shards' marks may be dropped in passing; None keeps all.
 
         Raises:
+            LeaseLostError: Nothing tells whether an event is in its score: the batch must be read again.
             TransientError: The table cannot be read now; what was written stays, and a second call finds it so.
         """
         tally = Tally()
@@ -127,7 +127,7 @@ class Committer:
             if not mine:
                 await self._wait_for_others()
                 continue
-            round_ = await self._round(shard_tag, mine, marks, tally)
+            round_ = await self._round(marking, mine, tally)
             for key in round_.settled:
                 del pending[key]
             if round_.throttled:
@@ -141,7 +141,7 @@ class Committer:
         finally:
             self._waiting -= 1
 
-    async def _round(self, shard_tag: str, groups: Groups, marks: ShardMarks | None, tally: Tally) -> _Round:
+    async def _round(self, marking: Marking, groups: Groups, tally: Tally) -> _Round:
         """Try each user once."""
         round_ = _Round(groups, tally, set(groups))
         self._busy |= round_.held
@@ -151,7 +151,7 @@ class Committer:
             keys = list(states)
             for start in range(0, len(keys), SLICE):
                 some = {key: states[key] for key in keys[start : start + SLICE]}
-                changes += self._fold(shard_tag, some, marks, round_)
+                changes += self._fold(marking, some, round_)
                 await asyncio.sleep(0)
             self._free(round_.held, round_.settled)
             await for_each(list(_chunks(changes)), lambda chunk: self._write(chunk, round_), self._limit.maximum)
@@ -162,9 +162,8 @@ class Committer:
 
     def _fold(
         self,
-        shard_tag: str,
+        marking: Marking,
         states: Mapping[UserKey, ScoreState | Rejected],
-        marks: ShardMarks | None,
         round_: _Round,
     ) -> list[Change]:
         """Return what is to be written; settle whom nothing is to be written for."""
@@ -175,8 +174,15 @@ class Committer:
                 tally.refused[key] = Refusal(state, round_.groups[key])
                 round_.settled.append(key)
                 continue
-            retired = marks.droppable(state.applied) if marks is not None and state.applied else ()
-            folded = fold(state, shard_tag, round_.groups[key], retired)
+            try:
+                folded = fold(state, marking, round_.groups[key])
+            except UncertainError as error:
+                if not error.for_good:
+                    # As if the lease were lost: whoever has it next reads the shard again, as far as it can be read.
+                    raise LeaseLostError(f"{marking.tag}: {error}; the shard is read again") from error
+                tally.refused[key] = Refusal(Rejected(Reason.MARK_EXPIRED, str(error)), round_.groups[key])
+                round_.settled.append(key)
+                continue
             if folded is None:
                 tally.replayed += len(round_.groups[key])
                 round_.settled.append(key)

@@ -18,8 +18,9 @@ from service.ingest.commit import Committer, Refusal, Tally
 from service.ingest.definition_book import CurrentDefinitions
 from service.ingest.identify import IdentityResolver
 from service.ingest.letters import record_letter_id, sortable
-from service.ingest.marks import ShardMarks, shard_tag
+from service.ingest.marks import marking_of, shard_tag
 from service.ingest.ownership import Ownership
+from service.ingest.retention import Retention
 from service.ingest.stores import DeadLetter, DeadLetters, EndpointKey, ProjectType
 from service.ingest.undefined import UndefinedTypes
 from service.observability.metrics import Metrics
@@ -77,7 +78,7 @@ class Ingest:
     Args:
         decode: The event format.
         project_ids: Projects to score; empty for all.
-        marks: Which shards' marks may be dropped.
+        retention: How long the stream keeps records, and marks are needed; None: all marks are kept.
         ask_transactional: Whether the owner of the endpoints is asked about messages without campaign or journey too.
         undefined: Told which events have no definition.
     """
@@ -93,7 +94,7 @@ class Ingest:
         metrics: Metrics,
         *,
         project_ids: Collection[str] = (),
-        marks: ShardMarks | None = None,
+        retention: Retention | None = None,
         ask_transactional: bool = False,
         undefined: UndefinedTypes | None = None,
     ) -> None:
@@ -105,7 +106,7 @@ class Ingest:
         self._clock = clock
         self._metrics = metrics
         self._project_ids = frozenset(project_ids)
-        self._marks = marks
+        self._retention = retention
         self._ask_transactional = ask_transactional
         self._undefined = undefined
         self._let_go: set[str] = set()
@@ -172,12 +173,13 @@ class Ingest:
 
     async def _write(self, prepared: Prepared) -> Tally:
         batch = prepared.batch
-        tag = shard_tag(batch.stream, batch.shard_id)
+        clock = self._clock
+        marking = marking_of(batch, self._retention, now_ms=clock.wall_ms(), now=clock.monotonic())
         if batch.shard_id in self._let_go:
             raise LetGoError
         try:
             async with asyncio.timeout(None) as self._writing[batch.shard_id]:
-                return await self._committer.commit(tag, prepared.groups, self._marks)
+                return await self._committer.commit(marking, prepared.groups)
         except TimeoutError:
             raise LetGoError from None
         finally:

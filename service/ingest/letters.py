@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 
-from service.scoring.fold import SEQUENCE_BYTES
+from service.scoring.marks import SEQUENCE_BYTES
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _WIDTH = 38  # of the largest number of SEQUENCE_BYTES bytes

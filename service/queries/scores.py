@@ -11,6 +11,7 @@ from service.aws.clients import AwsClient
 from service.aws.schema import state_of
 from service.scoring.event import Rejected
 from service.scoring.fold import Origin
+from service.scoring.marks import shown
 
 
 class StoredScore(msgspec.Struct, frozen=True):
@@ -22,7 +23,7 @@ class StoredScore(msgspec.Struct, frozen=True):
         score: The total; None where the item holds none.
         revision: The item's revision; None where something else wrote the item.
         updated_ms: Arrival of the newest event in it, epoch milliseconds; 0: not known.
-        applied: By shard tag, the last sequence number counted.
+        applied: By shard tag, the last sequence number counted; with a `+`, counted from the shard's first one.
         fault: Why the item cannot be a score; then nothing else is known of it.
     """
 
@@ -74,5 +75,5 @@ def stored_score(item: Item) -> StoredScore:
         state.score,
         state.revision if state.origin is Origin.OURS else None,
         state.updated_ms,
-        {tag: str(int.from_bytes(mark, "big")) for tag, mark in sorted(state.applied.items())},
+        {tag: shown(mark) for tag, mark in sorted(state.applied.items())},
     )

@@ -53,6 +53,7 @@ class Reason(StrEnum):
     LOOKUP_OVERDUE = "lookup_overdue"
     BAD_SCORE_ITEM = "bad_score_item"
     SCORE_REFUSED = "score_refused"
+    MARK_EXPIRED = "mark_expired"
     SINK_REJECTED = "sink_rejected"
 
 

@@ -3,23 +3,22 @@
 `fold` sums the points of events that the score does not contain yet. What an event is worth is decided before
 (`definitions.py`); rules with caps, decay and tiers have a fold of their own (`rules/fold.py`).
 
-Why each event counts once: a state stores, for every shard, the sequence number up to which that shard's events are
-in the score (the mark). Sequence numbers of a shard only grow, and a shard is committed in order. So an event at or
-below the mark is in the score already, and an event above it is not. A state is written only if the stored state is
-still the one that was folded (compare-and-set on `revision`), so a mark and its points are always written together.
+Why each event counts once: a state stores, for every shard that could still give one of its events again, the sequence
+number up to which that shard's events are in the score (the mark; `marks.py` says when one is not needed any more).
+Sequence numbers of a shard only grow, and a shard is committed in order. So an event at or below the mark is in the
+score already, and an event above it is not. A state is written only if the stored state is still the one that was
+folded (compare-and-set on `revision`), so a mark and its points are always written together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Context, Decimal
 from enum import Enum
 
 import msgspec
 
-SEQUENCE_BYTES = 24
-"""Width of a sequence number in `Applied`: 56 decimal digits need 187 bits, and DynamoDB's numbers hold
-only 38 digits; fixed-width big-endian bytes compare as the numbers do."""
+from service.scoring.marks import SEQUENCE_BYTES, Mark, Marking
 
 _EXACT = Context(prec=38)
 
@@ -49,14 +48,14 @@ class ScoreState(msgspec.Struct, frozen=True, gc=False):
         origin: Whether there is an item, and whose.
         score: Running total; None where a foreign item has no `Score` yet.
         revision: Grows by 1 with every committed change; 0 before the first.
-        applied: Shard tag to the last sequence number of that shard in the score (24 bytes, big-endian).
+        applied: Shard tag to the mark of the last record of that shard in the score (see `marks.py`).
         updated_ms: The newest `arrival_ms` in the score, epoch milliseconds.
     """
 
     origin: Origin
     score: Decimal | None
     revision: int
-    applied: Mapping[str, bytes]
+    applied: Mapping[str, Mark]
     updated_ms: int
 
 
@@ -96,7 +95,7 @@ class Folded(msgspec.Struct, frozen=True, gc=False):
 
 
 def sequence_bytes(sequence: str) -> bytes:
-    """Return a decimal sequence number in the form that `Applied` keeps.
+    """Return a decimal sequence number in the form that marks are compared in.
 
     Raises:
         OverflowError: More than 24 bytes; no AWS service sends such a number.
@@ -105,21 +104,30 @@ def sequence_bytes(sequence: str) -> bytes:
     return int(sequence).to_bytes(SEQUENCE_BYTES, "big")
 
 
-def fold(state: ScoreState, shard_tag: str, events: Sequence[Scorable], retired: Collection[str] = ()) -> Folded | None:
+def fold(state: ScoreState, marking: Marking, events: Sequence[Scorable]) -> Folded | None:
     """Add to `state` those of `events` that are not in it yet.
 
     Args:
         state: The user's stored state.
-        shard_tag: The one shard all the events come from.
+        marking: The one shard all the events come from, and what their batch means for marks.
         events: The user's events, in the shard's order.
-        retired: Tags of shards that can never be read again; their marks are dropped in passing.
 
     Returns:
         What to write, or None when every event is in the score already.
+
+    Raises:
+        UncertainError: Nothing tells whether the events are in the score.
     """
-    mark = state.applied.get(shard_tag, b"")
-    # In order: where the first is not in the score yet, none is.
-    fresh = events if events and events[0].sequence > mark else [event for event in events if event.sequence > mark]
+    tag, marks = marking.tag, state.applied
+    mark = marks.get(tag)
+    fresh = events
+    if mark is not None:
+        upto = marking.applied_up_to(mark)
+        # In order: where the first is not in the score yet, none is.
+        if events[0].sequence <= upto:
+            fresh = [event for event in events if event.sequence > upto]
+    elif marks:
+        marking.check(marks)
     if not fresh:
         return None
     points, updated_ms = fresh[0].points, state.updated_ms
@@ -127,8 +135,8 @@ def fold(state: ScoreState, shard_tag: str, events: Sequence[Scorable], retired:
         points = _EXACT.add(points, event.points)
     for event in fresh:
         updated_ms = max(updated_ms, event.arrival_ms)
-    applied = {tag: mark for tag, mark in state.applied.items() if tag not in retired} if state.applied else {}
-    applied[shard_tag] = fresh[-1].sequence
+    applied = marking.kept(marks) if marks else {}
+    applied[tag] = marking.set_at(fresh[-1].sequence)
     score = points if state.score is None else _EXACT.add(state.score, points)
     after = ScoreState(Origin.OURS, score, state.revision + 1, applied, updated_ms)
     return Folded(state, after, points, len(fresh))

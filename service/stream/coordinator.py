@@ -20,7 +20,6 @@ from service.runtime.concurrency import first_of
 from service.runtime.errors import TransientError
 from service.stream.identity import Identity
 from service.stream.leases.leadership import LeaderPorts
-from service.stream.leases.retirement import Retirement
 from service.stream.leases.session import End, Session
 from service.stream.ports import Consumer, LeaseStore, Membership, ShardSource
 from service.stream.position import TRIM_HORIZON, Position
@@ -54,14 +53,12 @@ class Opened(msgspec.Struct, Generic[P, T], frozen=True):
         store: Its lease rows.
         membership: Who else reads it.
         consumer: What gets its batches.
-        retirement: Told of every full reading while this process leads.
     """
 
     source: ShardSource[P]
     store: LeaseStore
     membership: Membership
     consumer: Consumer[P, T]
-    retirement: Retirement | None = None
 
 
 class Coordinator(Generic[P, T]):
@@ -131,7 +128,6 @@ class Coordinator(Generic[P, T]):
             settings=self._settings,
             clock=self._clock,
             metrics=self._metrics,
-            retirement=opened.retirement or Retirement(self._clock.monotonic),
             identity=identity,
             target=self._target,
         )

@@ -205,6 +205,7 @@ class Batch(msgspec.Struct, Generic[P], frozen=True):
             and the shard was seized. Minus infinity where it gave the lease back.
         replayed: Whether some of the records may have been dealt with before: those up to the first time this
             worker was at the tip of the shard since it took it. No clock is asked: clocks jump.
+        starting: The shard's `StartingSequenceNumber`; empty where it is not known.
     """
 
     stream: StreamId
@@ -213,6 +214,7 @@ class Batch(msgspec.Struct, Generic[P], frozen=True):
     deadline: float
     unsettled_until: float = float("-inf")
     replayed: bool = True
+    starting: str = ""
 
 
 class Consumer(Protocol[P, T]):

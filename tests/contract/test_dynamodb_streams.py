@@ -15,6 +15,7 @@ from service.observability.metrics import Metrics
 from service.runtime.errors import TransientError
 from service.scoring.change import ScoreChange, StreamImage, change_of
 from service.scoring.fold import ABSENT, Scorable, ScoreState, UserKey, fold, sequence_bytes
+from service.scoring.marks import marking
 from service.stream.ports import Page
 from service.stream.position import TRIM_HORIZON
 from tests.fakes.embedded import MakeTable, Run
@@ -38,7 +39,7 @@ def score(aws_clients: Clients, run: Run, table: str, *points: int) -> None:
     store = ScoreTable(aws_clients.dynamodb, table, Metrics())
     state: ScoreState = ABSENT
     for number, each in enumerate(points):
-        outcome = fold(state, "tag:0", [Scorable(sequence_bytes(str(number + 1)), Decimal(each), 5 + number)])
+        outcome = fold(state, marking("tag:0"), [Scorable(sequence_bytes(str(number + 1)), Decimal(each), 5 + number)])
         assert outcome is not None
         run(store.commit([Change(ANN, outcome)]))
         state = outcome.after

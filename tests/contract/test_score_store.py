@@ -15,6 +15,7 @@ from service.ingest.stores import MAX_COMMITS, Change, Committed, Conflict, Scor
 from service.observability.metrics import Metrics
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import ABSENT, Folded, Origin, Scorable, ScoreState, UserKey, fold, sequence_bytes
+from service.scoring.marks import marking, pack_marks, shown
 from tests.fakes.embedded import MakeTable, Run
 from tests.fakes.images import key_item
 from tests.fakes.scores import MemoryScores
@@ -54,6 +55,9 @@ class DynamoWorld:
     def spoil(self, key: UserKey) -> None:
         self._update(key, "SET Score = :v", {"S": "many"})
 
+    def put(self, item: dict[str, Any]) -> None:
+        self._run(self._dynamodb.put_item(TableName=self._table, Item=item))
+
     def remove(self, key: UserKey) -> None:
         self._run(self._dynamodb.delete_item(TableName=self._table, Key=key_item(key)))
 
@@ -82,9 +86,13 @@ def world(request: pytest.FixtureRequest, run: Run) -> World:
 def folded(
     state: ScoreState, points: str = "10", sequence: int = SEQUENCE, tag: str = TAG, arrival_ms: int = 5
 ) -> Folded:
-    outcome = fold(state, tag, [Scorable(sequence_bytes(str(sequence)), Decimal(points), arrival_ms)])
+    outcome = fold(state, marking(tag), [Scorable(sequence_bytes(str(sequence)), Decimal(points), arrival_ms)])
     assert outcome is not None
     return outcome
+
+
+def mark(sequence: int) -> bytes:
+    return marking(TAG).set_at(sequence_bytes(str(sequence)))
 
 
 def stored(world: World, run: Run, key: UserKey = ANN) -> ScoreState:
@@ -109,7 +117,7 @@ def test_what_is_written_is_read_back(world: World, run: Run, points: str):
     first = folded(ABSENT, points)
     assert commit(world, run, Change(ANN, first)) == [Committed()]
     assert stored(world, run) == first.after
-    assert first.after.applied == {TAG: SEQUENCE.to_bytes(24, "big")}
+    assert first.after.applied == {TAG: mark(SEQUENCE)}
 
 
 @pytest.mark.parametrize("user_id", ["Zoë", "ユーザー", "a#b:c/d'e\"f", "😀" * 100, " "])
@@ -134,7 +142,7 @@ def test_revisions_and_shards_add_up(world: World, run: Run):
         state = stored(world, run)
         assert state == outcome.after
     assert (state.score, state.revision, state.updated_ms) == (Decimal("4.5"), 3, 100)
-    assert state.applied == {TAG: sequence_bytes(str(SEQUENCE + 2)), "tag:1": sequence_bytes(str(SEQUENCE + 1))}
+    assert state.applied == {TAG: mark(SEQUENCE + 2), "tag:1": mark(SEQUENCE + 1)}
 
 
 def test_a_stale_write_conflicts_and_shows_what_is_stored(world: World, run: Run):
@@ -161,8 +169,9 @@ def test_a_write_repeated_because_its_answer_was_lost_conflicts_with_itself(worl
         (repeated,) = commit(world, run, change)
         current = repeated.current or stored(world, run)
         assert current == change.folded.after
-        event = Scorable(change.folded.after.applied[TAG], change.folded.points, 5)
-        assert fold(current, TAG, [event]) is None
+        applied = marking(TAG).applied_up_to(change.folded.after.applied[TAG])
+        event = Scorable(applied, change.folded.points, 5)
+        assert fold(current, marking(TAG), [event]) is None
 
 
 def test_an_update_of_a_removed_item_conflicts_with_absence(world: World, run: Run):
@@ -316,9 +325,23 @@ def test_the_item_keeps_the_form_that_consumers_of_the_old_table_read(dynamo: Dy
         "PinpointProjectId": {"S": "p1"},
         "Score": {"N": "12.5"},
         "Revision": {"N": "1"},
-        "Applied": {"M": {TAG: {"B": SEQUENCE.to_bytes(24, "big")}}},
+        "Applied": {"B": pack_marks({TAG: mark(SEQUENCE)})},
         "UpdatedAt": {"N": "5"},
     }
+
+
+def test_an_item_of_version_0_1_is_read_and_becomes_a_binary_when_it_is_written(dynamo: DynamoWorld, run: Run):
+    old = {"M": {"tag-7": {"B": SEQUENCE.to_bytes(24, "big")}, "tag-8": {"B": bytes(24)}}}
+    dynamo.put({**key_item(ANN), "Score": {"N": "4"}, "Revision": {"N": "9"}, "Applied": old, "UpdatedAt": {"N": "5"}})
+    found = stored(dynamo, run)
+    assert {tag: shown(mark) for tag, mark in found.applied.items()} == {"tag-7": str(SEQUENCE), "tag-8": "0"}
+    assert fold(found, marking("tag-7"), [Scorable(sequence_bytes(str(SEQUENCE)), Decimal(1), 5)]) is None
+    outcome = folded(found, "3", SEQUENCE + 1, "tag-7")
+    assert commit(dynamo, run, Change(ANN, outcome)) == [Committed()]
+    assert dynamo.raw(ANN)["Applied"].keys() == {"B"}
+    again = stored(dynamo, run)
+    assert (again, again.score, again.revision) == (outcome.after, 7, 10)
+    assert {tag: shown(mark) for tag, mark in again.applied.items()} == {"tag-7": str(SEQUENCE + 1), "tag-8": "0"}
 
 
 def test_adoption_leaves_foreign_attributes(dynamo: DynamoWorld, run: Run):

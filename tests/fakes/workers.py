@@ -73,14 +73,13 @@ class Worker:
         self.metrics = Metrics(CollectorRegistry())
         self.budget = options.pop("budget", None) or ByteBudget()
         self.consumer = FakeConsumer(name, world.committed, self.gate)
-        retirement = options.pop("retirement", None)
 
         async def opened() -> Opened[Any, Any]:
             return open_now()
 
         def open_now() -> Opened[Any, Any]:
             store = FakeLeases(world.table, self.gate)
-            return Opened(FakeSource(world.stream, self.gate), store, store, self.consumer, retirement)
+            return Opened(FakeSource(world.stream, self.gate), store, store, self.consumer)
 
         self.trimmed: list[str] = []
         self.coordinator: Coordinator[Any, Any] = Coordinator(

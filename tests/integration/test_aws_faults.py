@@ -38,6 +38,7 @@ from service.runtime.errors import (
 )
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import ABSENT, Folded, Origin, ScoreState, UserKey
+from service.scoring.marks import marking
 from service.stream.ports import Shard, StreamId
 from tests.fakes.embedded import Run
 
@@ -343,7 +344,7 @@ def test_one_failing_call_of_many_is_raised_as_it_is(server: Server, connect: Co
 
 
 def change() -> Change:
-    after = ScoreState(Origin.OURS, Decimal(1), 1, {"tag:0": bytes(24)}, 5)
+    after = ScoreState(Origin.OURS, Decimal(1), 1, {"tag:0": marking("tag:0").set_at(bytes(24))}, 5)
     return Change(ANN, Folded(ABSENT, after, Decimal(1), 1))
 
 

@@ -37,8 +37,8 @@ def names(aws_clients: Aws, run: Run, fresh_name: Callable[[str], str], make_tab
 
 @pytest.fixture
 def cli(aws_environment: dict[str, str], names: dict[str, str]) -> Cli:
-    def invoke(*args: str, code: int = 0) -> Result:
-        result = CliRunner().invoke(scoring, args, env={**aws_environment, **names})
+    def invoke(*args: str, code: int = 0, **variables: str) -> Result:
+        result = CliRunner().invoke(scoring, args, env={**aws_environment, **names, **variables})
         assert result.exit_code == code, result.output
         return result
 
@@ -106,6 +106,18 @@ def test_going_back_is_not_harmless_once_definitions_changed_and_is_asked_for(
     assert run(leases.get(FIRST)).checkpoint == "17"
     cli("position", "reset", *to, "--execute", "--yes-definitions-changed")
     assert run(leases.get(FIRST)).checkpoint != "17"
+
+
+def test_a_reset_behind_the_marks_that_are_kept_is_refused(cli: Cli, run: Run, leases: LeaseTable):
+    """Else events whose marks were dropped would count twice: the stream keeps records for 24 hours."""
+    run(leases.create(Lease(FIRST, "17", checkpoint_ms=time.time_ns() // 1_000_000)))
+    back = ("position", "reset", "--to-earliest", "--execute", "--yes-definitions-changed")
+    result = cli(*back, code=1, SCORING_MARKS_KEPT_HOURS="2")
+    assert "scores keep marks for 2 h only (SCORING_MARKS_KEPT_HOURS)" in result.stderr
+    assert "the stream keeps records for 24 h" in result.stderr
+    assert run(leases.get(FIRST)).checkpoint == "17"
+    cli(*back, SCORING_MARKS_KEPT_HOURS="24")
+    assert run(leases.get(FIRST)).checkpoint == TRIM_HORIZON
 
 
 def test_a_shard_that_was_never_read_needs_no_consent(cli: Cli, run: Run, leases: LeaseTable):

@@ -30,6 +30,7 @@ from service.scoring.change import ScoreChange
 from service.scoring.definitions import Definition
 from service.scoring.event import Reason
 from service.scoring.fold import ABSENT, Folded, Origin, ScoreState, UserKey
+from service.scoring.marks import marking
 from service.sinks.pinpoint.lookup import PinpointLookup
 from service.sinks.pinpoint.sink import PinpointSink
 from service.stream.leases.lease import Leadership, Lease, Member
@@ -40,7 +41,7 @@ STREAM = StreamId("events", "arn:aws:kinesis:us-east-1:000000000000:stream/event
 ANN = UserKey("ann", "p1")
 ROW = Lease(shard_id="shard", checkpoint="TRIM_HORIZON")
 LETTER = DeadLetter("tag.1", "ingest", Reason.NOT_JSON, "", "s", "shard", "1", "k", 0, b"x", 1)
-STATE = ScoreState(Origin.OURS, Decimal(1), 1, {"tag:0": bytes(24)}, 5)
+STATE = ScoreState(Origin.OURS, Decimal(1), 1, {"tag:0": marking("tag:0").set_at(bytes(24))}, 5)
 CHANGE = Change(ANN, Folded(ABSENT, STATE, Decimal(1), 1))
 
 BODIES = {

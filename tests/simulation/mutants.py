@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -22,10 +22,10 @@ from service.publish.republish import Republisher
 from service.runtime.errors import LetGoError, RecordsTrimmedError
 from service.scoring import fold as folding
 from service.scoring.fold import Folded, Scorable, ScoreState, UserKey
+from service.scoring.marks import Marking
 from service.stream import identity
 from service.stream.leases import leadership as reign
 from service.stream.leases.lease import Lease
-from service.stream.leases.retirement import Retirement
 from service.stream.position import TRIM_HORIZON
 from service.stream.tail.reader import Reader
 from service.stream.tail.tail import Tail
@@ -40,12 +40,12 @@ Mutant = Callable[[], AbstractContextManager[Any]]
 def dedupe_by_batch() -> AbstractContextManager[Any]:
     """A batch is skipped where its last event is applied already, else applied whole."""
 
-    def fold(state: ScoreState, tag: str, events: Sequence[Scorable], retired: Collection[str] = ()) -> Folded | None:
-        mark = state.applied.get(tag, b"")
-        if events[-1].sequence <= mark:
+    def fold(state: ScoreState, marking: Marking, events: Sequence[Scorable]) -> Folded | None:
+        mark = state.applied.get(marking.tag)
+        if mark is not None and events[-1].sequence <= marking.applied_up_to(mark):
             return None
-        whole = msgspec.structs.replace(state, applied={**state.applied, tag: b""})
-        folded = folding.fold(whole, tag, events, retired)
+        others = {tag: other for tag, other in state.applied.items() if tag != marking.tag}
+        folded = folding.fold(msgspec.structs.replace(state, applied=others), marking, events)
         return folded and msgspec.structs.replace(folded, before=state)
 
     return mock.patch.object(commit, "fold", fold)
@@ -101,10 +101,9 @@ def skip_failed_user() -> AbstractContextManager[Any]:
 def scalar_watermark() -> AbstractContextManager[Any]:
     """One mark for a user, whatever shard an event comes from."""
 
-    def fold(state: ScoreState, tag: str, events: Sequence[Scorable], retired: Collection[str] = ()) -> Folded | None:
-        del retired
-        mark = max(state.applied.values(), default=b"")
-        folded = folding.fold(msgspec.structs.replace(state, applied={tag: mark}), tag, events)
+    def fold(state: ScoreState, marking: Marking, events: Sequence[Scorable]) -> Folded | None:
+        one = msgspec.structs.replace(marking, tag="", starting=0)
+        folded = folding.fold(state, one, events)
         return folded and msgspec.structs.replace(folded, before=state)
 
     return mock.patch.object(commit, "fold", fold)
@@ -231,11 +230,6 @@ def seizure_forgotten() -> AbstractContextManager[Any]:
     """Whoever gives a seized shard back does not say that it was seized a moment before."""
     original = Lease.released
     return mock.patch.object(Lease, "released", lambda self, **_: original(self))
-
-
-def marks_dropped_too_soon() -> AbstractContextManager[Any]:
-    """A shard counts as gone as soon as anybody asks."""
-    return mock.patch.object(Retirement, "retired", lambda self: frozenset(self._suspects) | frozenset(self._retired))
 
 
 def scores_overwritten() -> AbstractContextManager[Any]:
@@ -430,7 +424,6 @@ MUTANTS: dict[str, Mutant] = {
     "published again too soon": republished_too_soon,
     "lost calls forgotten": lost_calls_forgotten,
     "seizure forgotten": seizure_forgotten,
-    "marks dropped too soon": marks_dropped_too_soon,
     "scores overwritten": scores_overwritten,
     "one sink for all": one_sink_for_all,
     "no reconciliation": no_reconciliation,

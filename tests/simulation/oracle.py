@@ -18,6 +18,7 @@ from service.ingest.stores import DeadLetter
 from service.scoring.change import ScoreChange
 from service.scoring.event import Rejected
 from service.scoring.fold import ScoreState, UserKey
+from service.scoring.marks import marking
 from service.stream.leases.lease import Lease
 from service.stream.ports import StreamId
 from service.stream.position import sequence_of
@@ -56,6 +57,7 @@ class Witness:
         self.trimmed: dict[str, int] = {}
         self.seizures: dict[str, asyncio.Future[str]] = {}
         self._marks: dict[tuple[str, str], int] = {}
+        self.starts: dict[str, int] = {}
         self._changes: dict[str, list[tuple[int, UserKey, int]]] = defaultdict(list)
         self._newest_told: dict[tuple[str, UserKey], int] = {}
         self._checked: Counter[tuple[str, str]] = Counter()
@@ -75,7 +77,7 @@ class Witness:
 
     def scored(self, key: UserKey, state: ScoreState) -> None:
         for tag, mark in state.applied.items():
-            value = int.from_bytes(mark, "big")
+            value = int.from_bytes(marking(tag, starting=self.starts[tag]).applied_up_to(mark), "big")
             if value > self._marks.get((key.user_id, tag), -1):
                 self._marks[key.user_id, tag] = value
 

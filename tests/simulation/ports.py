@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from decimal import Decimal
 from typing import Any, TypeVar
 
+from service.ingest.marks import shard_tag
 from service.ingest.ownership import Former
 from service.ingest.stores import (
     MAX_COMMITS,
@@ -25,13 +26,14 @@ from service.scoring.change import ScoreChange
 from service.scoring.definitions import Definition, Malformed
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import ABSENT, ScoreState, UserKey
+from service.scoring.marks import shown
 from service.stream.leases.lease import Lease
 from service.stream.ports import Page, Shard, StreamId
 from tests.fakes.dead_letters import MemoryDeadLetters
 from tests.fakes.images import stream_image
 from tests.fakes.leases import LeaseTable
 from tests.fakes.scores import MemoryScores, scored
-from tests.fakes.source import FakeSource, FakeStream
+from tests.fakes.source import FakeShard, FakeSource, FakeStream, incarnation_of
 from tests.simulation.oracle import Witness
 from tests.simulation.wire import Ether, Port, Wire
 
@@ -74,6 +76,7 @@ class SimStream(FakeStream):
         *,
         first: int = 0,
     ) -> None:
+        self._witness = witness
         super().__init__(shards, dynamodb=pipeline == "publish", iterator_life=60.0, first=first)
         self._sequence = sequence
         self.pipeline = pipeline
@@ -81,11 +84,17 @@ class SimStream(FakeStream):
         self.gone = False
         self.page = rng.choice([3, 10, 1000])
         self._ether = ether
-        self._witness = witness
         self._rng = rng
         self._lists: list[list[Shard]] = []
         self._ranges = {name: (at / shards, (at + 1) / shards) for at, name in enumerate(self.shards)}
         self.changed()
+
+    def _new(self, *parents: str) -> FakeShard:
+        shard = super()._new(*parents)
+        if not self.dynamodb:
+            tag = shard_tag(incarnation_of(EVENTS, self.incarnation), shard.shard_id)
+            self._witness.starts[tag] = int(shard.starting)
+        return shard
 
     def changed(self) -> None:
         """Remember how the stream was listed until now."""
@@ -227,7 +236,7 @@ class SimScores(MemoryScores):
             key.user_id,
             str(score),
             after.revision,
-            [f"{tag}:{int.from_bytes(mark, 'big')}" for tag, mark in after.applied.items()],
+            [f"{tag}:{shown(mark)}" for tag, mark in after.applied.items()],
         )
         self._tell(key, after, score)
 

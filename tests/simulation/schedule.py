@@ -35,7 +35,6 @@ class Schedule(msgspec.Struct):
         late_sink: Sink calls of the dead take effect up to `CALL_TIMEOUT` late, rather than at once or never.
         sinks: How many there are.
         sink_s, letters_s: What a call of the sink, or of the dead letters, takes.
-        prune_above: Marks an item may have before anybody asks which of them are still needed.
         latest: Workers start at LATEST; events come once the first leader has noted when that was.
     """
 
@@ -48,7 +47,6 @@ class Schedule(msgspec.Struct):
     sinks: int
     sink_s: float
     letters_s: float
-    prune_above: int
     latest: bool
     actions: list[tuple[float, Action]]
 
@@ -89,7 +87,6 @@ def draw(rng: random.Random, options: Options) -> Schedule:
         seconds=seconds,
         feed_s=seconds * rng.choice([0.4, 0.7, 1.0]),
         rates=rates,
-        prune_above=1 if generations else rng.choice([1, 3, 16]),
         sinks=rng.choice([1, 1, 2]),
         sink_s=rng.choice([0.0, 0.0, 0.3, 2.0]),
         letters_s=rng.choice([0.0, 0.0, 0.5, 2.0]),

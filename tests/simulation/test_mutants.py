@@ -26,7 +26,6 @@ SHOWN_BY = {
     "published again too soon": {"unpublished"},
     "lost calls forgotten": {"unpublished"},
     "seizure forgotten": {"unpublished"},
-    "marks dropped too soon": {"over"},
     "scores overwritten": {"under"},
     "one sink for all": {"checkpoint"},
     "no reconciliation": {"unpublished"},

@@ -14,7 +14,7 @@ from service.ingest.commit import Committer
 from service.ingest.definition_book import CurrentDefinitions
 from service.ingest.identify import IdentityResolver, IdentitySettings
 from service.ingest.ingest import Ingest
-from service.ingest.marks import ShardMarks
+from service.ingest.retention import Retention
 from service.ingest.stores import Identities, Sink
 from service.observability.metrics import Metrics
 from service.publish.follow import FollowOptions, StreamFollower, StreamReader
@@ -26,7 +26,6 @@ from service.runtime.backoff import Backoff
 from service.runtime.errors import TransientError
 from service.sources import pinpoint
 from service.stream.coordinator import Coordinator, Opened
-from service.stream.leases.retirement import Retirement
 from service.stream.position import TRIM_HORIZON
 from service.stream.settings import HOURS_48_MS, ShardSettings
 from service.stream.tail.budget import ByteBudget
@@ -46,7 +45,7 @@ from tests.simulation.ports import (
     SimSource,
     score_stream,
 )
-from tests.simulation.wire import CALL_TIMEOUT, LONGEST_STALE_S, Port, Wire
+from tests.simulation.wire import CALL_TIMEOUT, Port, Wire
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -216,11 +215,12 @@ class SimWorker:
         async def open_events() -> Opened[Any, Any]:
             incarnation = await self._patiently(lambda: port.call(lambda: world.events.incarnation))
             source = SimSource(world.events, EVENTS, port, incarnation)
-            retirement = Retirement(clock.monotonic, quarantine_s=LONGEST_STALE_S)
-            marks = ShardMarks(source.stream, retirement)
-            ingest = Ingest(pinpoint.decode, definitions, resolver, committer, letters, clock, metrics, marks=marks)
+            retention = Retention()
+            ingest = Ingest(
+                pinpoint.decode, definitions, resolver, committer, letters, clock, metrics, retention=retention
+            )
             leases = FakeLeases(world.event_leases[incarnation], lease_port)  # type: ignore[arg-type]
-            return Opened(source, leases, leases, ingest, retirement)
+            return Opened(source, leases, leases, ingest)
 
         return Coordinator(
             pipeline="ingest",

@@ -13,7 +13,6 @@ from unittest import mock
 
 import msgspec
 
-from service.ingest import marks
 from service.ingest.ownership import Former
 from service.ingest.stores import EndpointKey
 from service.observability.metrics import Metrics
@@ -351,8 +350,7 @@ def simulate(seed: int, metrics: Metrics, options: Options, *, verbose: bool = F
         world = World(seed, metrics, options, verbose=verbose)
         drained_s = 0.0
         try:
-            pruned = mock.patch.object(marks, "PRUNE_ABOVE", world.plan.prune_above)
-            with pruned, mock.patch.object(reconcile, "CHUNK", RECONCILE_CHUNK):
+            with mock.patch.object(reconcile, "CHUNK", RECONCILE_CHUNK):
                 async with asyncio.timeout(MAX_VIRTUAL_S):
                     drained_s = await world.run()
         except TimeoutError:

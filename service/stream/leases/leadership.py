@@ -22,7 +22,6 @@ from service.stream.leases.discovery import ORPHAN_LISTS, discover
 from service.stream.leases.lease import Leadership, Lease, Member, Snapshot
 from service.stream.leases.lineage import children_of, may_start
 from service.stream.leases.liveness import Liveness
-from service.stream.leases.retirement import Retirement
 from service.stream.ports import LeaseStore, Membership, Shard, ShardSource
 from service.stream.settings import ShardSettings
 
@@ -58,7 +57,6 @@ class LeaderPorts(msgspec.Struct, frozen=True):
     settings: ShardSettings
     clock: Clock
     metrics: Metrics
-    retirement: Retirement
     identity: Identity
     target: str = ""
 
@@ -107,7 +105,7 @@ class Reign:
         self._gone: frozenset[str] = frozenset()
         self._list_at = float("-inf")
         self._list_wanted = asyncio.Event()
-        self._list: tuple[float, Sequence[Shard]] | None = None
+        self._list: Sequence[Shard] | None = None
         self._relist = settings.discovery_interval
         self._puzzling: frozenset[str] = frozenset()
         self._ended_lists = 0
@@ -120,8 +118,7 @@ class Reign:
     async def survey(self) -> None:
         """Wait until a list of the shards is wanted, and get it: the next cycle takes it in."""
         await self._list_wanted.wait()
-        asked_at = self._ports.clock.monotonic()
-        self._list = asked_at, await self._ports.source.list_shards()
+        self._list = await self._ports.source.list_shards()
         self._list_wanted.clear()
 
     async def cycle(self, leader: Office) -> float:
@@ -134,11 +131,9 @@ class Reign:
         answered_at = clock.monotonic()
         rows = {lease.shard_id: lease for lease in sorted(snapshot.leases, key=lambda lease: lease.shard_id)}
         if listed is not None:
-            listed_at, shards = listed
             starts = {shard_id: row.starting for shard_id, row in rows.items()}
-            if not shards or await self._ports.identity.confirms(shards, starts):
-                await self._discover(leader, shards, rows)
-                self._ports.retirement.synced(listed_at, self._listed | rows.keys())
+            if not listed or await self._ports.identity.confirms(listed, starts):
+                await self._discover(leader, listed, rows)
             else:
                 # These shards are another stream's: they get no rows here.
                 self._list_at = clock.monotonic() + settings.discovery_interval

@@ -178,6 +178,7 @@ class Tail(Generic[P, T]):
                 deadline=self._held.deadline(),
                 unsettled_until=self._unsettled_until,
                 replayed=self._reader.may_be_replayed(records[0]),
+                starting=self._reader.starting,
             )
             prepared = await self._insist("prepare", partial(consumer.prepare, batch))
             last = records[-1].sequence

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from service.admin.position import Move, alive, moved, plan, rereading
+from service.admin.position import Move, alive, moved, plan, refuse_behind_marks, rereading
 from service.queries.lag import state_of
+from service.runtime.errors import RefusedError
 from service.stream.leases.lease import Lease, Member
 from service.stream.ports import Shard
 from service.stream.position import LATEST, SHARD_END, TRIM_HORIZON, at_timestamp
@@ -85,3 +86,31 @@ def test_going_back_is_known_from_going_on(checkpoint: str, to: str, rereads: bo
 def test_a_shard_that_nobody_has_read_is_not_read_again():
     (move,) = plan([CHILD], {}, TRIM_HORIZON)
     assert not move.rereads
+
+
+DAY_MS = 86_400_000
+NOW_MS = 1_795_000_000_000
+AGAIN = [Move("shardId-0", "77", TRIM_HORIZON, rereads=True)]
+
+
+@pytest.mark.parametrize("to", [TRIM_HORIZON, at_timestamp(NOW_MS - 2 * DAY_MS - 1)])
+def test_events_whose_marks_may_be_dropped_are_not_read_again(to: str):
+    with pytest.raises(RefusedError, match=r"48 h only \(SCORING_MARKS_KEPT_HOURS\)") as raised:
+        refuse_behind_marks(to, AGAIN, 48, 365 * 86_400, NOW_MS)
+    assert "the stream keeps records for 8760 h" in raised.value.why
+    assert "2026-11-16T" in raised.value.why
+    assert "restored from a backup" in raised.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("to", "moves", "kept_hours", "retention_s"),
+    [
+        (TRIM_HORIZON, AGAIN, 0, 365 * 86_400),
+        (TRIM_HORIZON, AGAIN, 48, 2 * 86_400),
+        (at_timestamp(NOW_MS - 2 * DAY_MS), AGAIN, 48, 365 * 86_400),
+        (LATEST, AGAIN, 48, 365 * 86_400),
+        (TRIM_HORIZON, [Move("shardId-0", "", TRIM_HORIZON)], 48, 365 * 86_400),
+    ],
+)
+def test_what_still_has_its_marks_is_read_again(to: str, moves: list[Move], kept_hours: int, retention_s: int):
+    refuse_behind_marks(to, moves, kept_hours, retention_s, NOW_MS)

@@ -24,11 +24,17 @@ def test_a_retention_that_a_person_changes_is_noticed_and_a_failure_keeps_the_la
                     return seconds
             raise AssertionError
 
+        asked: list[float] = []
+
+        def tell(seconds: float, asked_at: float) -> None:
+            metrics.retention.labels("ingest").set(seconds)
+            asked.append(asked_at)
+
         def shown() -> float | None:
             return metrics.registry.get_sample_value("scoring_retention_seconds", {"pipeline": "ingest"})
 
         metrics.retention.labels("ingest").set(DAY_S)
-        task = asyncio.create_task(watch_retention(read, "ingest", metrics, VirtualClock()))
+        task = asyncio.create_task(watch_retention(read, tell, "ingest", VirtualClock()))
         seen = []
         for _ in range(3):
             await asyncio.sleep(1)
@@ -36,5 +42,6 @@ def test_a_retention_that_a_person_changes_is_noticed_and_a_failure_keeps_the_la
             await asyncio.sleep(EVERY_S - 1)
         task.cancel()
         assert seen == [DAY_S, DAY_S, 7 * DAY_S]
+        assert asked == [2 * EVERY_S]
 
     run(story())

@@ -12,6 +12,7 @@ from service.ingest.stores import Change
 from service.scoring.change import ScoreChange
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import ABSENT, Origin, Scorable, UserKey, fold, sequence_bytes
+from service.scoring.marks import marking
 from tests.fakes.images import change_in, key_item
 
 KEYS = {"UserId": {"S": "ann"}, "PinpointProjectId": {"S": "p1"}}
@@ -43,7 +44,7 @@ def test_an_inserted_item_reads_as_the_state_and_the_change_it_was_made_of(
     user: str, project: str, points: Decimal, sequence: int, arrival: int
 ):
     key = UserKey(user, project)
-    folded = fold(ABSENT, "tag:0", [Scorable(sequence_bytes(str(sequence)), points, arrival)])
+    folded = fold(ABSENT, marking("tag:0"), [Scorable(sequence_bytes(str(sequence)), points, arrival)])
     assert folded is not None
     made = statement("scores", Change(key, folded))
     item = inserted(made["Statement"], made["Parameters"])
@@ -67,7 +68,7 @@ def test_every_update_has_a_parameter_for_each_question_mark():
     ]
     for state in states:
         assert not isinstance(state, Rejected)
-        folded = fold(state, "tag:0", [Scorable(sequence_bytes("1"), Decimal(1), 1)])
+        folded = fold(state, marking("tag:0"), [Scorable(sequence_bytes("1"), Decimal(1), 1)])
         assert folded is not None
         made = statement("scores", Change(ANN, folded))
         assert made["Statement"].count("?") == len(made["Parameters"])

@@ -14,6 +14,7 @@ from service.runtime.adaptive_limit import AdaptiveLimit
 from service.runtime.errors import TransientError
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import ABSENT, Scorable, ScoreState, UserKey, fold, sequence_bytes
+from service.scoring.marks import marking
 from tests.fakes.aio import VirtualClock, run
 from tests.fakes.scores import MemoryScores
 
@@ -37,7 +38,7 @@ def committer(store: MemoryScores, metrics: Metrics | None = None, cache: int = 
 def commit(store: MemoryScores, *batches: Groups, metrics: Metrics | None = None, cache: int = 100) -> list[Tally]:
     async def main() -> list[Tally]:
         subject = committer(store, metrics, cache)
-        return [await subject.commit(SHARD, groups) for groups in batches]
+        return [await subject.commit(marking(SHARD), groups) for groups in batches]
 
     return run(main())
 
@@ -87,7 +88,7 @@ def test_a_rival_worker_that_wrote_first_costs_that_user_one_more_try():
 
     def interfere(changes: Sequence[Change]) -> None:
         store.before_commit = None
-        folded = fold(ABSENT, "stream-1", [event(9, 100)])
+        folded = fold(ABSENT, marking("stream-1"), [event(9, 100)])
         assert folded is not None
         assert user("a") in [change.key for change in changes]
         store.items[user("a")] = folded.after
@@ -117,8 +118,8 @@ def test_an_unreachable_table_is_said_and_a_second_call_finishes_the_work():
     async def main() -> Tally:
         subject = committer(store)
         with pytest.raises(TransientError):
-            await subject.commit(SHARD, {user("a"): [event(1)]})
-        return await subject.commit(SHARD, {user("a"): [event(1)]})
+            await subject.commit(marking(SHARD), {user("a"): [event(1)]})
+        return await subject.commit(marking(SHARD), {user("a"): [event(1)]})
 
     assert run(main()).scored == 1
 
@@ -146,9 +147,9 @@ def test_increments_of_others_survive_between_two_batches():
 
     async def main() -> None:
         subject = committer(store)
-        await subject.commit(SHARD, {user("a"): [event(1, 1)]})
+        await subject.commit(marking(SHARD), {user("a"): [event(1, 1)]})
         store.increment(user("a"), Decimal(1000))
-        await subject.commit(SHARD, {user("a"): [event(2, 1)]})
+        await subject.commit(marking(SHARD), {user("a"): [event(2, 1)]})
 
     run(main())
     assert score(store, "a") == 1002
@@ -159,9 +160,9 @@ def test_a_removed_item_begins_anew():
 
     async def main() -> None:
         subject = committer(store)
-        await subject.commit(SHARD, {user("a"): [event(1, 5)]})
+        await subject.commit(marking(SHARD), {user("a"): [event(1, 5)]})
         store.remove(user("a"))
-        await subject.commit(SHARD, {user("a"): [event(2, 7)]})
+        await subject.commit(marking(SHARD), {user("a"): [event(2, 7)]})
 
     run(main())
     assert score(store, "a") == 7
@@ -176,7 +177,7 @@ def test_shards_of_one_process_that_meet_on_a_user_take_turns_instead_of_failing
         async with asyncio.TaskGroup() as shards:
             for shard in range(8):
                 groups = {user(str(n)): [event(shard * 100 + n + 1)] for n in range(40)}
-                shards.create_task(subject.commit(f"stream-{shard}", groups))
+                shards.create_task(subject.commit(marking(f"stream-{shard}"), groups))
 
     run(main())
     assert store.written == 8 * 40
@@ -189,11 +190,11 @@ def test_a_cancelled_commit_holds_nobody_up():
 
     async def main() -> Tally:
         subject = committer(store)
-        first = asyncio.create_task(subject.commit(SHARD, {user("a"): [event(1)]}))
+        first = asyncio.create_task(subject.commit(marking(SHARD), {user("a"): [event(1)]}))
         await asyncio.sleep(0)
         first.cancel()
         await asyncio.wait([first])
-        return await subject.commit("stream-1", {user("a"): [event(1)]})
+        return await subject.commit(marking("stream-1"), {user("a"): [event(1)]})
 
     assert run(main()).scored == 1
 
@@ -232,7 +233,7 @@ def test_whatever_fails_every_event_counts_once(data: st.DataObject):
                 store.lost_responses = data.draw(st.integers(0, 1))
                 store.throttled = data.draw(st.integers(0, 2))
                 try:
-                    await subject.commit(tag, groups)
+                    await subject.commit(marking(tag), groups)
                 except TransientError:
                     continue
                 break

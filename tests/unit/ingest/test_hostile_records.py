@@ -17,12 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.aws.schema import state_of
+from service.aws.schema import state_of, statement
 from service.ingest.commit import Committer
 from service.ingest.definition_book import CurrentDefinitions
 from service.ingest.identify import IdentityResolver, IdentitySettings
 from service.ingest.ingest import Ingest
-from service.ingest.stores import DeadLetter, Published
+from service.ingest.stores import Change, DeadLetter, Published
 from service.observability.metrics import Metrics
 from service.publish.publisher import Publisher
 from service.runtime.adaptive_limit import AdaptiveLimit
@@ -30,7 +30,8 @@ from service.runtime.clock import SystemClock
 from service.scoring.change import ScoreChange, change_of
 from service.scoring.definitions import Definition
 from service.scoring.event import MAX_ID_BYTES, MAX_PROJECT_BYTES, Event, Reason, Rejected, Skipped
-from service.scoring.fold import Scorable, ScoreState, fold, sequence_bytes
+from service.scoring.fold import Scorable, ScoreState, UserKey, fold, sequence_bytes
+from service.scoring.marks import marking, pack_marks
 from service.sources.decoding import MAX_RECORD_BYTES
 from service.sources.pinpoint import decode
 from service.stream.ports import Batch, Record, StreamId
@@ -79,7 +80,8 @@ def test_100_000_records_decode_in_seconds():
     assert found["Event"] > RECORDS / 10
     faults = {reason.value for reason in Reason} - {
         "too_large", "unresolved_user", "lookup_overdue", "bad_score_item", "score_refused", "sink_rejected",
-        "bad_envelope", "unknown_format", "no_project", "no_person",  # found before or after this decoder
+        "bad_envelope", "unknown_format", "no_project", "no_person", "mark_expired",
+        # found before or after this decoder
     }  # fmt: skip
     assert faults <= set(found)
     assert time.process_time() - started < 60  # 5 s on a slow core; what this finds is hours
@@ -205,6 +207,9 @@ VALUES = [
     {"SS": ["a"]}, {"NS": ["1"]}, {"BS": [b"1"]}, {},
     {"M": {"tag-0": {"B": b"short"}}}, {"M": {"tag-0": {"S": "1"}}}, {"M": {"tag-0": {"B": bytes(24)}}},
     {"M": {"tag-0": {"B": b"\xff" * 24}}}, {"M": {"": {"B": bytes(24)}}}, {"M": {"tag-0": {"M": {}}}},
+    {"M": {"t" * 300: {"B": bytes(24)}}}, {"M": {"t\u00e4g-0": {"B": bytes(24)}}}, {"B": b"\x01"}, {"B": b""},
+    {"B": b"\x01\x04tag-\x00\x01\x00\xff\xff\xff\xd8" + b"\xff" * 24},
+    {"B": b"\x01\x04tag-\x00\x01\x00\x00\x00\x00\x3f" + b"\xff" * 63}, {"B": b"\x01\x00\x00\x01\x80\x01\xff"},
 ]  # fmt: skip
 KEYS = {"UserId": {"S": "ann"}, "PinpointProjectId": {"S": "p1"}}
 
@@ -221,8 +226,12 @@ def test_a_stored_item_is_a_state_that_can_be_folded_on_or_no_score(item: dict[s
     if isinstance(state, Rejected):
         assert state.reason is Reason.BAD_SCORE_ITEM
         return
-    folded = fold(state, "tag-1", [Scorable(sequence_bytes("7"), Decimal("10.5"), EPOCH_MS)])
+    events = [Scorable(sequence_bytes("7"), Decimal("10.5"), EPOCH_MS)]
+    fold(state, marking("tag-0", starting=5), events)
+    folded = fold(state, marking("tag-1"), events)
     assert folded is not None
+    statement("scores", Change(UserKey("ann", "p1"), folded))
+    assert state_of({"Applied": {"B": pack_marks(folded.after.applied)}}).applied == folded.after.applied
     # 38 digits are what a DynamoDB number holds; 64 bits what JSON encoders take.
     assert 0 < folded.after.revision <= 2**63
     assert 0 <= folded.after.updated_ms < 2**63

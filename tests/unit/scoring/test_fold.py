@@ -1,10 +1,12 @@
 from collections.abc import Sequence
 from decimal import Decimal
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from service.scoring.fold import ABSENT, Origin, Scorable, ScoreState, fold, sequence_bytes
+from service.scoring.marks import UncertainError, marking
 
 points = st.decimals(min_value=-(10**6), max_value=10**6, places=3, allow_nan=False, allow_infinity=False)
 
@@ -15,33 +17,50 @@ def shard_events(draw: st.DrawFn) -> list[Scorable]:
     return [Scorable(sequence_bytes(str(n)), draw(points), draw(st.integers(0, 10**6))) for n in numbers]
 
 
-def apply(state: ScoreState, tag: str, events: Sequence[Scorable]) -> ScoreState:
-    folded = fold(state, tag, events)
+NOW = 1_795_000_000_000
+S0 = marking("s-0")
+
+
+def apply(state: ScoreState, tag: str, events: Sequence[Scorable], **times: int) -> ScoreState:
+    folded = fold(state, marking(tag, **times), events)
     return state if folded is None else folded.after
 
 
 def test_a_new_user_starts_with_the_points_of_the_first_batch():
     events = [Scorable(sequence_bytes("5"), Decimal(50), 100), Scorable(sequence_bytes("9"), Decimal("-0.5"), 90)]
-    folded = fold(ABSENT, "s-0", events)
+    folded = fold(ABSENT, S0, events)
     assert folded is not None
     assert (folded.points, folded.counted) == (Decimal("49.5"), 2)
-    assert folded.after == ScoreState(Origin.OURS, Decimal("49.5"), 1, {"s-0": sequence_bytes("9")}, 100)
+    assert folded.after == ScoreState(Origin.OURS, Decimal("49.5"), 1, {"s-0": S0.set_at(sequence_bytes("9"))}, 100)
 
 
 def test_a_foreign_item_is_adopted_with_its_score():
     foreign = ScoreState(Origin.FOREIGN, Decimal(7), 0, {}, 0)
-    folded = fold(foreign, "s-0", [Scorable(sequence_bytes("1"), Decimal(3), 1)])
+    folded = fold(foreign, S0, [Scorable(sequence_bytes("1"), Decimal(3), 1)])
     assert folded is not None
     assert (folded.after.score, folded.after.revision, folded.after.origin) == (Decimal(10), 1, Origin.OURS)
     no_score = ScoreState(Origin.FOREIGN, None, 0, {}, 0)
     assert apply(no_score, "s-0", [Scorable(sequence_bytes("1"), Decimal(3), 1)]).score == Decimal(3)
 
 
-def test_marks_of_retired_shards_are_dropped_and_others_kept():
-    state = ScoreState(Origin.OURS, Decimal(1), 4, {"s-0": b"x", "s-1": b"y"}, 0)
-    folded = fold(state, "s-2", [Scorable(sequence_bytes("1"), Decimal(1), 0)], retired={"s-0"})
-    assert folded is not None
-    assert folded.after.applied == {"s-1": b"y", "s-2": sequence_bytes("1")}
+def test_marks_whose_records_nobody_can_read_any_more_are_dropped_and_others_kept():
+    hour = 3_600_000
+    state = apply(ABSENT, "s-0", [Scorable(sequence_bytes("1"), Decimal(1), 0)], newest_ms=NOW - 49 * hour)
+    state = apply(state, "s-1", [Scorable(sequence_bytes("1"), Decimal(1), 0)], newest_ms=NOW - 48 * hour)
+    times = {"oldest_ms": NOW, "newest_ms": NOW, "keep_ms": 24 * hour}
+    assert apply(state, "s-2", [Scorable(sequence_bytes("1"), Decimal(1), 0)], **times).applied.keys() == {"s-1", "s-2"}
+
+
+def test_an_event_whose_mark_may_have_been_dropped_is_not_counted_again():
+    """A batch that was held for days, as by a stopped process, meets a score that went on without it."""
+    hour = 3_600_000
+    late = [Scorable(sequence_bytes("1"), Decimal(1), 0)]
+    held = marking("s-0", oldest_ms=NOW - 60 * hour, newest_ms=NOW, now_ms=NOW, keep_ms=24 * hour)
+    state = apply(ABSENT, "s-1", late, newest_ms=NOW)
+    with pytest.raises(UncertainError) as raised:
+        fold(state, held, late)
+    assert not raised.value.for_good
+    assert fold(apply(ABSENT, "s-1", late, newest_ms=NOW - 12 * hour), held, late) is not None
 
 
 def test_sums_beyond_28_digits_stay_exact():
@@ -64,7 +83,7 @@ def test_any_split_into_batches_with_any_replay_gives_the_sum(events: list[Scora
         start = data.draw(st.integers(0, read), label="replay from")
         read = data.draw(st.integers(read + 1, len(events)), label="up to")
         state = apply(state, "s-0", events[start:read])
-    assert fold(state, "s-0", events) is None
+    assert fold(state, S0, events) is None
     assert (state.score or 0) == sum(event.points for event in events)
 
 
@@ -82,7 +101,7 @@ def test_any_interleaving_of_two_shards_with_replays_gives_the_sum(
         state = apply(state, tag, shards[tag][start:end])
         read[tag] = end
     for tag, events in shards.items():  # a full replay of everything changes nothing any more
-        assert fold(state, tag, events) is None
+        assert fold(state, marking(tag), events) is None
     assert (state.score or 0) == sum(event.points for event in left + right)
 
 
@@ -90,7 +109,7 @@ def test_any_interleaving_of_two_shards_with_replays_gives_the_sum(
 def test_each_fold_that_writes_moves_the_revision_by_one_and_reports_what_it_adds(events: list[Scorable]):
     state = ABSENT
     for event in events:
-        folded = fold(state, "s-0", [event])
+        folded = fold(state, S0, [event])
         assert folded is not None
         assert folded.before is state
         assert folded.after.revision == state.revision + 1

@@ -8,13 +8,17 @@ from hypothesis import strategies as st
 
 from service.scoring.marks import (
     HOUR_MS,
+    LONGEST_MS,
     MARGIN_MS,
+    UNDATED,
     Mark,
     MarksFormatError,
-    applied_up_to,
-    kept,
-    mark_of,
+    UncertainError,
+    arrival_ms,
+    marking,
     pack_marks,
+    shown,
+    undated,
     unpack_marks,
 )
 
@@ -25,9 +29,22 @@ LATER = 49590338271490256608559692540925702759324208523137515618
 NOW = 1_795_000_000_000
 DAY_MS = 24 * HOUR_MS
 
-shards = st.integers(0, 10**12).map(str) | st.from_regex(r"[a-z]{1,20}-[0-9]{0,4}", fullmatch=True)
-tags = st.builds(lambda stream, shard: f"{stream}-{shard}", st.from_regex(r"[0-9a-f]{8}", fullmatch=True), shards)
-marks = st.builds(Mark, st.integers(0, 2**187), st.integers(438_288, 438_288 + 2**24 - 1), st.booleans())
+
+def wide(sequence: int) -> bytes:
+    return sequence.to_bytes(24, "big")
+
+
+def mark_at(arrived_ms: int, sequence: int = LATER, starting: int = START) -> Mark:
+    return marking("a-1", starting=starting, newest_ms=arrived_ms).set_at(wide(sequence))
+
+
+shards = st.integers(0, 10**12).map(str) | st.from_regex(r"[a-z]{1,20}-[0-9]{0,4}", fullmatch=True) | st.just("")
+streams = st.from_regex(r"[0-9a-zA-Z_-]{8}", fullmatch=True)
+tags = st.builds("{}-{}".format, streams, shards) | st.sampled_from(["tag:0", "-", ""])
+sequences = st.integers(0, 2**187)
+marks = st.builds(mark_at, st.integers(NOW - 2000 * DAY_MS, NOW + 2000 * DAY_MS), sequences, sequences) | st.builds(
+    undated, sequences.map(wide)
+)
 
 
 @given(st.dictionaries(tags, marks, max_size=40))
@@ -46,28 +63,99 @@ def test_marks_that_are_cut_off_are_a_named_error(given_marks: dict[str, Mark], 
         unpack_marks(raw[:cut])
 
 
-@given(st.integers(0, 2**187), st.integers(0, 2**187))
+@given(st.binary(max_size=60))
+def test_any_bytes_are_marks_or_a_named_error(raw: bytes):
+    try:
+        found = unpack_marks(b"\x01" + raw)
+    except MarksFormatError:
+        return
+    for tag, mark in found.items():
+        assert len(marking(tag, starting=START).applied_up_to(mark)) == 24
+        shown(mark)
+
+
+def test_marks_of_another_format_are_a_named_error():
+    with pytest.raises(MarksFormatError, match="format 2; this version reads 1"):
+        unpack_marks(b"\x02")
+
+
+@given(sequences, sequences)
 def test_a_mark_stands_for_its_record_whether_or_not_the_start_is_known(sequence: int, start: int):
-    assert applied_up_to(mark_of(sequence, start, NOW), start) == sequence
+    made = marking("a-1", starting=start, newest_ms=NOW)
+    assert made.applied_up_to(made.set_at(wide(sequence))) == wide(sequence)
 
 
 def test_a_relative_mark_means_nothing_without_the_start():
-    with pytest.raises(ValueError, match="not known"):
-        applied_up_to(mark_of(LATER, START, NOW), 0)
+    mark = mark_at(NOW)
+    assert shown(mark) == f"+{LATER - START}"
+    with pytest.raises(UncertainError, match="not known"):
+        marking("a-1").applied_up_to(mark)
 
 
 def test_a_mark_of_a_large_stream_takes_at_most_twenty_bytes():
-    one = {f"0123abcd-{number}": mark_of(LATER, START, NOW) for number in range(4)}
-    many = {f"0123abcd-{number}": mark_of(LATER, START, NOW) for number in range(1_000)}
-    assert len(pack_marks(one)) <= 4 * 20 + 12
+    one = {f"0123abcd-{number}": mark_at(NOW) for number in range(4)}
+    many = {f"0123abcd-{number}": mark_at(NOW) for number in range(1_000)}
+    assert len(pack_marks(one)) <= 4 * 20 + 13
     assert len(pack_marks(many)) / len(many) <= 20
 
 
 @given(st.integers(0, 20 * DAY_MS), st.integers(DAY_MS, 8 * DAY_MS))
-def test_a_mark_is_kept_while_its_record_can_be_read_again(age_ms: int, retention_ms: int):
+def test_a_mark_is_kept_while_its_record_can_be_read_again(age_ms: int, keep_ms: int):
     """Whatever applies it now: a record that the stream may still hold is never without its mark."""
-    left = kept({"a-1": mark_of(LATER, START, NOW - age_ms)}, NOW, retention_ms)
-    if age_ms <= retention_ms + MARGIN_MS:
+    now = marking("a-2", oldest_ms=NOW, newest_ms=NOW, keep_ms=keep_ms // HOUR_MS * HOUR_MS)
+    left = now.kept({"a-1": mark_at(NOW - age_ms)})
+    if age_ms <= keep_ms + MARGIN_MS - HOUR_MS:
         assert left
-    if age_ms > retention_ms + MARGIN_MS + HOUR_MS:
+    if age_ms > keep_ms + MARGIN_MS + HOUR_MS:
         assert not left
+
+
+def test_a_worker_that_is_behind_drops_by_the_clock_of_its_records():
+    old = {"a-1": mark_at(NOW - 3 * DAY_MS)}
+    assert marking("a-2", oldest_ms=NOW - 3 * DAY_MS, newest_ms=NOW, now_ms=NOW, keep_ms=DAY_MS).kept(old)
+    assert not marking("a-2", oldest_ms=NOW, newest_ms=NOW, now_ms=NOW - 9 * DAY_MS, keep_ms=DAY_MS).kept(old)
+
+
+def test_nothing_is_dropped_while_the_retention_is_not_known():
+    old = {"a-1": mark_at(NOW - 900 * DAY_MS)}
+    assert marking("a-2", oldest_ms=NOW, newest_ms=NOW).kept(old) == old
+
+
+def test_a_mark_of_another_stream_is_kept_as_long_as_any_stream_may_keep_records():
+    """Its own retention is not known here: a team that moves to a new stream and back reads the old one again."""
+    now = marking("new-2", oldest_ms=NOW, newest_ms=NOW, keep_ms=DAY_MS)
+    assert now.kept({"old-1": mark_at(NOW - LONGEST_MS)})
+    assert not now.kept({"old-1": mark_at(NOW - LONGEST_MS - MARGIN_MS - HOUR_MS)})
+
+
+@pytest.mark.parametrize("clock_ms", [NOW - DAY_MS, NOW, NOW + DAY_MS, NOW + 9000 * DAY_MS])
+def test_a_mark_without_a_date_gets_the_latest_that_it_can_be_of(clock_ms: int):
+    """A score of version 0.1: written by a worker that reads old records, the mark may stand for a new one."""
+    behind = marking("a-2", oldest_ms=NOW - 5 * DAY_MS, newest_ms=NOW - 5 * DAY_MS, now_ms=clock_ms, keep_ms=DAY_MS)
+    (dated,) = behind.kept({"a-1": undated(wide(LATER))}).values()
+    assert (arrival_ms(dated) or 0) // HOUR_MS == max(clock_ms, NOW - 5 * DAY_MS) // HOUR_MS
+    assert marking("a-1").applied_up_to(dated) == wide(LATER)
+    assert dated < UNDATED
+    # A worker's clock says nothing of how far marks were dropped: a wrong one must not hold events up.
+    marking("a-3", oldest_ms=NOW - 5 * DAY_MS, newest_ms=NOW, keep_ms=DAY_MS).check({"a-1": dated})
+
+
+def test_a_batch_that_was_held_for_longer_than_the_margin_is_not_trusted():
+    held = marking("a-2", oldest_ms=NOW, newest_ms=NOW + DAY_MS, keep_ms=DAY_MS)
+    held.check({"a-1": mark_at(NOW + 2 * DAY_MS)})
+    with pytest.raises(UncertainError) as raised:
+        held.check({"a-0": mark_at(NOW), "a-1": mark_at(NOW + 2 * DAY_MS + HOUR_MS)})
+    assert not raised.value.for_good
+
+
+@given(st.integers(0, 10 * DAY_MS), st.integers(0, 10 * DAY_MS), st.integers(1, 4))
+def test_what_was_dropped_is_never_taken_for_something_that_was_never_there(late_ms: int, span_ms: int, days: int):
+    """Whoever drops the mark of a record leaves one that holds up a late reader of that record."""
+    dropper = marking("a-1", oldest_ms=NOW + late_ms, newest_ms=NOW + late_ms + span_ms, keep_ms=days * DAY_MS)
+    left = dropper.kept({"a-0": mark_at(NOW)})
+    left["a-1"] = dropper.set_at(wide(LATER))
+    late = marking("a-0", oldest_ms=NOW, newest_ms=NOW + span_ms, keep_ms=days * DAY_MS, shortened=True)
+    if "a-0" not in left:
+        with pytest.raises(UncertainError) as raised:
+            late.check(left)
+        assert raised.value.for_good

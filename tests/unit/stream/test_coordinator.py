@@ -13,7 +13,6 @@ import structlog
 
 from service.runtime.errors import TransientError
 from service.stream.leases.lease import Lease
-from service.stream.leases.retirement import Retirement
 from service.stream.position import LATEST, SHARD_END, timestamp_of
 from service.stream.settings import ShardSettings
 from tests.fakes.aio import EPOCH_MS, run
@@ -449,19 +448,6 @@ def test_a_bug_in_the_consumer_ends_the_process_with_its_traceback():
                 await asyncio.sleep(30)
         assert raised.value.subgroup(ZeroDivisionError) is not None
         assert world.table.leases[FIRST].checkpoint != world.stream.shards[FIRST].records[0].sequence
-
-    run(story())
-
-
-def test_the_leader_retires_shards_that_are_gone():
-    async def story() -> None:
-        async with World(FakeStream(1), settings=ShardSettings(discovery_interval=5)) as world:
-            retirement = Retirement(asyncio.get_running_loop().time, quarantine_s=10)
-            world.start("a", retirement=retirement)
-            retirement.suspect("shardId-gone")
-            retirement.suspect(FIRST)
-            await world.until(lambda: "shardId-gone" in retirement.retired(), within=25)
-            assert FIRST not in retirement.retired()
 
     run(story())
 

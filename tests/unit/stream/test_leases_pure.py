@@ -17,7 +17,6 @@ from service.stream.leases.discovery import ORPHAN_LISTS, discover
 from service.stream.leases.lease import Assigned, Leadership, Lease, Member
 from service.stream.leases.lineage import may_start
 from service.stream.leases.liveness import Liveness, Watch
-from service.stream.leases.retirement import Retirement
 from service.stream.ports import Shard
 from service.stream.position import SHARD_END, TRIM_HORIZON
 from service.stream.tail.budget import ByteBudget
@@ -295,29 +294,6 @@ def test_back_off_draws_below_a_ceiling_that_doubles_up_to_a_limit():
     assert max(waits) == pytest.approx(2.0, abs=0.05)
     backoff.succeeded()
     assert backoff.failed() <= 0.1
-
-
-def test_a_shard_retires_only_by_readings_that_began_later_and_all_missed_it_for_long():
-    now = [10.0]
-    retirement = Retirement(lambda: now[0], quarantine_s=5, limit=2)
-    retirement.suspect("a")
-    retirement.synced(9.0, NONE)
-    retirement.synced(14.5, NONE)
-    assert retirement.retired() == NONE, "the first of them began too early"
-    retirement.synced(19.4, frozenset("a"))
-    retirement.suspect("a")
-    retirement.synced(19.5, NONE)
-    retirement.synced(24.4, NONE)
-    assert retirement.retired() == NONE
-    retirement.synced(24.5, NONE)
-    assert retirement.retired() == {"a"}
-    retirement.synced(25.0, frozenset("a"))
-    assert retirement.retired() == NONE
-    for shard_id in "bcdef":
-        retirement.suspect(shard_id)
-    retirement.synced(26.0, NONE)
-    retirement.synced(31.0, NONE)
-    assert retirement.retired() == {"e", "f"}
 
 
 @settings(max_examples=50)
