@@ -102,8 +102,9 @@ def scalar_watermark() -> AbstractContextManager[Any]:
     """One mark for a user, whatever shard an event comes from."""
 
     def fold(state: ScoreState, marking: Marking, events: Sequence[Scorable]) -> Folded | None:
-        one = msgspec.structs.replace(marking, tag="", starting=0)
-        folded = folding.fold(state, one, events)
+        whole = msgspec.structs.replace(marking, starting=0)  # numbers of different shards are compared
+        marks = {marking.tag: max(state.applied.values(), key=whole.applied_up_to)} if state.applied else {}
+        folded = folding.fold(msgspec.structs.replace(state, applied=marks), whole, events)
         return folded and msgspec.structs.replace(folded, before=state)
 
     return mock.patch.object(commit, "fold", fold)
