@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import version
 
-from service.local.ministack_mends import check, mend_partiql_stream_records, mend_record_expiry
+from service.local.ministack_mends import check, mend_partiql_stream_records, mend_record_expiry, mend_shard_ids
 from service.local.ministack_meter import Meter
 from service.local.processes import exit_with_parent
 
@@ -89,6 +89,7 @@ def serve(host: str, port: int) -> None:
     check(dynamodb, kinesis, version("ministack"))
     mend_partiql_stream_records(dynamodb)
     mend_record_expiry(kinesis)
+    mend_shard_ids(kinesis)
     meter = Meter()
     meter.weigh(dynamodb)
     for module, service in ((dynamodb, "dynamodb"), (kinesis, "kinesis"), (streams, "dynamodbstreams")):

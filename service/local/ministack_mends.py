@@ -51,6 +51,9 @@ def check(dynamodb: Any, kinesis: Any, installed: str) -> None:
         (dynamodb, "handle_request"): ("method", "path", "headers", "body", "query_params"),
         (kinesis, "handle_request"): ("method", "path", "headers", "body", "query_params"),
         (kinesis, "_expire_records"): ("stream",),
+        (kinesis, "_update_shard_count"): ("data",),
+        (kinesis, "_resolve_stream"): ("data",),
+        (kinesis, "_max_shard_index"): ("stream",),
     }
     for (module, name), parameters in expected.items():
         function = getattr(module, name, None)
@@ -149,3 +152,37 @@ def mend_record_expiry(kinesis: Any) -> None:
                 shard["records"] = [r for r in records if r["ApproximateArrivalTimestamp"] >= cutoff]
 
     kinesis._expire_records = expire
+
+
+def mend_shard_ids(kinesis: Any) -> None:
+    """Give the shards that UpdateShardCount makes ids that the stream never had, and parents.
+
+    Upstream numbers them from 0 again. On AWS a shard id names one shard for as long as the stream exists, so workers
+    take one that starts elsewhere for a shard of another stream (`service/stream/identity.py`). Upstream's SplitShard
+    and MergeShards count on from the highest id, and need nothing.
+    """
+    update_shard_count = kinesis._update_shard_count
+
+    def update(data: Item) -> Answer:
+        _, stream = kinesis._resolve_stream(data)
+        before = dict(stream["shards"]) if stream else {}
+        first = kinesis._max_shard_index(stream) + 1 if stream else 0
+        answer: Answer = update_shard_count(data)
+        if answer[0] == OK:
+            made = enumerate(stream["shards"].values(), first)
+            stream["shards"] = {f"shardId-{number:012d}": _with_parents(shard, before) for number, shard in made}
+        return answer
+
+    kinesis._update_shard_count = update
+
+
+def _with_parents(shard: Item, before: dict[str, Item]) -> Item:
+    """Return a new shard with the first two shards that had a part of its hash keys: AWS names no more than two."""
+    low, high = _hash_keys(shard)
+    overlapping = [name for name, old in before.items() if _hash_keys(old)[0] <= high and low <= _hash_keys(old)[1]]
+    parent, adjacent = (*overlapping, None, None)[:2]
+    return {**shard, "parent_shard_id": parent, "adjacent_parent_shard_id": adjacent}
+
+
+def _hash_keys(shard: Item) -> tuple[int, int]:
+    return int(shard["starting_hash_key"]), int(shard["ending_hash_key"])

@@ -185,6 +185,27 @@ def test_kinesis_still_serves_what_it_retains(clients: SimpleNamespace):
     assert [r["Data"] for r in clients.kinesis.get_records(ShardIterator=iterator)["Records"]] == [b"one"]
 
 
+def test_a_reshard_gives_ids_that_the_stream_never_had_and_parents(clients: SimpleNamespace):
+    """UpdateShardCount numbered the new shards from 0 again, with other starting sequence numbers."""
+    kinesis, name = clients.kinesis, "resharded"
+    kinesis.create_stream(StreamName=name, ShardCount=2)
+    parents: dict[str, set[str]] = {}
+    for count in (3, 1, 2):
+        before = {shard["ShardId"] for shard in kinesis.list_shards(StreamName=name)["Shards"]}
+        kinesis.update_shard_count(StreamName=name, TargetShardCount=count, ScalingType="UNIFORM_SCALING")
+        shards = kinesis.list_shards(StreamName=name)["Shards"]
+        assert len(shards) == count
+        for shard in shards:
+            assert shard["ShardId"] not in {"shardId-000000000000", "shardId-000000000001", *parents}
+            parents[shard["ShardId"]] = {
+                shard[key] for key in ("ParentShardId", "AdjacentParentShardId") if key in shard
+            }
+            assert parents[shard["ShardId"]] <= before
+    assert [sorted(int(each[-2:]) for each in of) for of in parents.values()] == [[0], [0, 1], [1], [2, 3], [5], [5]]
+    with pytest.raises(ClientError, match="ResourceNotFoundException"):
+        kinesis.update_shard_count(StreamName="none", TargetShardCount=1, ScalingType="UNIFORM_SCALING")
+
+
 def test_it_names_every_endpoint_and_answers_only_until_stopped():
     with Emulator() as running:
         url = running.endpoint_url

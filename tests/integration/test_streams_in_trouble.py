@@ -52,6 +52,10 @@ class World:
         self.kinesis.get_waiter("stream_not_exists").wait(StreamName=self.stream, WaiterConfig={"Delay": 1})
         self.make_stream(shards)
 
+    def reshard(self, shards: int) -> None:
+        self.kinesis.update_shard_count(StreamName=self.stream, TargetShardCount=shards, ScalingType="UNIFORM_SCALING")
+        self.kinesis.get_waiter("stream_exists").wait(StreamName=self.stream, WaiterConfig={"Delay": 1})
+
     def send(self, user: str, *, hash_key: str) -> None:
         event = {"event_type": "_email.open", "application": {"app_id": PROJECT}, "client": {"client_id": "e"}}
         event["client_context"] = {"custom": {"endpoint": json.dumps({"User": {"UserId": user}})}}
@@ -172,5 +176,27 @@ def test_a_shard_whose_iterator_is_refused_for_good_stops_neither_worker_nor_oth
             failures = {"pipeline": "ingest", "kind": "trouble"}
             assert value(metrics, "scoring_read_failures_total", **failures) == proxy.spoiled["GetShardIterator"]
         await site.cleanup()
+
+    asyncio.run(main())
+
+
+def test_scores_go_on_after_the_embedded_stream_is_resharded(world: World):
+    """UpdateShardCount gave the new shards the ids of the old ones: workers waited for good."""
+
+    async def main() -> None:
+        metrics = Metrics()
+        async with a_worker(metrics) as running:
+            await until(lambda: owned(metrics) == 2, "the leases are taken")
+            for due, shards in enumerate((3, 1, 2), 1):
+                for half in HALVES:
+                    await asyncio.to_thread(world.send, "ann", hash_key=half)
+                await until(lambda due=due: world.events_in("ann") == 2 * due, "what was sent before is scored")
+                await asyncio.to_thread(world.reshard, shards)
+            for half in HALVES:
+                await asyncio.to_thread(world.send, "last", hash_key=half)
+            await until(lambda: world.events_in("last") == 2, "the new shards are read")
+            assert world.events_in("ann") == 6
+            assert value(metrics, "scoring_streams_replaced_total", pipeline="ingest") == 0
+            assert not running.done()
 
     asyncio.run(main())
