@@ -60,10 +60,10 @@ class CallWatch:
         more = {"remedy": error.remedy} if error.remedy else {}
         unsaid = self._unsaid.pop(which, 0)
         log.error(
-            "aws.trouble",
+            "aws.call_failed",
             kind=error.kind.value,
             error=str(error),
-            consequence="this call is tried again; everything else goes on",
+            consequence="this call is retried; other calls are not affected",
             **more,
             **({"more_since_then": unsaid} if unsaid else {}),
         )

@@ -33,4 +33,4 @@ async def watch_retention(
         try:
             tell(await read(), asked_at)
         except TransientError as error:
-            log.warning("stream.retention_not_read", pipeline=pipeline, error=str(error))
+            log.warning("stream.retention_read_failed", error=str(error))

@@ -57,7 +57,7 @@ async def _signals(stop: Callable[[], None], write_out: Callable[[], None]) -> A
             write_out()
             os._exit(FORCED_EXIT)
         told = True
-        log.info("worker.signal", signal=name)
+        log.info("worker.signal_received", signal=name)
         stop()
 
     caught = (signal.SIGTERM, signal.SIGINT)

@@ -63,6 +63,7 @@ PUBLISH_SHARE = 4
 LOOPS_OF = {
     "definitions": INGEST,
     "undefined types": INGEST,
+    "retention": INGEST,
     "publisher": PUBLISH,
     "reconciler": PUBLISH,
     "silence watch": PUBLISH,
@@ -135,15 +136,15 @@ class Worker:
         """
         self._began = self._clock.monotonic()
         worker = f"{socket.gethostname()}-{secrets.token_hex(4)}"
-        log.info("worker.starting", worker=worker, role=self._settings.role, version=service_version())
+        log.info("worker.started", worker=worker, role=self._settings.role, version=service_version())
         with watched(self._watch):
             return await self._run(worker)
 
     async def _run(self, worker: str) -> bool:
         async with self.server, clients(worker_calls(self._settings), self.metrics) as aws:
-            log.info("worker.listening", url=self.server.url)
+            log.info("worker.server_started", url=self.server.url)
             if not await self._unless_stopped(self._wire(aws, worker), "wire"):
-                log.info("worker.stopped", worker=worker, drained=True, why="told to stop before it had begun")
+                log.info("worker.stopped", worker=worker, drained=True, why="the signal came before the start")
                 return True
             self.started.set()
             _collect_rarely()
@@ -198,13 +199,13 @@ class Worker:
     async def _drain_when_told(self, reading: list[asyncio.Task[None]]) -> None:
         await self._stop.wait()
         self._leave_by = self._clock.monotonic() + self._settings.drain_timeout_s
-        log.info("worker.draining", longest_s=self._settings.drain_timeout_s)
+        log.info("worker.drain_started", longest_s=self._settings.drain_timeout_s)
         for coordinator in self._parts.coordinators.values():
             coordinator.stop()
         await self._clock.sleep(self._settings.drain_timeout_s)
         self._drained = False
         log.error(
-            "worker.drain_timeout",
+            "worker.drain_timed_out",
             why=f"not finished {self._settings.drain_timeout_s:g} s after the signal",
             consequence="what was not checkpointed is read again by another worker; no event is lost or counted twice",
         )
@@ -234,6 +235,7 @@ class Worker:
             parts.background["emf"] = lambda: log_emf(settings.emf_service, self.metrics, self._clock, self._lines)
 
     async def _wire_ingest(self, aws: Clients, worker: str, budget: ByteBudget, identities: IdentityTable) -> None:
+        structlog.contextvars.bind_contextvars(pipeline=INGEST)
         settings, metrics, clock = self._settings, self.metrics, self._clock
         definitions = CurrentDefinitions(
             DefinitionTable(aws.dynamodb, settings.definitions_table),
@@ -292,6 +294,7 @@ class Worker:
         )
 
     async def _wire_publish(self, aws: Clients, worker: str, budget: ByteBudget, identities: IdentityTable) -> None:
+        structlog.contextvars.bind_contextvars(pipeline=PUBLISH)
         parts = self._parts
         made = make_publishing(self._settings, aws, worker, identities, budget, self._clock, self.metrics, self._rng)
         await self._patiently("score stream", made.follower.open)
@@ -309,7 +312,7 @@ class Worker:
             except TransientError as error:
                 if isinstance(error, SetupError) and not self._may_pass(error):
                     raise  # no such stream, no permission: nothing that this worker is for can begin
-                log.warning("worker.waiting", what=what, why=str(error))
+                log.warning("worker.start_delayed", what=what, why=str(error))
                 self._watch.check()
                 await self._clock.sleep(backoff.failed())
 

@@ -212,7 +212,7 @@ class Committer:
                 outcomes = await self._store.commit(chunk)
             except TransientError as error:
                 # It may have been written all the same. Trying again finds out: see the rules above.
-                _log.warning("commit.retry", why=str(error), users=len(chunk))
+                _log.warning("commit.failed", why=str(error), users=len(chunk))
                 round_.throttled = True
                 if not error.throttled:
                     self._metrics.commits.labels("failed").inc(len(chunk))

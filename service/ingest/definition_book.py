@@ -44,11 +44,11 @@ class CurrentDefinitions:
         malformed = frozenset(row for row in rows if isinstance(row, Malformed))
         for row in sorted(malformed - self._reported, key=lambda row: (row.project_id, row.event_type)):
             _log.error(
-                "definition.malformed",
+                "definition.rejected",
                 event_type=row.event_type,
                 project=row.project_id,
                 why=row.detail,
-                remedy="correct it with `scoring definitions set`; until then its last good value counts",
+                remedy="correct it with `scoring definitions set`; until then its last valid value is used",
             )
         self._reported = malformed
         self._metrics.definitions.set(len(self._book))
@@ -62,4 +62,4 @@ class CurrentDefinitions:
             try:
                 await self.refresh()
             except TransientError as error:
-                _log.warning("definitions.stale", why=str(error), remedy="none needed: read again shortly")
+                _log.warning("definitions.refresh_failed", why=str(error), remedy="none needed: retried shortly")

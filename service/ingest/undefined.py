@@ -69,12 +69,12 @@ class UndefinedTypes:
             if logged is None or now - logged >= LOG_EVERY_S:
                 self._logged[kind] = now
                 _log.info(
-                    "ingest.no_definition",
+                    "event_type.ignored",
                     event_type=label,
                     project=kind[0],
                     events=self._to_log.pop(kind),
-                    remedy="if such events should count, `scoring definitions set TYPE POINTS --project ID`; the next "
-                    "line about this type comes in an hour",
+                    remedy="to count such events, `scoring definitions set TYPE POINTS --project ID`; the next "
+                    "line about this type follows in an hour",
                 )
 
     async def store(self) -> None:
@@ -102,4 +102,4 @@ class UndefinedTypes:
             try:
                 await self.store()
             except TransientError as error:
-                _log.warning("ingest.no_definition.not_stored", why=str(error), remedy="none needed: tried again")
+                _log.warning("event_type.count_failed", why=str(error), remedy="none needed: retried")

@@ -138,7 +138,7 @@ class ObservabilityServer:
         except TimeoutError:
             return _answer(Health(ok=False, reason=f"no answer within {READY_TIMEOUT_S:g} s"))
         except Exception as error:  # noqa: BLE001 # whatever is wrong, the honest answer is: not ready
-            log.warning("readiness check failed", error=type(error).__name__)
+            log.warning("readiness.check_failed", error=type(error).__name__)
             return _answer(Health(ok=False, reason=f"the check failed with {type(error).__name__}"))
 
 

@@ -91,7 +91,7 @@ async def keep_on(what: str, step: Callable[[], Awaitable[None]], clock: Clock, 
         try:
             await step()
         except TransientError as error:
-            log.warning("loop.retry", what=what, failures=backoff.failures + 1, error=str(error))
+            log.warning("loop.failed", what=what, failures=backoff.failures + 1, error=str(error))
             await clock.sleep(backoff.failed())
         else:
             if backoff.failures:

@@ -25,10 +25,12 @@ class LogSink:
 
     async def publish(self, changes: Sequence[ScoreChange]) -> Sequence[SinkOutcome | TransientError]:
         """Log; everything counts as published."""
-        self._log.info("scores", users=len(changes), projects=len({change.key.project_id for change in changes}))
+        self._log.info(
+            "scores.published", users=len(changes), projects=len({change.key.project_id for change in changes})
+        )
         for change in changes:
             self._log.debug(
-                "score",
+                "score.published",
                 user=change.key.user_id,
                 project=change.key.project_id,
                 score=None if change.score is None else format_score(change.score),

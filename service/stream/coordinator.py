@@ -218,18 +218,18 @@ class Coordinator(Generic[P, T]):
                 opened = await self._reopen()
             except TransientError as error:
                 # Also where there is no stream: it may be made again, and other pipelines go on meanwhile.
-                log.warning("stream.not_there_yet", stream=self._stream.name, error=str(error))
+                log.warning("stream.open_failed", stream=self._stream.name, error=str(error))
             else:
                 if opened.source.stream.tag != self._stream.tag:
                     break
                 log.error(
-                    "stream.looks_the_same",
+                    "stream.not_distinguished",
                     stream=self._stream.name,
-                    why="its shards start elsewhere, but its creation time is that of the stream read before",
-                    remedy="a stream created twice within a second: delete it and create it again",
+                    why="its shards start elsewhere, but its creation time equals that of the former stream",
+                    remedy="delete the stream and create it again: it was created twice within a second",
                 )
             await self._clock.sleep(backoff.failed())
-        log.info("stream.turned_to", stream=opened.source.stream.name, pipeline=self._pipeline)
+        log.info("stream.reopened", stream=opened.source.stream.name)
         self._start = TRIM_HORIZON
         self._read(opened)
 

@@ -99,7 +99,7 @@ class Identity:
                 "stream.replaced",
                 stream=self._source.stream.name,
                 why="the stream was deleted and created again under its name",
-                consequence="the new stream is read from its start; what was unread of the old one is lost",
+                consequence="the new stream is read from its start; unread records of the old one are lost",
             )
             self._metrics.streams_replaced.labels(self._pipeline).inc()
             self.replaced.set()

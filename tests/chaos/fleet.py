@@ -60,9 +60,9 @@ class Life:
                 if not line.startswith("{") or not line.endswith("\n"):
                     continue
                 said = json.loads(line)
-                if said.get("event") == "worker.starting":
+                if said.get("event") == "worker.started":
                     self._id = said["worker"]
-                elif said.get("event") == "worker.listening":
+                elif said.get("event") == "worker.server_started":
                     self._url = said["url"]
 
     def last_words(self) -> str:

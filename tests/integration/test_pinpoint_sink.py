@@ -171,7 +171,7 @@ def test_projects_are_written_apart_and_a_project_that_is_gone_is_reported(monke
                 outcomes = await world.sink.publish([change("u", "1"), change("u", "2", project="b" * 32)])
             assert outcomes == [Published(), NoDestination()]
             assert world.score("e") == "1"
-            assert [line["event"] for line in lines] == ["pinpoint.project_missing"]
+            assert [line["event"] for line in lines] == ["pinpoint.project_not_found"]
 
     asyncio.run(main())
 
@@ -210,7 +210,7 @@ def test_a_missing_project_is_looked_up_again_and_its_return_is_reported(monkeyp
                 clock.now += MISSING_FOR_S + 1
                 assert not projects.known_missing("new")
                 assert await projects.exists("new")
-            assert [line["event"] for line in lines] == ["pinpoint.project_missing", "pinpoint.project_found"]
+            assert [line["event"] for line in lines] == ["pinpoint.project_not_found", "pinpoint.project_found"]
 
     asyncio.run(main())
 

@@ -21,6 +21,15 @@ from tests.fakes.embedded import FreshName
 
 PROJECT = "p"
 BOUND_S = 30.0
+OF_THE_PROCESS = {
+    "aws.call_failed",
+    "worker.started",
+    "worker.server_started",
+    "worker.signal_received",
+    "worker.drain_started",
+    "worker.killed",
+}
+"""Events that do not belong to one of the pipelines."""
 SENT = {
     "event_type": "_campaign.send",
     "application": {"app_id": PROJECT},
@@ -72,7 +81,7 @@ def logged(log_path: Path, event: str) -> bool | None:
 
 def asks_its_sink(log_path: Path) -> bool | None:
     """Whether a score is on its way to the sink, by the worker's own metrics."""
-    listening = next(line for line in log_path.read_text().splitlines() if "worker.listening" in line)
+    listening = next(line for line in log_path.read_text().splitlines() if "worker.server_started" in line)
     with urllib.request.urlopen(f"{json.loads(listening)['url']}/metrics", timeout=5) as answer:  # noqa: S310 - our own http URL
         return b'scoring_sink_pending{sink="pinpoint"} 1.0' in answer.read() or None
 
@@ -86,7 +95,7 @@ def test_a_worker_that_still_waits_for_aws_ends_at_the_first_signal(environment:
     nowhere = {**environment, "AWS_ENDPOINT_URL_KINESIS": "http://127.0.0.1:1"}
     command = [sys.executable, "-m", "service", "run"]
     with ChildProcess("a worker", command, environment=nowhere, log_path=log_path) as child:
-        wait_for(child, log_path, "worker.waiting")
+        wait_for(child, log_path, "worker.start_delayed")
         os.kill(child.pid, signal.SIGTERM)
         assert child.wait(BOUND_S) == 0
     assert logged(log_path, "worker.stopped")
@@ -102,6 +111,11 @@ def test_a_second_signal_ends_it_at_once(environment: dict[str, str], tmp_path: 
         assert child.wait(BOUND_S) == 1
     assert logged(log_path, "worker.killed")
     assert not logged(log_path, "worker.stopped")
+    assert {line["event"] for line in lines_of(log_path) if not line.get("pipeline")} <= OF_THE_PROCESS
+
+
+def lines_of(log_path: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in log_path.read_text().splitlines()]
 
 
 def test_a_drain_takes_no_longer_than_it_may_though_the_sink_hangs(

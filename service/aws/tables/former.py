@@ -81,7 +81,7 @@ def _users_of(item: Item) -> Sequence[Former]:
     try:
         return _former.decode(item.get("Former", {}).get("S", "[]"))
     except msgspec.DecodeError as error:
-        log.warning("identity.row_unusable", error=str(error), consequence="the endpoint's former users are not known")
+        log.warning("identity.row_rejected", error=str(error), consequence="the endpoint's former users are not known")
         return ()
 
 

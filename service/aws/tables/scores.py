@@ -146,7 +146,7 @@ class ScoreTable:
                 elif state.score is not None:
                     yield UserKey(*(item[name]["S"] for name in KEY_NAMES))
         if unusable:
-            _log.warning("score_items_unusable", table=self._table, count=unusable)
+            _log.warning("score_items.rejected", table=self._table, count=unusable)
 
 
 def _key(key: UserKey) -> dict[str, dict[str, str]]:

@@ -86,7 +86,7 @@ class Projects:
         """Take note that a call said that the project does not exist, and report it once per `MISSING_FOR_S`."""
         if not self.known_missing(project_id):
             log.error(
-                "pinpoint.project_missing",
+                "pinpoint.project_not_found",
                 project=project_id,
                 consequence=self._consequence,
                 remedy=self._remedy,
@@ -119,7 +119,7 @@ class Projects:
 
     def _cannot_tell(self, project_id: str, error: str) -> bool:
         log.warning(
-            "pinpoint.project_not_checked",
+            "pinpoint.project_check_failed",
             project=project_id,
             error=error,
             consequence="a project that does not exist looks like one whose users have no endpoints",

@@ -246,10 +246,10 @@ class Leader:
         ports.metrics.leases_of_another_target.labels(ports.pipeline).set(different)
         if different and first:
             log.error(
-                "leases.served_another_target",
+                "leases.target_changed",
                 before=row.target,
                 now=ports.target,
-                consequence="what was dealt with for that one is not read again for this one",
+                consequence="events that were scored into the former table are not read again for this one",
                 remedy="a restored table: `scoring position reset --to-time` of the backup; otherwise "
                 "`scoring position confirm`",
             )

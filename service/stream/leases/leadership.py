@@ -182,7 +182,9 @@ class Reign:
         if not leader.row.discovered and shards:
             leader.discovered()
         if found.create or found.delete:
-            log.info("leader.discovered", created=len(found.create), deleted=len(found.delete), listed=len(shards))
+            log.info(
+                "leader.shards_discovered", created=len(found.create), deleted=len(found.delete), listed=len(shards)
+            )
         if len(self._gone) < len(found.unknown):
             self._relist = _FIRST_RELIST
         self._list_at = ports.clock.monotonic() + self._relist
@@ -253,7 +255,7 @@ class Reign:
     async def _carry_out(self, leader: Office, done: Plan, dead: tuple[str, ...]) -> None:
         ports, concurrency = self._ports, self._ports.settings.store_concurrency
         for worker in dead:
-            log.warning("leader.buries", dead=worker)
+            log.warning("leader.removed_dead_worker", dead=worker)
 
         async def bury(worker: str) -> None:
             if leader.in_office():

@@ -146,7 +146,7 @@ class Session:
             rest = errors.split(_TakenForDeadError)[1]
             if rest is not None:
                 raise rest from None
-            log.warning("worker.taken_for_dead", worker=self.worker)
+            log.warning("worker.declared_dead", worker=self.worker)
             self.leader.deposed()
             return End.TAKEN_FOR_DEAD
         finally:
@@ -328,7 +328,7 @@ class Session:
 
     async def _drain(self) -> None:
         """Finish what is in hand, release every lease; say so at once, so that successors are named meanwhile."""
-        log.info("worker.leaving", worker=self.worker, shards=len(self.tails))
+        log.info("worker.leave_started", worker=self.worker, shards=len(self.tails))
         self.leader.leave()
         await self._end_tails(lambda tail: tail.hand_over())
         if self.leader.leading:
@@ -336,11 +336,11 @@ class Session:
                 async with asyncio.timeout(GIVE_AWAY_TIMEOUT):
                     await self.leader.given_away.wait()
             except TimeoutError:
-                log.warning("leader.left_without_a_plan", worker=self.worker)
+                log.warning("leader.left_unplanned", worker=self.worker)
 
     async def _finish(self) -> None:
         """Finish everything in hand: the stream is gone, and nobody can read it again."""
-        log.info("worker.finishing", worker=self.worker, shards=len(self.tails))
+        log.info("worker.finish_started", worker=self.worker, shards=len(self.tails))
         await self._end_tails(lambda tail: tail.finish())
 
     async def _end_tails(self, end: Callable[[TailLike], None]) -> None:
@@ -368,7 +368,7 @@ class Session:
                     await call()
                     break
                 except TransientError as error:
-                    log.warning("worker.goodbye_failed", worker=self.worker, error=str(error))
+                    log.warning("worker.leave_failed", worker=self.worker, error=str(error))
                     await ports.clock.sleep(backoff.failed())
         log.info("worker.left", worker=self.worker)
 

@@ -224,7 +224,7 @@ class Reader(Generic[P, T]):
     def _readable(self) -> None:
         """Take note of a page."""
         if self.unreadable:
-            log.info("tail.readable_again", failures=self._refusals.failures)
+            log.info("tail.recovered", failures=self._refusals.failures)
         if self._refusals.failures:
             self._refusals = Refusals()
         self._backoff.succeeded()
@@ -238,11 +238,11 @@ class Reader(Generic[P, T]):
         reading.metrics.read_failures.labels(reading.pipeline, _kind_of(error)).inc()
         if refusals.to_be_said(now):
             log.error(
-                "tail.unreadable",
+                "tail.shard_blocked",
                 seconds=round(refusals.for_s(now)),
                 failures=refusals.failures,
                 error=str(error),
-                consequence="records of this shard wait; the other shards are read on",
+                consequence="records of this shard wait; other shards are not affected",
             )
         elif refusals.failures % _LOG_EVERY == 1 and not isinstance(error, (IteratorExpiredError, RecordsTrimmedError)):
             log.warning("tail.fetch_failed", failures=refusals.failures, error=str(error))
@@ -271,7 +271,9 @@ class Reader(Generic[P, T]):
         self._iterator, self._position = None, TRIM_HORIZON
         if first:
             log.info(
-                "tail.new_iterator", why="the iterator pointed before the oldest record held", loss=not at_the_horizon
+                "tail.iterator_renewed",
+                why="the iterator pointed before the oldest record held",
+                loss=not at_the_horizon,
             )
             return 0
         return await self._refused(wait) if at_the_horizon else wait

@@ -289,7 +289,7 @@ class Tail(Generic[P, T]):
                 return await call()
             except TransientError as error:
                 if backoff.failures % _LOG_EVERY == 0:
-                    log.warning("tail.retry", what=what, failures=backoff.failures + 1, error=str(error))
+                    log.warning("tail.call_failed", what=what, failures=backoff.failures + 1, error=str(error))
                 await self._reading.clock.sleep(backoff.failed())
 
 

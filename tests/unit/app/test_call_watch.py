@@ -35,10 +35,10 @@ def test_trouble_of_one_kind_with_one_resource_is_one_line_a_minute_and_every_ti
         clock.now += REPEAT_S
         watch.trouble(TroubleError("table scores: refused again", Trouble.CLOCK, "set the clock"))
     assert [(line["event"], line["kind"], line.get("more_since_then")) for line in lines] == [
-        ("aws.trouble", "clock", None),
-        ("aws.trouble", "answer", None),
-        ("aws.trouble", "clock", None),
-        ("aws.trouble", "clock", 4),
+        ("aws.call_failed", "clock", None),
+        ("aws.call_failed", "answer", None),
+        ("aws.call_failed", "clock", None),
+        ("aws.call_failed", "clock", 4),
     ]
     assert lines[0]["remedy"] == "set the clock"
     assert metrics.aws_trouble.labels("clock")._value.get() == 7

@@ -159,7 +159,7 @@ def test_what_an_error_quotes_cannot_act_on_the_terminal(out: io.StringIO, log_f
 def test_warnings_that_repeat_are_written_once(out: io.StringIO):
     logs.configure("json", "info", out)
     for _ in range(5):
-        structlog.get_logger().warning("loop.retry", what="beat")
+        structlog.get_logger().warning("loop.failed", what="beat")
     assert len(lines(out)) == 1
 
 

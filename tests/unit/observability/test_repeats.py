@@ -28,7 +28,7 @@ def test_a_loop_that_retries_all_the_time_is_said_twice_a_minute():
     for tick in range(600):
         log.now = tick / 10
         for what in ("beat", "take", "survey"):
-            log.say("loop.retry", what=what, pipeline="ingest")
+            log.say("loop.failed", what=what, pipeline="ingest")
     assert len(log.lines) == 6
     assert sum(line.get("suppressed", 0) for line in log.lines) + len(log.lines) >= 600 * 3 / 2 - 10
 

@@ -29,7 +29,7 @@ def lines(monkeypatch: pytest.MonkeyPatch):
 
 
 def warnings(lines: list[dict[str, object]]) -> list[dict[str, object]]:
-    return [line for line in lines if line["event"] == "leases.served_another_target"]
+    return [line for line in lines if line["event"] == "leases.target_changed"]
 
 
 async def served(world: World, name: str, target: str) -> Worker:

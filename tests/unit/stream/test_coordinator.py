@@ -499,5 +499,5 @@ def test_every_line_of_a_pipeline_names_it():
     with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:
         run(story())
     events = {line["event"] for line in lines}
-    assert {"worker.joined", "leader.elected", "leader.discovered", "lease.taken", "worker.left"} <= events
+    assert {"worker.joined", "leader.elected", "leader.shards_discovered", "lease.taken", "worker.left"} <= events
     assert [line for line in lines if line.get("pipeline") != "ingest"] == []

@@ -52,7 +52,7 @@ def test_a_shard_whose_iterator_is_refused_for_good_does_not_stop_the_others(lin
                 worker.value("scoring_read_failures_total", pipeline="ingest", kind="trouble") for worker in workers
             )
             assert 20 < failures < 120, "backed off"
-            said = [line for line in lines if line["event"] == "tail.unreadable"]
+            said = [line for line in lines if line["event"] == "tail.shard_blocked"]
             assert [line["log_level"] for line in said] == ["error"]
             lag = [worker.value("scoring_lag_seconds", pipeline="ingest", shard=FIRST) for worker in workers]
             assert max(lag) > 100
@@ -60,7 +60,7 @@ def test_a_shard_whose_iterator_is_refused_for_good_does_not_stop_the_others(lin
             await world.until(lambda: world.data(FIRST) == [*range(120)], within=10)
             await asyncio.sleep(2)
             assert not any(worker.value("scoring_unreadable_shards", pipeline="ingest") for worker in workers)
-            assert any(line["event"] == "tail.readable_again" for line in lines)
+            assert any(line["event"] == "tail.recovered" for line in lines)
 
     run(story())
 
