@@ -17,20 +17,19 @@ log = structlog.get_logger(__name__)
 
 
 async def watch_retention(
-    read: Callable[[], Awaitable[float]], tell: Callable[[float, float], None], pipeline: str, clock: Clock
+    read: Callable[[], Awaitable[float]], report: Callable[[float, float], None], clock: Clock
 ) -> None:
-    """Say again and again how long a stream keeps records, until cancelled; opening the stream said it first.
+    """Read a stream's retention every `EVERY_S` and report it, until cancelled; opening the stream reports it first.
 
     Args:
         read: Returns how many seconds the stream keeps records now.
-        tell: Called with that, and with the monotonic second before it was asked.
-        pipeline: Whose stream.
+        report: Called with that, and with the monotonic second before the read.
         clock: Time.
     """
     while True:
         await clock.sleep(EVERY_S)
         asked_at = clock.monotonic()
         try:
-            tell(await read(), asked_at)
+            report(await read(), asked_at)
         except TransientError as error:
             log.warning("stream.retention_read_failed", error=str(error))

@@ -272,7 +272,7 @@ class Worker:
             )
             group.create_task(self._patiently("definitions", definitions.refresh))
         self._parts.background |= {"definitions": definitions.run, "undefined types": undefined.run}
-        self._parts.background["retention"] = lambda: watch_retention(read_retention, keeps, INGEST, clock)
+        self._parts.background["retention"] = lambda: watch_retention(read_retention, keeps, clock)
         self._parts.coordinators[INGEST] = Coordinator(
             pipeline=INGEST,
             worker=worker,

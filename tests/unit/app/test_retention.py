@@ -34,7 +34,7 @@ def test_a_retention_that_a_person_changes_is_noticed_and_a_failure_keeps_the_la
             return metrics.registry.get_sample_value("scoring_retention_seconds", {"pipeline": "ingest"})
 
         metrics.retention.labels("ingest").set(DAY_S)
-        task = asyncio.create_task(watch_retention(read, tell, "ingest", VirtualClock()))
+        task = asyncio.create_task(watch_retention(read, tell, VirtualClock()))
         seen = []
         for _ in range(3):
             await asyncio.sleep(1)
