@@ -10,14 +10,14 @@ from service.aws.streams.kinesis import KinesisSource
 from service.aws.streams.writer import KinesisWriter, Put
 from service.stream.ports import Page
 from service.stream.position import TRIM_HORIZON
-from tests.fakes.embedded import FreshName, Run
+from tests.fakes.embedded import POLLED, FreshName, Run
 
 
 @pytest.fixture
 def stream(aws_clients: Clients, run: Run, fresh_name: FreshName) -> str:
     name = fresh_name("events")
     run(aws_clients.kinesis.create_stream(StreamName=name, ShardCount=1))
-    run(aws_clients.kinesis.get_waiter("stream_exists").wait(StreamName=name, WaiterConfig={"Delay": 0.05}))
+    run(aws_clients.kinesis.get_waiter("stream_exists").wait(StreamName=name, WaiterConfig=POLLED))
     return name
 
 
@@ -49,7 +49,7 @@ def test_a_stream_is_the_same_by_name_and_by_arn(source: KinesisSource, aws_clie
 def test_streams_have_different_tags(source: KinesisSource, aws_clients: Clients, run: Run, fresh_name: FreshName):
     other = fresh_name("events")
     run(aws_clients.kinesis.create_stream(StreamName=other, ShardCount=2))
-    run(aws_clients.kinesis.get_waiter("stream_exists").wait(StreamName=other, WaiterConfig={"Delay": 0.05}))
+    run(aws_clients.kinesis.get_waiter("stream_exists").wait(StreamName=other, WaiterConfig=POLLED))
     second = run(KinesisSource.open(aws_clients.kinesis, other))
     assert second.stream.tag != source.stream.tag
     assert ":" not in second.stream.tag

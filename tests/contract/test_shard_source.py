@@ -28,7 +28,7 @@ from service.stream.ports import Page, Record, Shard, ShardSource
 from service.stream.position import LATEST, SHARD_END, TRIM_HORIZON, at_timestamp
 from tests.chaos.kinesis import KinesisLocal, NodeMissingError, install
 from tests.fakes.aio import EPOCH_MS, VirtualLoop
-from tests.fakes.embedded import FreshName, MakeTable, Run
+from tests.fakes.embedded import POLLED, FreshName, MakeTable, Run
 from tests.fakes.images import key_item
 from tests.fakes.source import FakeSource, FakeStream
 
@@ -146,7 +146,7 @@ class KinesisWorld:
 
     def _settle(self) -> None:
         """Wait until the stream has changed."""
-        self.run(self._client.get_waiter("stream_exists").wait(StreamName=self._name, WaiterConfig={"Delay": 0.02}))
+        self.run(self._client.get_waiter("stream_exists").wait(StreamName=self._name, WaiterConfig=POLLED))
 
     def put(self, *texts: str) -> list[Sent]:
         landed = self.run(self._writer.put([Put(PARTITION_KEY, text.encode()) for text in texts]))
@@ -175,11 +175,7 @@ class KinesisWorld:
     def recreate(self) -> None:
         made_at = int(time.time())
         self.run(self._client.delete_stream(StreamName=self._name))
-        self.run(
-            self._client.get_waiter("stream_not_exists").wait(
-                StreamName=self._name, WaiterConfig={"Delay": 0.02, "MaxAttempts": 1500}
-            )
-        )
+        self.run(self._client.get_waiter("stream_not_exists").wait(StreamName=self._name, WaiterConfig=POLLED))
         while int(time.time()) == made_at:
             time.sleep(0.02)  # a creation time counts in whole seconds here
         self.run(self._client.create_stream(StreamName=self._name, ShardCount=1))

@@ -34,6 +34,7 @@ LOOK_EVERY_S = 0.1
 COMMAND_TIMEOUT_S = 600.0
 """Longest command: on AWS, `scoring setup` waits for a stream and five tables."""
 REMOVAL_TIMEOUT_S = 300.0
+LOOKS = {"Delay": 1, "MaxAttempts": int(REMOVAL_TIMEOUT_S)}
 LEASE_DURATION_S = 4.0
 
 KINDS = ("scores", "definitions", "identities", "leases", "dead_letters")
@@ -126,8 +127,8 @@ class Site:
         for remove, which in removals:
             self._insist(remove, which, deadline)
         for name in self.tables.values():
-            self.dynamodb.get_waiter("table_not_exists").wait(TableName=name, WaiterConfig={"Delay": 1})
-        self.kinesis.get_waiter("stream_not_exists").wait(StreamName=self.stream, WaiterConfig={"Delay": 1})
+            self.dynamodb.get_waiter("table_not_exists").wait(TableName=name, WaiterConfig=LOOKS)
+        self.kinesis.get_waiter("stream_not_exists").wait(StreamName=self.stream, WaiterConfig=LOOKS)
 
     def _insist(self, remove: Callable[..., Any], which: Mapping[str, Any], deadline: float) -> None:
         """Remove one thing; one that is still being made or changed is refused until it is."""

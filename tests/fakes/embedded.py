@@ -13,3 +13,7 @@ MakeTable: TypeAlias = Callable[[str], str]
 
 FreshName: TypeAlias = Callable[[str], str]
 """The fixture `fresh_name`: makes a name that no other test uses."""
+
+POLLED = {"Delay": 0.05, "MaxAttempts": 1200}
+"""`WaiterConfig` of an emulator: looks often, and for a minute at least. With a short delay alone, botocore's number of
+attempts (18 for a stream) is used up within a second, which a loaded machine may well take."""

@@ -43,6 +43,8 @@ from service.stream.ports import Shard, StreamId
 from tests.fakes.embedded import Run
 
 HANG_UP = "hang up"
+PATIENCE_S = 30.0
+"""Of the clients: nothing here waits for it, and a loaded machine may well take a second to answer."""
 STREAM = StreamId("events", "arn:aws:kinesis:us-east-1:000000000000:stream/events", "tag1")
 ANN = UserKey("ann", "p1")
 
@@ -101,8 +103,8 @@ def connect(request: pytest.FixtureRequest, listening: tuple[Server, int], runne
             settings = AwsSettings(
                 region="us-east-1",
                 attempts=attempts,
-                connect_timeout_s=0.5,
-                read_timeout_s=0.5,
+                connect_timeout_s=PATIENCE_S,
+                read_timeout_s=PATIENCE_S,
                 fast_calls=request.param,
             )
             contexts.append(clients(settings, metrics))

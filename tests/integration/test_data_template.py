@@ -20,6 +20,7 @@ from service.local.pinpoint_fake import PinpointProcess
 from service.local.worker_process import Worker
 from tests.deploy.calls import worker_actions
 from tests.deploy.templates import DIGEST, service, text
+from tests.fakes.embedded import POLLED
 
 PROJECT = "5f0c2d9e8b7a4c61a3d2e1f0b9c8a7d6"
 SAMPLES = Path(__file__).parents[1] / "samples" / "pinpoint-events.jsonl"
@@ -60,7 +61,7 @@ class Deployed:
     def _deploy(self) -> Mapping[str, str]:
         formation = self.client("cloudformation")
         formation.create_stack(StackName="data", TemplateBody=text("data"), Capabilities=["CAPABILITY_IAM"])
-        formation.get_waiter("stack_create_complete").wait(StackName="data", WaiterConfig={"Delay": 1})
+        formation.get_waiter("stack_create_complete").wait(StackName="data", WaiterConfig=POLLED)
         (stack,) = formation.describe_stacks(StackName="data")["Stacks"]
         return {item["OutputKey"]: item["OutputValue"] for item in stack["Outputs"]}
 
@@ -161,7 +162,7 @@ def test_deleting_the_stack_keeps_everything(deployed: Deployed, operations: set
     assert operations
     formation = deployed.client("cloudformation")
     formation.delete_stack(StackName="data")
-    formation.get_waiter("stack_delete_complete").wait(StackName="data", WaiterConfig={"Delay": 1})
+    formation.get_waiter("stack_delete_complete").wait(StackName="data", WaiterConfig=POLLED)
     tables = deployed.client("dynamodb").list_tables()["TableNames"]
     assert {deployed.outputs[name] for name in deployed.outputs if name.endswith("TableName")} <= set(tables)
     assert deployed.client("kinesis").list_streams()["StreamNames"] == ["engagement-events"]

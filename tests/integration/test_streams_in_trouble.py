@@ -18,7 +18,7 @@ from service.app.worker import Worker
 from service.config.load import Purpose, load
 from service.local.emulator import Emulator
 from service.observability.metrics import Metrics
-from tests.fakes.embedded import FreshName
+from tests.fakes.embedded import POLLED, FreshName
 from tests.integration.test_odd_answers import BOUND_S, Proxy, until
 from tests.integration.test_worker_signals import PROJECT, scoring
 
@@ -41,7 +41,7 @@ class World:
 
     def make_stream(self, shards: int) -> None:
         self.kinesis.create_stream(StreamName=self.stream, ShardCount=shards)
-        self.kinesis.get_waiter("stream_exists").wait(StreamName=self.stream, WaiterConfig={"Delay": 1})
+        self.kinesis.get_waiter("stream_exists").wait(StreamName=self.stream, WaiterConfig=POLLED)
 
     def make_stream_again(self, shards: int) -> None:
         """Delete the stream and make it again, not within the second in which it was made."""
@@ -49,12 +49,12 @@ class World:
         while int(time.time()) <= int(summary["StreamCreationTimestamp"].timestamp()):
             time.sleep(0.05)
         self.kinesis.delete_stream(StreamName=self.stream)
-        self.kinesis.get_waiter("stream_not_exists").wait(StreamName=self.stream, WaiterConfig={"Delay": 1})
+        self.kinesis.get_waiter("stream_not_exists").wait(StreamName=self.stream, WaiterConfig=POLLED)
         self.make_stream(shards)
 
     def reshard(self, shards: int) -> None:
         self.kinesis.update_shard_count(StreamName=self.stream, TargetShardCount=shards, ScalingType="UNIFORM_SCALING")
-        self.kinesis.get_waiter("stream_exists").wait(StreamName=self.stream, WaiterConfig={"Delay": 1})
+        self.kinesis.get_waiter("stream_exists").wait(StreamName=self.stream, WaiterConfig=POLLED)
 
     def send(self, user: str, *, hash_key: str) -> None:
         event = {"event_type": "_email.open", "application": {"app_id": PROJECT}, "client": {"client_id": "e"}}

@@ -82,7 +82,7 @@ def logged(log_path: Path, event: str) -> bool | None:
 def asks_its_sink(log_path: Path) -> bool | None:
     """Whether a score is on its way to the sink, by the worker's own metrics."""
     listening = next(line for line in log_path.read_text().splitlines() if "worker.server_started" in line)
-    with urllib.request.urlopen(f"{json.loads(listening)['url']}/metrics", timeout=5) as answer:  # noqa: S310 - our own http URL
+    with urllib.request.urlopen(f"{json.loads(listening)['url']}/metrics", timeout=BOUND_S) as answer:  # noqa: S310 - our own http URL
         return b'scoring_sink_pending{sink="pinpoint"} 1.0' in answer.read() or None
 
 
