@@ -188,7 +188,7 @@ def _listed(faults: Sequence[str]) -> str:
 
 async def _load(settings: Settings) -> Sequence[Definition | Malformed]:
     async with clients(aws_settings(settings)) as aws:
-        return await DefinitionTable(aws.dynamodb, settings.definitions_table).load(consistent=True)
+        return await DefinitionTable(aws.dynamodb, settings.definitions_table).definitions()
 
 
 async def _remove(settings: Settings, event_type: str, project_id: str) -> bool:
@@ -202,7 +202,7 @@ async def _write(
     """Write definitions, and say what that changed; may be repeated, as each replaces what its key held."""
     async with clients(aws_settings(settings)) as aws:
         table = DefinitionTable(aws.dynamodb, settings.definitions_table)
-        known = known_of(await table.load(consistent=True), settings.project_ids)
+        known = known_of(await table.definitions(), settings.project_ids)
         _refuse_suspicious(wanted, known, what, anyway=anyway)
         for remark in remarks({definition.project_id for definition in wanted}, known):
             note(remark)

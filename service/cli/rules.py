@@ -274,7 +274,7 @@ async def _stored(settings: Settings, project_id: str) -> _Stored:
 
 
 async def _read(aws: Clients, settings: Settings, project_id: str) -> _Stored:
-    definitions = await DefinitionTable(aws.dynamodb, settings.definitions_table).load(consistent=True)
+    definitions = await DefinitionTable(aws.dynamodb, settings.definitions_table).definitions()
     found = await RulesTable(aws.dynamodb, settings.definitions_table).load()
     row = next((each for each in found if each.project_id == project_id), None)
     if isinstance(row, Malformed):

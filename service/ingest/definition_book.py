@@ -8,7 +8,8 @@ from service.ingest.stores import DefinitionSource
 from service.observability.metrics import Metrics
 from service.runtime.clock import Clock
 from service.runtime.errors import TransientError
-from service.scoring.definitions import DefinitionBook, Malformed
+from service.scoring.definitions import RESERVED, DefinitionBook, Malformed
+from service.scoring.rules.stored import StoredRulesError
 
 _log = structlog.get_logger()
 
@@ -37,22 +38,28 @@ class CurrentDefinitions:
         """Read the table once.
 
         Raises:
-            TransientError: It cannot be read now; the last definitions stay in force.
+            TransientError: It cannot be read now, or it holds rules that this version cannot score by and that were
+                never in force here; the last definitions and rules stay in force.
         """
         rows = await self._source.load()
-        self._book = self._book.refreshed(rows)
-        malformed = frozenset(row for row in rows if isinstance(row, Malformed))
+        try:
+            self._book = self._book.refreshed(rows)
+        except StoredRulesError as error:
+            raise TransientError(f"{error}: run the version of this program that applied them") from error
+        malformed = frozenset(self._book.faults)
         for row in sorted(malformed - self._reported, key=lambda row: (row.project_id, row.event_type)):
             _log.error(
                 "definition.rejected",
                 event_type=row.event_type,
                 project=row.project_id,
                 why=row.detail,
-                remedy="correct it with `scoring definitions set`; until then its last valid value is used",
+                remedy="correct it; until then its last valid value is used: "
+                + ("scoring rules apply" if row.event_type.startswith(RESERVED) else "scoring definitions set"),
             )
         self._reported = malformed
         self._metrics.definitions.set(len(self._book))
         self._metrics.definitions_malformed.set(len(malformed))
+        self._metrics.set_rules_versions({project: rules.version for project, rules in self._book.rules.items()})
         self._metrics.definitions_refreshed.set(self._clock.wall_ms() / 1000)
 
     async def run(self) -> None:

@@ -14,6 +14,7 @@ from service.scoring.change import ScoreChange
 from service.scoring.definitions import Definition, Malformed
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import Folded, ScoreState, UserKey
+from service.scoring.rules.stored import RulesRow
 
 MAX_COMMITS = 25
 """Statements per BatchExecuteStatement
@@ -215,9 +216,9 @@ class EndpointDirectory(Protocol):
 
 
 class DefinitionSource(Protocol):
-    """The table of definitions."""
+    """The table of definitions and rules."""
 
-    async def load(self) -> Sequence[Definition | Malformed]:
+    async def load(self) -> Sequence[Definition | Malformed | RulesRow]:
         """Return every row."""
         ...
 

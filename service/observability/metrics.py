@@ -10,6 +10,7 @@ from __future__ import annotations
 import platform
 import re
 from bisect import bisect_right
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from typing import TypeVar
@@ -35,6 +36,9 @@ MAX_EVENT_TYPES = 100
 """Event types told apart in labels; the ones met later are counted as `OTHER_TYPE`."""
 
 OTHER_TYPE = "other"
+
+MAX_PROJECTS = 20
+"""Projects whose version of the rules is shown; others have no series."""
 
 _WELL_FORMED = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,99}")
 """Event types and project ids that may be shown as they are: the names come from whoever can put a record."""
@@ -173,6 +177,12 @@ class Metrics:
         self.dead_letters = self._counter("dead_letters", "Dead letters written.", "stage", "reason")
         self.definitions = self._gauge("definitions", "Definitions in force.")
         self.definitions_malformed = self._gauge("definitions_malformed", "Definitions that cannot be used.")
+        self.rules_version = self._gauge(
+            "rules_version",
+            f"Version of a project's rules that this worker scores by; no series: plain definitions. The first "
+            f"{MAX_PROJECTS} projects are told apart.",
+            "project",
+        )
         self.definitions_refreshed = self._gauge(
             "definitions_refreshed_timestamp_seconds", "When the definitions were last read."
         )
@@ -276,6 +286,12 @@ class Metrics:
         It is the type itself where that is well-formed, for the first `MAX_EVENT_TYPES` met; then `OTHER_TYPE`.
         """
         return _bounded(event_type, event_type, self._event_types)
+
+    def set_rules_versions(self, versions: Mapping[str, int]) -> None:
+        """Show which version of each project's rules is in force; projects beyond `MAX_PROJECTS` are left out."""
+        self.rules_version.clear()
+        for project_id in [each for each in sorted(versions) if _WELL_FORMED.fullmatch(each)][:MAX_PROJECTS]:
+            self.rules_version.labels(project_id).set(versions[project_id])
 
     def undefined_type_label(self, project_id: str, event_type: str) -> str:
         """Return a label for an event type that has no definition in a project, likewise.

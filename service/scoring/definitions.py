@@ -6,10 +6,13 @@ The rows keep the form of the system this one replaces: `EventType` (HASH), `Pin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 
 import msgspec
+
+from service.scoring.rules.model import RuleSet
+from service.scoring.rules.stored import RulesRow, StoredRulesError, decode_rules
 
 MAX_INTEGER_DIGITS = 15
 MAX_FRACTION_DIGITS = 9
@@ -19,6 +22,9 @@ MAX_FRACTION_DIGITS = 9
 
 RESERVED = "#"
 """First character of the keys of rows that are not definitions."""
+
+RULES_TYPE = f"{RESERVED}rules"
+"""`EventType` of a row that holds a project's rules."""
 
 
 class Definition(msgspec.Struct, frozen=True):
@@ -50,10 +56,24 @@ def points_fault(points: Decimal) -> str | None:
 
 
 class DefinitionBook:
-    """The definitions in force: immutable; a refresh makes a new book from the last."""
+    """The definitions and rules in force: immutable; a refresh makes a new book from the last.
 
-    def __init__(self, points: Mapping[str, Mapping[str, Decimal]] | None = None) -> None:
+    Attributes:
+        rules: By project; a project that is missing has plain definitions only.
+        faults: Rows of the last refresh that cannot be used; their last good version is in force.
+    """
+
+    def __init__(
+        self,
+        points: Mapping[str, Mapping[str, Decimal]] | None = None,
+        rules: Mapping[str, RuleSet] | None = None,
+        rows: Mapping[str, RulesRow] | None = None,
+        faults: Sequence[Malformed] = (),
+    ) -> None:
         self._points = points or {}
+        self._rows = rows or {}
+        self.rules = rules or {}
+        self.faults = faults
 
     def points(self, event_type: str, project_id: str) -> Decimal | None:
         """Return what such an event is worth, or None when no definition covers it."""
@@ -71,21 +91,51 @@ class DefinitionBook:
             for event_type, points in sorted(by_type.items())
         ]
 
-    def refreshed(self, rows: Iterable[Definition | Malformed]) -> DefinitionBook:
+    def refreshed(self, rows: Iterable[Definition | Malformed | RulesRow]) -> DefinitionBook:
         """Return the book after reading the whole table as `rows`.
 
-        A malformed row keeps the last good definition of its key; a row that is gone is gone.
+        A row that cannot be used keeps the last good definition, or rules, of its key; a row that is gone is gone.
+
+        Raises:
+            StoredRulesError: The rules of a project cannot be used, and it has none from before: without them its
+                events would count otherwise.
         """
         points: dict[str, dict[str, Decimal]] = {}
+        rules: dict[str, RulesRow] = {}
+        faults: list[Malformed] = []
         for row in rows:
+            value: Decimal | None = None
             match row:
+                case RulesRow():
+                    rules[row.project_id] = row
                 case Definition():
-                    value: Decimal | None = row.points
+                    value = row.points
                 case Malformed():
+                    faults.append(row)
                     value = self.points(row.event_type, row.project_id)
-            if value is not None:
+                    if row.event_type.startswith(RESERVED):
+                        rules[row.project_id] = self._last_good(row)
+            if value is not None and not isinstance(row, RulesRow):
                 points.setdefault(row.project_id, {})[row.event_type] = value
-        return DefinitionBook(points)
+        decoded: dict[str, RuleSet] = {}
+        for project_id, row in rules.items():
+            if self._rows.get(project_id) == row:
+                decoded[project_id] = self.rules[project_id]
+                continue
+            try:
+                decoded[project_id] = decode_rules(project_id, row.text)
+            except StoredRulesError as error:
+                fault = Malformed(RULES_TYPE, project_id, str(error))
+                faults.append(fault)
+                rules[project_id] = self._last_good(fault)
+                decoded[project_id] = self.rules[project_id]
+        return DefinitionBook(points, decoded, rules, faults)
+
+    def _last_good(self, row: Malformed) -> RulesRow:
+        last = self._rows.get(row.project_id)
+        if last is None:
+            raise StoredRulesError(f"the rules of project {row.project_id} cannot be used: {row.detail}")
+        return last
 
 
 DEFAULT_POINTS: Mapping[str, Decimal] = {

@@ -8,8 +8,8 @@ import pytest
 
 from service.aws.clients import Clients
 from service.aws.tables.definitions import DefinitionTable
-from service.aws.tables.rules import RULES, RulesTable
-from service.scoring.definitions import Definition, Malformed
+from service.aws.tables.rules import RulesTable
+from service.scoring.definitions import RULES_TYPE, Definition, Malformed
 from service.scoring.rules.stored import RulesRow
 from tests.fakes.embedded import MakeTable, Run
 
@@ -48,7 +48,8 @@ def test_who_reads_definitions_finds_no_rules_among_them(aws_clients: Clients, n
     definitions = DefinitionTable(aws_clients.dynamodb, name)
     run(definitions.set(definition))
     run(RulesTable(aws_clients.dynamodb, name).replace(RulesRow("p", 1, "one", b"h")))
-    assert list(run(definitions.load())) == [definition]
+    assert list(run(definitions.definitions())) == [definition]
+    assert sorted(run(definitions.load()), key=repr) == [definition, RulesRow("p", 1, "one", b"h")]
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def test_who_reads_definitions_finds_no_rules_among_them(aws_clients: Clients, n
 def test_a_row_that_cannot_be_used_is_named(
     aws_clients: Clients, name: str, run: Run, fields: dict[str, dict[str, str]], said: str
 ):
-    item = {"EventType": {"S": RULES}, "PinpointProjectId": {"S": "p"}, **fields}
+    item = {"EventType": {"S": RULES_TYPE}, "PinpointProjectId": {"S": "p"}, **fields}
     run(aws_clients.dynamodb.put_item(TableName=name, Item=item))
     (row,) = run(RulesTable(aws_clients.dynamodb, name).load())
     assert isinstance(row, Malformed)

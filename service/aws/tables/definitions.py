@@ -13,8 +13,9 @@ from typing import Any
 from service.aws.calls import Item, pages
 from service.aws.clients import AwsClient
 from service.aws.errors import translated
-from service.scoring.change import number_of
-from service.scoring.definitions import RESERVED, Definition, Malformed, points_fault
+from service.scoring.change import number_of, whole_of
+from service.scoring.definitions import RESERVED, RULES_TYPE, Definition, Malformed, points_fault
+from service.scoring.rules.stored import RulesRow
 
 REMEDY = "run `scoring setup`, or set SCORING_DEFINITIONS_TABLE"
 
@@ -27,15 +28,29 @@ class DefinitionTable:
         self._table = table
         self._what = f"table {table}"
 
-    async def load(self, *, consistent: bool = False) -> Sequence[Definition | Malformed]:
-        """Return every row; see `DefinitionSource.load`.
+    async def load(self, *, consistent: bool = False) -> Sequence[Definition | Malformed | RulesRow]:
+        """Return every row, those with rules included; see `DefinitionSource.load`.
 
         Args:
             consistent: Whether what was just written must be in it. Otherwise the read costs half (half a unit per
                 4 KB), and a change is in force one refresh later at worst.
         """
         read = pages(self._client.scan, self._what, remedy=REMEDY, TableName=self._table, ConsistentRead=consistent)
-        return [definition_of(item) async for page in read for item in page if not is_reserved(item)]
+        return [
+            rules_of(item) if is_rules(item) else definition_of(item)
+            async for page in read
+            for item in page
+            if is_rules(item) or not is_reserved(item)
+        ]
+
+    async def definitions(self) -> list[Definition | Malformed]:
+        """Return every definition, as just written."""
+        rows = await self.load(consistent=True)
+        return [
+            row
+            for row in rows
+            if isinstance(row, Definition) or (isinstance(row, Malformed) and not row.event_type.startswith(RESERVED))
+        ]
 
     async def set(self, definition: Definition) -> str | None:
         """Write a definition over whatever its key held; return the points it held as stored, None where it was new.
@@ -88,3 +103,20 @@ def definition_of(item: Item) -> Definition | Malformed:
         return Malformed(event_type, project_id, f"ScoreOffset has type {next(iter(item['ScoreOffset']))}, not N")
     fault = points_fault(points)
     return Definition(event_type, project_id, points) if fault is None else Malformed(event_type, project_id, fault)
+
+
+def is_rules(item: Item) -> bool:
+    """Return whether a row of the definition table holds rules."""
+    return bool(item["EventType"]["S"] == RULES_TYPE)
+
+
+def rules_of(item: Item) -> RulesRow | Malformed:
+    """Read a row that holds rules; what is inside `Rules` is not looked at."""
+    project_id = item["PinpointProjectId"]["S"]
+    text, version = item.get("Rules", {}).get("S"), whole_of(item.get("Version", {}))
+    if not isinstance(text, str):
+        return Malformed(RULES_TYPE, project_id, "Rules is missing or not a text")
+    if not version:
+        return Malformed(RULES_TYPE, project_id, "Version is missing or not a whole number from 1")
+    history = item.get("History", {}).get("B", b"")
+    return RulesRow(project_id, version, text, bytes(history) if isinstance(history, bytes | bytearray) else b"")

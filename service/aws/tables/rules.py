@@ -16,16 +16,12 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from service.aws.calls import Item, pages
+from service.aws.calls import pages
 from service.aws.clients import AwsClient
 from service.aws.errors import is_condition_failure, translated
-from service.aws.tables.definitions import REMEDY
-from service.scoring.change import whole_of
-from service.scoring.definitions import RESERVED, Malformed
+from service.aws.tables.definitions import REMEDY, is_rules, rules_of
+from service.scoring.definitions import RULES_TYPE, Malformed
 from service.scoring.rules.stored import RulesRow
-
-RULES = f"{RESERVED}rules"
-"""`EventType` of a row that holds rules."""
 
 
 class RulesTable:
@@ -76,29 +72,12 @@ class RulesTable:
         return True
 
 
-def is_rules(item: Item) -> bool:
-    """Return whether a row of the definition table holds rules."""
-    return bool(item["EventType"]["S"] == RULES)
-
-
 def rules_item(row: RulesRow) -> dict[str, dict[str, Any]]:
     """Return rules as their row."""
     return {
-        "EventType": {"S": RULES},
+        "EventType": {"S": RULES_TYPE},
         "PinpointProjectId": {"S": row.project_id},
         "Rules": {"S": row.text},
         "Version": {"N": str(row.version)},
         "History": {"B": row.history},
     }
-
-
-def rules_of(item: Item) -> RulesRow | Malformed:
-    """Read a row that holds rules; what is inside `Rules` is not looked at."""
-    project_id = item["PinpointProjectId"]["S"]
-    text, version = item.get("Rules", {}).get("S"), whole_of(item.get("Version", {}))
-    if not isinstance(text, str):
-        return Malformed(RULES, project_id, "Rules is missing or not a text")
-    if not version:
-        return Malformed(RULES, project_id, "Version is missing or not a whole number from 1")
-    history = item.get("History", {}).get("B", b"")
-    return RulesRow(project_id, version, text, bytes(history) if isinstance(history, bytes | bytearray) else b"")

@@ -155,6 +155,8 @@ class _Play:
         day = day_of(facts.arrival_ms)
         self.sweep(day)
         hits = evaluate(self._rules, facts).hits
+        if not hits:
+            return
         digest = remembered("event", event.event_id) if event.event_id else b""
         for _ in range(event.times):
             arrived = RuleEvent(facts.arrival_ms, hits, digest)

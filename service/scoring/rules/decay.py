@@ -59,6 +59,12 @@ def epoch_of(day: int, half_life: int) -> int:
     return day // half_life // EPOCH_HALF_LIVES
 
 
+@lru_cache(maxsize=1024)
+def day_weight(day: int, half_life: int) -> int:
+    """Return what the numerators of a day (`decayed`) are divided by."""
+    return weight(day, half_life, epoch_of(day, half_life) - 1)
+
+
 def weight(day: int, half_life: int, epoch: int) -> int:
     """Return `W(day)` as seen from the start of `epoch`, which must not be later than the day's own."""
     return _table(half_life)[day % half_life] << (day // half_life - epoch * EPOCH_HALF_LIVES)
@@ -75,20 +81,16 @@ def add_decaying(sums: Sums, day: int, half_life: int, value: int) -> Sums:
     return after
 
 
-def decayed(sums: Sums, day: int, half_life: int) -> tuple[int, int]:
-    """Return what `sums` come to on `day`, as numerator and denominator.
+def decayed(sums: Sums, day: int, half_life: int) -> int:
+    """Return what `sums` come to on `day`, times the `day_weight`: the same for all sums of one half-life.
 
     Args:
         sums: Weighted sums by epoch.
         day: Not before any day that was added.
         half_life: Days.
-
-    Returns:
-        The denominator is the same for all sums of one half-life on one day, so that numerators can be added.
     """
-    epoch = epoch_of(day, half_life)
-    numerator = (sums.get(epoch, 0) << EPOCH_HALF_LIVES) + sums.get(epoch - 1, 0)
-    return numerator, weight(day, half_life, epoch - 1)
+    epoch = day // half_life // EPOCH_HALF_LIVES
+    return (sums.get(epoch, 0) << EPOCH_HALF_LIVES) + sums.get(epoch - 1, 0)
 
 
 def add_expiring(sums: Sums, day: int, days: int, value: int) -> Sums:

@@ -12,7 +12,19 @@ from hashlib import blake2b
 import msgspec
 
 from service.scoring.rules.human import is_human
-from service.scoring.rules.model import ABSENT_VALUE, ADJUST_SLOT, MICRO, Amount, Condition, Once, Op, Rule, RuleSet
+from service.scoring.rules.model import (
+    ABSENT_VALUE,
+    ADJUST_SLOT,
+    MICRO,
+    NANO,
+    PLAIN_SLOT,
+    Amount,
+    Condition,
+    Once,
+    Op,
+    Rule,
+    RuleSet,
+)
 from service.scoring.rules.state import HASH_BYTES
 
 MAX_AMOUNT = Decimal(10) ** 9
@@ -80,6 +92,15 @@ class Evaluated(msgspec.Struct, frozen=True, gc=False):
 
 ADJUST_RULE = Rule("adjustment", ADJUST_SLOT, (ADJUSTMENT,), amount=Amount("", Decimal(1), -MAX_AMOUNT, MAX_AMOUNT, id))
 """The rule that every project has: what people add by hand."""
+
+
+PLAIN_RULE = Rule("definitions", PLAIN_SLOT, ())
+"""What plain definitions of a project with rules count in: billionths of points."""
+
+
+def plain_hit(points: Decimal) -> Hit:
+    """Return the hit of an event that no rule names and a plain definition gives points."""
+    return Hit(PLAIN_RULE, int(points * NANO))
 
 
 def covers(rules: RuleSet, event_type: str) -> bool:

@@ -20,10 +20,10 @@ from service.scoring.rules.evaluate import Hit
 from service.scoring.rules.model import FOREIGN_SLOT, MICRO, Cap, Rule, Window
 from service.scoring.rules.state import (
     DECAYING,
+    EXACT,
     EXPIRING,
     LAST_BYTES,
     LAST_EVENTS,
-    MAX_HEADER_BYTES,
     MAX_STATE_BYTES,
     ONCE_BYTES,
     PLAIN,
@@ -31,9 +31,15 @@ from service.scoring.rules.state import (
     PersonState,
     Slot,
     Used,
-    by_day,
-    pack_body,
+    found_at,
+    last_entry,
+    once_entry,
+    pack,
+    with_entry,
 )
+
+_GROWTH = 8
+"""Bytes by which the number of evictions may grow."""
 
 
 class RuleEvent(msgspec.Struct, frozen=True, gc=False):
@@ -55,7 +61,6 @@ class Absorbed(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         state: The state after them.
-        body: Its bytes behind the header.
         duplicates: Events whose sender's id had been seen.
         repeats: Hits not counted, as `once` had seen their message or campaign.
         capped: Hits not counted, or in part, as a cap was reached.
@@ -64,7 +69,6 @@ class Absorbed(msgspec.Struct, frozen=True, gc=False):
     """
 
     state: PersonState
-    body: bytes
     duplicates: int = 0
     repeats: int = 0
     capped: int = 0
@@ -130,7 +134,7 @@ def adopt_foreign(state: PersonState, points: Decimal) -> PersonState:
     """Return the state after something else added `points` to `Score`: they count undecayed, in the group `main`."""
     if not points:
         return state
-    nano = int(points.scaleb(9))
+    nano = int(EXACT.scaleb(points, 9))
     slot = state.slots.get(FOREIGN_SLOT)
     total = nano + (slot.sums.get(0, 0) if slot is not None else 0)
     return msgspec.structs.replace(state, slots={**state.slots, FOREIGN_SLOT: Slot(PLAIN, {0: total})})
@@ -142,8 +146,8 @@ class _Work:
     def __init__(self, state: PersonState) -> None:
         self._before = state
         self._slots = dict(state.slots)
-        self._once = dict(state.once)
-        self._last = list(state.last)
+        self._once = state.once
+        self._last = state.last
         self._duplicates = self._repeats = self._capped = self._late = 0
 
     def take(self, event: RuleEvent) -> None:
@@ -154,16 +158,20 @@ class _Work:
         second = event.arrival_ms // 1000
         for hit in event.hits:
             # Before anything is dropped: which of several repeats is counted depends on their order.
-            self._last.append((second, hit.rule.slot))
+            self._last = with_entry(self._last, last_entry(second, hit.rule.slot))[-LAST_EVENTS * LAST_BYTES :]
             if hit.once and self._seen(hit.once, day):
                 self._repeats += 1
             else:
                 self._count(hit.rule, hit.value, event.arrival_ms, day)
 
     def _seen(self, digest: bytes, day: int) -> bool:
-        seen = self._once.get(digest)
-        self._once[digest] = day if seen is None else max(seen, day)
-        return seen is not None
+        at = found_at(self._once, digest)
+        entry = once_entry(digest, day)
+        if at < 0:
+            self._once = with_entry(self._once, entry)
+        elif entry > self._once[at : at + ONCE_BYTES]:
+            self._once = with_entry(self._once[:at] + self._once[at + ONCE_BYTES :], entry)
+        return at >= 0
 
     def _count(self, rule: Rule, value: int, arrival_ms: int, day: int) -> None:
         slot = self._slots.get(rule.slot)
@@ -204,34 +212,36 @@ class _Work:
         return value * abs(given) // whole if whole else 0
 
     def finish(self, once_entries: int) -> Absorbed:
-        once = self._once
-        evicted = max(0, len(once) - once_entries)
-        if evicted:
-            once = dict(sorted(once.items(), key=by_day)[evicted:])
-        last = tuple(sorted(self._last)[-LAST_EVENTS:])
-        state = msgspec.structs.replace(
-            self._before, slots=self._slots, once=once, last=last, evictions=self._before.evictions + evicted
+        before, once = self._before, self._once
+        evicted = max(0, len(once) // ONCE_BYTES - once_entries)
+        state = PersonState(
+            self._slots,
+            once[evicted * ONCE_BYTES :],
+            self._last,
+            before.published,
+            before.tier_day,
+            before.evictions + evicted,
         )
-        body = pack_body(state)
-        over = len(body) + MAX_HEADER_BYTES - MAX_STATE_BYTES
-        if over > 0:
-            state, more = _shortened(state, over)
-            body = pack_body(state)
-            evicted += more
-        return Absorbed(state, body, self._duplicates, self._repeats, self._capped, self._late, evicted)
+        return Absorbed(state, self._duplicates, self._repeats, self._capped, self._late, evicted)
 
 
 def _kind(rule: Rule) -> int:
     return DECAYING if rule.half_life else EXPIRING if rule.expire else PLAIN
 
 
-def _shortened(state: PersonState, over: int) -> tuple[PersonState, int]:
-    """Return the state `over` bytes shorter, as far as dropping helps, and how many once entries went."""
-    drop_last = min(len(state.last), -(-over // LAST_BYTES))
-    over -= drop_last * LAST_BYTES
-    drop_once = min(len(state.once), -(-over // ONCE_BYTES)) if over > 0 else 0
-    once = dict(sorted(state.once.items(), key=by_day)[drop_once:])
-    return (
-        msgspec.structs.replace(state, last=state.last[drop_last:], once=once, evictions=state.evictions + drop_once),
-        drop_once,
+def packed(state: PersonState) -> tuple[PersonState, bytes, int]:
+    """Return a state within its bound, its bytes, and how many once entries were dropped for that."""
+    data = pack(state)
+    if len(data) <= MAX_STATE_BYTES:
+        return state, data, 0
+    over = len(data) - MAX_STATE_BYTES
+    drop_last = min(len(state.last), -(-over // LAST_BYTES) * LAST_BYTES)
+    over -= drop_last
+    drop_once = min(len(state.once) // ONCE_BYTES, -(-(over + _GROWTH) // ONCE_BYTES)) if over > 0 else 0
+    state = msgspec.structs.replace(
+        state,
+        last=state.last[drop_last:],
+        once=state.once[drop_once * ONCE_BYTES :],
+        evictions=state.evictions + drop_once,
     )
+    return state, pack(state), drop_once

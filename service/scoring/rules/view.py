@@ -9,16 +9,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import lru_cache
 
 import msgspec
 
-from service.scoring.rules.decay import day_of, decayed, unexpired
+from service.scoring.rules.decay import day_of, day_weight, decayed, unexpired
 from service.scoring.rules.evaluate import ADJUST_RULE
-from service.scoring.rules.model import FOREIGN_SLOT, MAIN_GROUP, NANO, Idle, Rule, RuleSet, Tier
-from service.scoring.rules.state import DECAYING, EXPIRING, PersonState, Slot
+from service.scoring.rules.model import (
+    FOREIGN_SLOT,
+    MAIN_GROUP,
+    MICRO,
+    NANO,
+    PLAIN_SLOT,
+    Idle,
+    Rule,
+    RuleSet,
+    Tier,
+)
+from service.scoring.rules.state import DECAYING, EXACT, EXPIRING, PersonState, Slot
 
 FORESIGHT_DAYS = 400
 """How far ahead the next fall of a tier is looked for."""
+
+_PARTS = NANO * MICRO
+"""Sums are added in these parts of a point."""
+
+_RESERVED = {FOREIGN_SLOT: "foreign", PLAIN_SLOT: "definitions"}
 
 
 class Fraction(msgspec.Struct, frozen=True, gc=False):
@@ -59,12 +75,13 @@ class Fraction(msgspec.Struct, frozen=True, gc=False):
         whole, rest = divmod(self.numerator * 10**scale, self.denominator)
         if 2 * rest > self.denominator or (2 * rest == self.denominator and whole & 1):
             whole += 1
-        return Decimal(whole).scaleb(-scale)
+        return EXACT.scaleb(Decimal(whole), -scale)
 
 
 ZERO = Fraction(0, 1)
 
 
+@lru_cache(maxsize=4096)
 def fraction(value: Decimal) -> Fraction:
     """Return a decimal of at most 9 decimals, in billionths."""
     return Fraction(int(value * NANO), NANO)
@@ -89,7 +106,7 @@ class Contribution(msgspec.Struct, frozen=True):
 
     Attributes:
         slot: The slot; -1 for `idle`, which has none.
-        rule_id: Its rule; `foreign`, `adjustment`, or `slot <n>` where no rule is known by that number.
+        rule_id: Its rule; `foreign`, `definitions`, `adjustment`, or `slot <n>` where no rule is known by that number.
         group: Its group.
         points: Rounded.
         count: Its decayed count of events, or of points where it is capped in points or counts amounts; rounded.
@@ -163,6 +180,13 @@ def view(rules: RuleSet, state: PersonState, tier: str, updated_ms: int, day: in
     return Shown(score, groups, tier_of(rules.tiers, tier, score))
 
 
+def score_of(rules: RuleSet, state: PersonState, tier: str, updated_ms: int, day: int) -> tuple[Decimal, str]:
+    """Return the score and the tier that `view` shows; the arguments are those of `view`."""
+    clamped = _clamped(rules, _sums(rules, state, updated_ms, max(day, day_of(updated_ms))))
+    score = _total(clamped).clamped(rules.minimum, rules.maximum).rounded(rules.scale)
+    return score, tier_of(rules.tiers, tier, score)
+
+
 def explain(rules: RuleSet, state: PersonState, tier: str, updated_ms: int, day: int) -> Explanation:
     """Return what `state` shows and what it comes of; the arguments are those of `view`."""
     day = max(day, day_of(updated_ms))
@@ -196,7 +220,11 @@ def explain(rules: RuleSet, state: PersonState, tier: str, updated_ms: int, day:
 
 
 def _sums(rules: RuleSet, state: PersonState, updated_ms: int, day: int) -> _Sums:
-    totals: dict[str, Fraction] = {}
+    """Return the groups' sums before any clamp.
+
+    Slots of one group that fade alike have one denominator: they are added as integers, in `_PARTS` of a point.
+    """
+    parts: dict[tuple[str, int], int] = {}
     stamps: dict[str, tuple[int, int]] = {}
     by_slot = rules.by_slot
     for number, slot in state.slots.items():
@@ -206,51 +234,65 @@ def _sums(rules: RuleSet, state: PersonState, updated_ms: int, day: int) -> _Sum
             at = slot.sums.get(0, 0)
             stamps[rule.group] = (max(suppressed, at), resumed) if rule.suppress else (suppressed, max(resumed, at))
             continue
-        group, value = _worth(number, rule, slot, day)
-        before = totals.get(group)
-        totals[group] = value if before is None else before.plus(value)
+        group, half_life, value = _worth(number, rule, slot, day)
+        key = group, half_life
+        parts[key] = parts.get(key, 0) + value
     for idle in rules.idles:
         if _is_idle(idle, updated_ms, day):
-            totals[idle.group] = totals.get(idle.group, ZERO).plus(fraction(idle.points))
+            key = idle.group, 0
+            parts[key] = parts.get(key, 0) + int(idle.points * NANO) * MICRO
+    totals: dict[str, Fraction] = {}
+    for (group, half_life), value in parts.items():
+        found = Fraction(value, _weight(day, half_life) * _PARTS)
+        before = totals.get(group)
+        totals[group] = found if before is None else before.plus(found)
     hidden = {name: at for name, (at, resumed) in stamps.items() if at and at >= resumed}
     return _Sums(totals, hidden)
+
+
+def _weight(day: int, half_life: int) -> int:
+    return day_weight(day, half_life) if half_life else 1
 
 
 def _is_idle(idle: Idle, updated_ms: int, day: int) -> bool:
     return bool(updated_ms) and day - day_of(updated_ms) >= idle.days
 
 
-def _worth(number: int, rule: Rule | None, slot: Slot, day: int) -> tuple[str, Fraction]:
-    """Return a slot's group and exact contribution; a slot that no rule is known for gives nothing."""
+def _worth(number: int, rule: Rule | None, slot: Slot, day: int) -> tuple[str, int, int]:
+    """Return a slot's group, its half-life, and what it is worth in `_PARTS` of a point times the day's weight.
+
+    A slot that no rule is known for is worth nothing.
+    """
     if rule is None:
-        if number == FOREIGN_SLOT:
-            return MAIN_GROUP, Fraction(slot.sums.get(0, 0), NANO)
+        if number in (FOREIGN_SLOT, PLAIN_SLOT):
+            return MAIN_GROUP, 0, slot.sums.get(0, 0) * MICRO
         if number != ADJUST_RULE.slot:
-            return MAIN_GROUP, ZERO
+            return MAIN_GROUP, 0, 0
         rule = ADJUST_RULE
-    numerator, denominator = _sum(rule, slot, day)
-    return rule.group, Fraction(numerator * rule.price, denominator * rule.unit * NANO)
+    numerator, half_life = _sum(rule, slot, day)
+    return rule.group, half_life, numerator * rule.price * (MICRO // rule.unit)
 
 
 def _sum(rule: Rule, slot: Slot, day: int) -> tuple[int, int]:
+    """Return a slot's sum on a day times the weight of its half-life, and that half-life (0: the weight is 1)."""
     if slot.kind == DECAYING and rule.half_life:
-        return decayed(slot.sums, day, rule.half_life)
+        return decayed(slot.sums, day, rule.half_life), rule.half_life
     if slot.kind == EXPIRING:
-        return unexpired(slot.sums, day, rule.expire), 1
-    return slot.sums.get(0, 0), 1
+        return unexpired(slot.sums, day, rule.expire), 0
+    return slot.sums.get(0, 0), 0
 
 
 def _contribution(rules: RuleSet, number: int, slot: Slot, day: int) -> Contribution:
     rule = rules.by_slot.get(number)
-    group, value = _worth(number, rule, slot, day)
-    points = value.rounded(rules.scale)
-    if rule is None and number == FOREIGN_SLOT:
-        return Contribution(number, "foreign", group, points, points, active=False)
+    group, half_life, value = _worth(number, rule, slot, day)
+    weight = _weight(day, half_life)
+    points = Fraction(value, weight * _PARTS).rounded(rules.scale)
+    if rule is None and number in _RESERVED:
+        return Contribution(number, _RESERVED[number], group, points, points, active=False)
     if rule is None and number != ADJUST_RULE.slot:
         return Contribution(number, f"slot {number}", group, points, Decimal(0), active=False)
     rule = rule or ADJUST_RULE
-    numerator, denominator = _sum(rule, slot, day)
-    count = Fraction(numerator, denominator * rule.unit).rounded(rules.scale)
+    count = Fraction(_sum(rule, slot, day)[0], weight * rule.unit).rounded(rules.scale)
     return Contribution(number, rule.rule_id, group, points, count, rule.active)
 
 

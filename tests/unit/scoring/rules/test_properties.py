@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from service.scoring.rules.decay import DAY_MS, MAX_BUCKETS
 from service.scoring.rules.evaluate import Facts, evaluate
-from service.scoring.rules.fold import RuleEvent, absorb, adopt_foreign, window_of
+from service.scoring.rules.fold import RuleEvent, absorb, adopt_foreign, packed, window_of
 from service.scoring.rules.model import FOREIGN_SLOT, MICRO, Cap, Group, Once, Rule, RuleSet, Window
 from service.scoring.rules.state import (
     EMPTY,
@@ -23,6 +23,7 @@ from service.scoring.rules.state import (
     Slot,
     StateFormatError,
     Used,
+    once_days,
     pack,
     unpack,
 )
@@ -113,8 +114,8 @@ slots = st.builds(
 states = st.builds(
     PersonState,
     st.dictionaries(st.integers(0, 255), slots, max_size=8),
-    st.dictionaries(st.binary(min_size=6, max_size=6), st.integers(EPOCH_DAY, EPOCH_DAY + 65_000), max_size=16),
-    st.lists(st.tuples(st.integers(EPOCH_DAY * 86_400, 2**32), st.integers(0, 255)), max_size=5).map(tuple),
+    st.lists(st.binary(min_size=8, max_size=8), max_size=16).map(b"".join),
+    st.lists(st.binary(min_size=5, max_size=5), max_size=5).map(b"".join),
     st.none() | st.decimals(allow_nan=False, allow_infinity=False, places=3, min_value=-(10**12), max_value=10**12),
     st.just(0) | st.integers(EPOCH_DAY + 1, EPOCH_DAY + 65_000),
     st.integers(0, 10**6),
@@ -145,11 +146,14 @@ def test_a_state_beyond_its_bound_drops_last_events_then_the_oldest_once_entries
     )
     facts = [Facts("a", (TODAY + n // 10) * DAY_MS, message=f"m{n}") for n in range(60)]
     done = absorb(EMPTY, [RuleEvent(each.arrival_ms, evaluate(rules, each).hits) for each in facts], 60)
-    assert len(pack(done.state)) <= MAX_STATE_BYTES
-    assert done.state.last == ()
-    assert done.evicted == done.state.evictions == 60 - len(done.state.once)
-    assert min(done.state.once.values()) > TODAY
-    assert done.state.slots[0].sums == {0: 60}
+    state, data, evicted = packed(done.state)
+    assert len(data) <= MAX_STATE_BYTES
+    assert unpack(data) == state
+    assert state.last == b""
+    days = once_days(state.once)
+    assert evicted == state.evictions == 60 - len(days)
+    assert min(days.values()) > TODAY
+    assert state.slots[0].sums == {0: 60}
 
 
 def test_a_typical_person_takes_few_bytes():
@@ -167,7 +171,7 @@ def test_a_typical_person_takes_few_bytes():
     facts = [Facts("a", (TODAY - n) * DAY_MS, message=f"m{n}") for n in reversed(range(4))]
     state = absorb(EMPTY, [RuleEvent(each.arrival_ms, evaluate(rules, each).hits) for each in facts], 16).state
     assert len(state.slots) == 6
-    assert len(state.once) == 8
+    assert len(once_days(state.once)) == 8
     assert len(pack(state)) <= 250
 
 
