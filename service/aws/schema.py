@@ -3,10 +3,13 @@
 | attribute | type | meaning |
 |---|---|---|
 | `UserId` (HASH), `PinpointProjectId` (RANGE) | S | whose |
-| `Score` | N | running total |
+| `Score` | N | running total; where the project has rules, what they show |
 | `Revision` | N | +1 per committed change; absent where something else wrote the item |
 | `Applied` | B | marks: up to which record of each shard events are in the score (`scoring/marks.py`) |
 | `UpdatedAt` | N | epoch milliseconds of the newest event in the score |
+| `State` | B | the sums that the score is a view of (`scoring/rules/state.py`), where the project has or had rules |
+| `AsOf` | N | the day, counted from 1970-01-01, that the score was viewed for; beside `State` |
+| `Tier` | S | the tier then, empty: none; beside `State` |
 
 Version 0.1 wrote `Applied` as a map, shard tag -> last sequence number applied (24 bytes, big-endian). It is read, and
 becomes a Binary when the item is next written. Version 0.1 refuses an item with a Binary (`BAD_SCORE_ITEM`).
@@ -26,13 +29,13 @@ from service.aws.calls import Item
 from service.ingest.stores import Change
 from service.scoring.change import number_of, whole_of
 from service.scoring.event import Reason, Rejected
-from service.scoring.fold import Origin, ScoreState, UserKey
+from service.scoring.fold import ByRules, Origin, ScoreState, UserKey
 from service.scoring.marks import SEQUENCE_BYTES, Mark, MarksFormatError, pack_marks, undated, unpack_marks
 
 KEY_NAMES = ("UserId", "PinpointProjectId")
 _LONGEST_TAG = 200
 """Characters; a shard id has at most 128 (https://docs.aws.amazon.com/kinesis/latest/APIReference/API_Shard.html)."""
-ATTRIBUTES = (*KEY_NAMES, "Score", "Revision", "Applied", "UpdatedAt")
+ATTRIBUTES = (*KEY_NAMES, "Score", "Revision", "Applied", "UpdatedAt", "State", "AsOf", "Tier")
 
 
 def state_of(item: Item) -> ScoreState | Rejected:
@@ -54,7 +57,14 @@ def state_of(item: Item) -> ScoreState | Rejected:
     applied = _applied_of(item["Applied"]) if "Applied" in item else {}
     if isinstance(applied, str):
         return Rejected(Reason.BAD_SCORE_ITEM, applied)
-    return ScoreState(origin, score, revision, applied, whole_of(item.get("UpdatedAt", {})) or 0)
+    by_rules = None
+    if "State" in item:
+        state = item["State"].get("B")
+        if not isinstance(state, bytes):
+            return Rejected(Reason.BAD_SCORE_ITEM, "State is not a binary")
+        day, tier = whole_of(item.get("AsOf", {})) or 0, item.get("Tier", {}).get("S", "")
+        by_rules = ByRules(state, day, intern(tier) if type(tier) is str else "")
+    return ScoreState(origin, score, revision, applied, whole_of(item.get("UpdatedAt", {})) or 0, by_rules)
 
 
 def _applied_of(value: Mapping[str, Any]) -> dict[str, Mark] | str:
@@ -89,6 +99,11 @@ class _Texts(msgspec.Struct, frozen=True):
     adopt_first: str
     restate: str
     restate_foreign: str
+    insert_view: str
+    view: str
+    first_view: str
+    adopt_view: str
+    adopt_first_view: str
 
 
 @lru_cache(8)
@@ -97,6 +112,9 @@ def _texts(table: str) -> _Texts:
     added = f'UPDATE "{table}" SET Score = Score + ? {to}'  # noqa: S608 - a table's name is no parameter
     first = f'UPDATE "{table}" SET Score = ? {to}'  # noqa: S608 - likewise
     again = f'UPDATE "{table}" SET Revision = ? WHERE UserId = ? AND PinpointProjectId = ?'  # noqa: S608 - likewise
+    # PartiQL keeps the word STATE for itself
+    # (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/ReservedWords.html).
+    view = f'UPDATE "{table}" SET Score = ? SET "State" = ? SET AsOf = ? SET Tier = ? {to}'  # noqa: S608 - likewise
     return _Texts(
         insert=f"""INSERT INTO "{table}" VALUE {{'UserId': ?, 'PinpointProjectId': ?, 'Score': ?, """
         "'Revision': ?, 'Applied': ?, 'UpdatedAt': ?}",
@@ -107,6 +125,12 @@ def _texts(table: str) -> _Texts:
         restate=f"{again} AND Revision = ?",
         # Only what has a score is told again; and an item that is gone has neither.
         restate_foreign=f"{again} AND Revision IS MISSING AND Score IS NOT MISSING",
+        insert_view=f"""INSERT INTO "{table}" VALUE {{'UserId': ?, 'PinpointProjectId': ?, 'Score': ?, 'State': ?, """
+        "'AsOf': ?, 'Tier': ?, 'Revision': ?, 'Applied': ?, 'UpdatedAt': ?}",
+        view=f"{view} AND Revision = ? AND Score = ?",
+        first_view=f"{view} AND Revision = ? AND Score IS MISSING",
+        adopt_view=f"{view} AND Revision IS MISSING AND Score = ?",
+        adopt_first_view=f"{view} AND Revision IS MISSING AND Score IS MISSING",
     )
 
 
@@ -116,6 +140,8 @@ def statement(table: str, change: Change) -> dict[str, Any]:
     A score is added to, never set, so that increments of others survive; it is set where there is none.
     """
     texts, folded = _texts(table), change.folded
+    if folded.absorbed is not None:
+        return _view_statement(texts, change.key, folded.before, folded.after)
     before, after = folded.before, folded.after
     revision, updated_ms = {"N": str(after.revision)}, {"N": str(after.updated_ms)}
     marks = {"B": pack_marks(after.applied)}
@@ -131,6 +157,35 @@ def statement(table: str, change: Change) -> dict[str, Any]:
         case Origin.FOREIGN:
             text = texts.adopt_first if before.score is None else texts.adopt
     return _statement(text, [_number(folded.points), revision, marks, updated_ms, user, project, *expected])
+
+
+def _view_statement(texts: _Texts, key: UserKey, before: ScoreState, after: ScoreState) -> dict[str, Any]:
+    """Return the statement that sets a score by rules, where the stored one is still the one that the rules saw."""
+    by_rules, score = after.by_rules, after.score
+    if by_rules is None or score is None:
+        raise ValueError("a score by rules without its state")
+    user, project = {"S": key.user_id}, {"S": key.project_id}
+    values: list[dict[str, Any]] = [
+        _number(score),
+        {"B": by_rules.state},
+        {"N": str(by_rules.day)},
+        {"S": by_rules.tier},
+        {"N": str(after.revision)},
+        {"B": pack_marks(after.applied)},
+        {"N": str(after.updated_ms)},
+    ]
+    if before.origin is Origin.ABSENT:
+        return _statement(texts.insert_view, [user, project, *values])
+    expected: list[dict[str, Any]] = []
+    ours = before.origin is Origin.OURS
+    if ours:
+        expected.append({"N": str(before.revision)})
+    if before.score is None:
+        text = texts.first_view if ours else texts.adopt_first_view
+    else:
+        text = texts.view if ours else texts.adopt_view
+        expected.append(_number(before.score))
+    return _statement(text, [*values, user, project, *expected])
 
 
 def restatement(table: str, key: UserKey, state: ScoreState) -> dict[str, Any]:

@@ -33,6 +33,10 @@ from service.runtime.errors import LeaseLostError, TransientError
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import Folded, Origin, Scorable, ScoreState, UserKey, fold
 from service.scoring.marks import Marking, UncertainError
+from service.scoring.rules.decay import DAY_MS
+from service.scoring.rules.model import RuleSet
+from service.scoring.rules.score import fold_by_rules
+from service.scoring.rules.state import StateFormatError
 
 _log = structlog.get_logger()
 
@@ -43,10 +47,13 @@ STATE_BYTES = 1024
 """What a user's state in memory may take on average."""
 
 _MARK_BYTES = 96  # about 17 bytes as an object, and its place in a dictionary
+_BY_RULES_BYTES = 100  # an object, and its bytes as one
 _SCORE_BYTES = 500  # the state, its number, and an empty dictionary of marks
 
 BACKOFF_FIRST_S = 0.05
 BACKOFF_LAST_S = 5.0
+
+NO_RULES: Mapping[str, RuleSet] = {}
 
 Groups = Mapping[UserKey, Sequence[Scorable]]
 """A batch's events by user, each user's in the shard's order."""
@@ -108,12 +115,13 @@ class Committer:
         self._freed = asyncio.Event()
         self._waiting = 0
 
-    async def commit(self, marking: Marking, groups: Groups) -> Tally:
+    async def commit(self, marking: Marking, groups: Groups, rules: Mapping[str, RuleSet] = NO_RULES) -> Tally:
         """Return once every event of the batch is in its user's score, or its user is refused.
 
         Args:
             marking: The one shard all events come from, and what the batch means for marks.
             groups: At least one event for each user.
+            rules: By project, for projects that have any: those that the events were matched with.
 
         Raises:
             LeaseLostError: Nothing tells whether an event is in its score: the batch must be read again.
@@ -127,7 +135,7 @@ class Committer:
             if not mine:
                 await self._wait_for_others()
                 continue
-            round_ = await self._round(marking, mine, tally)
+            round_ = await self._round(marking, mine, tally, rules)
             for key in round_.settled:
                 del pending[key]
             if round_.throttled:
@@ -141,9 +149,9 @@ class Committer:
         finally:
             self._waiting -= 1
 
-    async def _round(self, marking: Marking, groups: Groups, tally: Tally) -> _Round:
+    async def _round(self, marking: Marking, groups: Groups, tally: Tally, rules: Mapping[str, RuleSet]) -> _Round:
         """Try each user once."""
-        round_ = _Round(groups, tally, set(groups))
+        round_ = _Round(groups, tally, set(groups), rules, self._clock.wall_ms() // DAY_MS)
         self._busy |= round_.held
         try:
             states = await self._load(list(groups))
@@ -175,7 +183,12 @@ class Committer:
                 round_.settled.append(key)
                 continue
             try:
-                folded = fold(state, marking, round_.groups[key])
+                folded = _folded(key, state, marking, round_)
+            except StateFormatError as error:
+                why = Rejected(Reason.BAD_SCORE_ITEM, f"State cannot be used: {error}")
+                tally.refused[key] = Refusal(why, round_.groups[key])
+                round_.settled.append(key)
+                continue
             except UncertainError as error:
                 if not error.for_good:
                     # As if the lease were lost: whoever has it next reads the shard again, as far as it can be read.
@@ -317,6 +330,8 @@ class _Round(msgspec.Struct):
         groups: Whom it tries, and their events.
         tally: What became of the events.
         held: Users no other shard of the process may write meanwhile.
+        rules: By project.
+        day: Today, counted from 1970-01-01.
         settled: Users done with.
         throttled: Whether the table asked for less, or did not answer.
         statistics: Of what was committed.
@@ -325,13 +340,23 @@ class _Round(msgspec.Struct):
     groups: Groups
     tally: Tally
     held: set[UserKey]
+    rules: Mapping[str, RuleSet]
+    day: int
     settled: list[UserKey] = msgspec.field(default_factory=list)
     throttled: bool = False
     statistics: _Statistics = msgspec.field(default_factory=_Statistics)
 
 
+def _folded(key: UserKey, state: ScoreState, marking: Marking, round_: _Round) -> Folded | None:
+    rules = round_.rules.get(key.project_id) if round_.rules else None
+    if rules is None:
+        return fold(state, marking, round_.groups[key])
+    return fold_by_rules(state, marking, round_.groups[key], rules, round_.day)
+
+
 def _state_bytes(key: UserKey, state: ScoreState) -> int:
-    return _SCORE_BYTES + getsizeof(key.user_id) + _MARK_BYTES * len(state.applied)
+    by_rules = 0 if state.by_rules is None else _BY_RULES_BYTES + len(state.by_rules.state)
+    return _SCORE_BYTES + getsizeof(key.user_id) + _MARK_BYTES * len(state.applied) + by_rules
 
 
 def _chunks(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:

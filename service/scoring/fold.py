@@ -1,7 +1,7 @@
 """Adding a user's events of one shard to the user's score. Pure.
 
 `fold` sums the points of events that the score does not contain yet. What an event is worth is decided before
-(`definitions.py`); rules with caps, decay and tiers have a fold of their own (`rules/fold.py`).
+(`definitions.py`); a project with rules has a fold of its own (`rules/score.py`), which shares the marks with this one.
 
 Why each event counts once: a state stores, for every shard that could still give one of its events again, the sequence
 number up to which that shard's events are in the score (the mark; `marks.py` says when one is not needed any more).
@@ -19,6 +19,7 @@ from enum import Enum
 import msgspec
 
 from service.scoring.marks import SEQUENCE_BYTES, Mark, Marking
+from service.scoring.rules.fold import Absorbed, RuleEvent
 
 _EXACT = Context(prec=38)
 
@@ -41,6 +42,20 @@ class Origin(Enum):
     """An item with `Revision`."""
 
 
+class ByRules(msgspec.Struct, frozen=True, gc=False):
+    """What an item holds beside the score where its project has rules.
+
+    Attributes:
+        state: The sums that the score is a view of (`service/scoring/rules/state.py`).
+        day: The day that the score was viewed for, counted from 1970-01-01.
+        tier: The tier then; empty: none.
+    """
+
+    state: bytes
+    day: int
+    tier: str
+
+
 class ScoreState(msgspec.Struct, frozen=True, gc=False):
     """A user's score as stored.
 
@@ -50,6 +65,7 @@ class ScoreState(msgspec.Struct, frozen=True, gc=False):
         revision: Grows by 1 with every committed change; 0 before the first.
         applied: Shard tag to the mark of the last record of that shard in the score (see `marks.py`).
         updated_ms: The newest `arrival_ms` in the score, epoch milliseconds.
+        by_rules: None where the score was never made by rules.
     """
 
     origin: Origin
@@ -57,6 +73,7 @@ class ScoreState(msgspec.Struct, frozen=True, gc=False):
     revision: int
     applied: Mapping[str, Mark]
     updated_ms: int
+    by_rules: ByRules | None = None
 
 
 ABSENT = ScoreState(Origin.ABSENT, None, 0, {}, 0)
@@ -70,12 +87,14 @@ class Scorable(msgspec.Struct, frozen=True, gc=False):
         points: What its definition gives it.
         arrival_ms: When its sender received it, epoch milliseconds.
         event_type: What it was; statistics are kept by it.
+        rules: What the rules of its project make of it; None where the project has none.
     """
 
     sequence: bytes
     points: Decimal
     arrival_ms: int
     event_type: str = ""
+    rules: RuleEvent | None = None
 
 
 class Folded(msgspec.Struct, frozen=True, gc=False):
@@ -86,12 +105,14 @@ class Folded(msgspec.Struct, frozen=True, gc=False):
         after: The state to write.
         points: `after.score` less `before.score`: what is added, so that foreign increments survive.
         counted: How many events the points come from: the last ones given; those before were in the score.
+        absorbed: What rules made of the events: then the score is set, where the stored one is still the one before.
     """
 
     before: ScoreState
     after: ScoreState
     points: Decimal
     counted: int
+    absorbed: Absorbed | None = None
 
 
 def sequence_bytes(sequence: str) -> bytes:
@@ -118,16 +139,7 @@ def fold(state: ScoreState, marking: Marking, events: Sequence[Scorable]) -> Fol
     Raises:
         UncertainError: Nothing tells whether the events are in the score.
     """
-    tag, marks = marking.tag, state.applied
-    mark = marks.get(tag)
-    fresh = events
-    if mark is not None:
-        upto = marking.applied_up_to(mark)
-        # In order: where the first is not in the score yet, none is.
-        if events[0].sequence <= upto:
-            fresh = [event for event in events if event.sequence > upto]
-    elif marks:
-        marking.check(marks)
+    fresh = unapplied(state, marking, events)
     if not fresh:
         return None
     points, updated_ms = fresh[0].points, state.updated_ms
@@ -135,8 +147,28 @@ def fold(state: ScoreState, marking: Marking, events: Sequence[Scorable]) -> Fol
         points = _EXACT.add(points, event.points)
     for event in fresh:
         updated_ms = max(updated_ms, event.arrival_ms)
-    applied = marking.kept(marks) if marks else {}
-    applied[tag] = marking.set_at(fresh[-1].sequence)
     score = points if state.score is None else _EXACT.add(state.score, points)
-    after = ScoreState(Origin.OURS, score, state.revision + 1, applied, updated_ms)
+    applied = marks_after(state, marking, fresh)
+    after = ScoreState(Origin.OURS, score, state.revision + 1, applied, updated_ms, state.by_rules)
     return Folded(state, after, points, len(fresh))
+
+
+def unapplied(state: ScoreState, marking: Marking, events: Sequence[Scorable]) -> Sequence[Scorable]:
+    """Return those of `events` that are not in the score yet; the arguments and errors are those of `fold`."""
+    marks = state.applied
+    mark = marks.get(marking.tag)
+    if mark is not None:
+        upto = marking.applied_up_to(mark)
+        # In order: where the first is not in the score yet, none is.
+        if events[0].sequence <= upto:
+            return [event for event in events if event.sequence > upto]
+    elif marks:
+        marking.check(marks)
+    return events
+
+
+def marks_after(state: ScoreState, marking: Marking, fresh: Sequence[Scorable]) -> dict[str, Mark]:
+    """Return the marks once `fresh` (at least one event) is in the score."""
+    applied = marking.kept(state.applied) if state.applied else {}
+    applied[marking.tag] = marking.set_at(fresh[-1].sequence)
+    return applied

@@ -87,6 +87,11 @@ class MemoryScores:
         same = current.origin is before.origin and current.revision == before.revision
         if not same or (before.score is None and current.score is not None):
             return Conflict(current)
+        if change.folded.absorbed is not None:
+            if current.score != before.score:
+                return Conflict(current)
+            self._keep(change.key, after, after.score)
+            return Committed()
         self._keep(change.key, after, (current.score or Decimal(0)) + change.folded.points)
         return Committed()
 
