@@ -204,8 +204,8 @@ def number(value: object) -> Decimal | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         return None
     try:
-        found = Decimal(str(value)) if not isinstance(value, Decimal) else value
-    except InvalidOperation:
+        found = Decimal(value) if isinstance(value, int | Decimal) else Decimal(str(value))
+    except (InvalidOperation, ValueError):
         return None
     return found if found.is_finite() else None
 
@@ -218,7 +218,7 @@ def amount_of(amount: Amount, payload: object) -> int | None:
     value = number(amount.lookup(payload))
     if value is None:
         return None
-    if abs(value) > MAX_AMOUNT:
+    if value.copy_abs() > MAX_AMOUNT:  # `abs` rounds, and overflows
         value = MAX_AMOUNT.copy_sign(value)
     points = value * amount.factor
     if points < 0 and points < amount.minimum:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
 from fractions import Fraction as Exact
@@ -12,9 +13,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.scoring.rules.decay import DAY_MS, MAX_BUCKETS
-from service.scoring.rules.evaluate import Facts, evaluate
+from service.scoring.rules.evaluate import Facts, amount_of, evaluate, holds
 from service.scoring.rules.fold import RuleEvent, absorb, adopt_foreign, packed, window_of
-from service.scoring.rules.model import FOREIGN_SLOT, MICRO, Cap, Group, Once, Rule, RuleSet, Window
+from service.scoring.rules.model import (
+    FOREIGN_SLOT,
+    MICRO,
+    Amount,
+    Cap,
+    Condition,
+    Group,
+    Once,
+    Op,
+    Rule,
+    RuleSet,
+    Window,
+)
 from service.scoring.rules.state import (
     EMPTY,
     EPOCH_DAY,
@@ -230,3 +243,13 @@ def test_a_suppressed_group_shows_nothing_until_it_is_resumed():
     assert (hidden.score, hidden.unclamped, hidden.suppressed_ms) == (0, 3, TODAY * DAY_MS + 5)
     resumed = explain(RULES, fold(state, [Facts("go", TODAY * DAY_MS + 7)]), "", TODAY * DAY_MS, TODAY).groups["slow"]
     assert (resumed.score, resumed.suppressed_ms) == (3, 0)
+
+
+@pytest.mark.parametrize("written", ["1e999999999", "-1e999999999", "1e-999999999", "9" * 5000, "inf"])
+@pytest.mark.parametrize("kind", [str, float, lambda _: 10**5000])
+def test_a_monstrous_amount_is_bounded_and_ends_nothing(written: str, kind: Callable[[str], object]):
+    value = kind(written)
+    amount = Amount("v", Decimal("0.1"), Decimal(0), Decimal(200), lambda _: value)
+    assert amount_of(amount, None) in (None, 0, 200 * MICRO)
+    for op in (Op.LT, Op.GE, Op.EQ):
+        assert holds(Condition("v", op, 5, lambda _: value), None) in (True, False)
