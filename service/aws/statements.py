@@ -7,6 +7,7 @@ https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchStatemen
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from typing import Any, TypeVar
 
 from service.aws.calls import chunks, each, until_nothing_is_left
@@ -17,7 +18,7 @@ from service.runtime.errors import Trouble, TroubleError
 
 K = TypeVar("K")
 
-LATER = frozenset(
+_LATER = frozenset(
     {
         "InternalServerError",
         "ProvisionedThroughputExceeded",
@@ -26,10 +27,55 @@ LATER = frozenset(
         "TransactionConflict",
     }
 )
-"""Codes of statements that may be carried out later."""
+_REFUSED = frozenset({"ItemCollectionSizeLimitExceeded", "ValidationError"})
 
-NOT_MET = frozenset({"ConditionalCheckFailed", "DuplicateItem"})
-"""Codes of statements whose condition does not hold; an INSERT's is that there is no such item."""
+
+class Result(Enum):
+    """What became of a statement."""
+
+    DONE = "done"
+    LATER = "later"
+    """Not carried out; it may be later."""
+    CONDITION = "condition"
+    """Its condition does not hold. The error may bring the item that is there."""
+    EXISTS = "exists"
+    """An INSERT found an item of the same key."""
+    REFUSED = "refused"
+    """DynamoDB cannot store what the statement would write."""
+
+
+def result_of(response: Mapping[str, Any], what: str, *, remedy: str, actions: str) -> Result:
+    """Return what became of a statement, from its part of the answer.
+
+    Args:
+        response: `Responses[i]` of `BatchExecuteStatement`.
+        what: The table, for people: `table userEngagementScore`.
+        remedy: What to do where the table does not exist.
+        actions: The IAM actions that the statements need, for people.
+
+    Raises:
+        AwsSetupError: The table does not exist, or its use is not allowed.
+        TroubleError: The code is unknown.
+    """
+    error = response.get("Error", {})
+    code, message = error.get("Code", ""), error.get("Message", "")
+    if not error:
+        return Result.DONE
+    if code == "ConditionalCheckFailed":
+        return Result.CONDITION
+    if code == "DuplicateItem":
+        return Result.EXISTS
+    if code in _LATER:
+        return Result.LATER
+    if code in _REFUSED:
+        return Result.REFUSED
+    if code == "ResourceNotFound":
+        raise AwsSetupError(f"{what} does not exist in this account and region: {remedy}", Trouble.MISSING)
+    if code == "AccessDenied":
+        raise AwsSetupError(f"{what}: {message}: allow {actions} on it", Trouble.PERMISSION)
+    raise TroubleError(
+        f"{what}: a statement failed with an unknown code: {code}: {message}", *trouble_of(code, message)
+    )
 
 
 async def execute(
@@ -49,7 +95,7 @@ async def execute(
 
     Raises:
         TransientError: Also when statements stay undone for `calls.MAX_ROUNDS`; some may have been carried out.
-        TroubleError: A statement failed with a code that nobody foresaw.
+        TroubleError: A statement is refused, or failed with an unknown code.
         AwsSetupError: The table does not exist, or its use is not allowed.
     """
     what = f"table {table}"
@@ -60,19 +106,14 @@ async def execute(
         with translated(what, remedy=remedy):
             answer = await client.batch_execute_statement(Statements=[statements[key] for key in pending])
             for key, response in zip(pending, answer["Responses"], strict=True):
-                error = response.get("Error", {})
-                code, message = error.get("Code", ""), error.get("Message", "")
-                if code in LATER:
-                    left.append(key)
-                elif code in NOT_MET:
-                    not_met.add(key)
-                elif code == "ResourceNotFound":
-                    missing = f"{what} does not exist in this account and region: {remedy}"
-                    raise AwsSetupError(missing, Trouble.MISSING)
-                elif code == "AccessDenied":
-                    raise AwsSetupError(f"{what}: {message}: allow {actions} on it", Trouble.PERMISSION)
-                elif code:
-                    raise TroubleError(f"{what}: a statement failed: {code}: {message}", *trouble_of(code, message))
+                match result_of(response, what, remedy=remedy, actions=actions):
+                    case Result.LATER:
+                        left.append(key)
+                    case Result.CONDITION | Result.EXISTS:
+                        not_met.add(key)
+                    case Result.REFUSED:
+                        code, message = response["Error"]["Code"], response["Error"].get("Message", "")
+                        raise TroubleError(f"{what}: a statement is refused: {code}: {message}", Trouble.REFUSED)
         return left
 
     async def execute_chunk(keys: Sequence[K]) -> None:

@@ -9,26 +9,23 @@ import structlog
 
 from service.aws.calls import MAX_ROUNDS, ItemReader, pages
 from service.aws.clients import AwsClient
-from service.aws.errors import AwsSetupError, translated, trouble_of
+from service.aws.errors import AwsSetupError, translated
 from service.aws.fast.gather import Gatherer
 from service.aws.schema import ATTRIBUTES, KEY_NAMES, restatement, state_of, statement
-from service.aws.statements import LATER
+from service.aws.statements import Result, result_of
 from service.ingest.stores import COMMITTED, MAX_COMMITS, Change, Conflict, Outcome, Throttled
 from service.observability.metrics import Metrics
-from service.runtime.errors import Trouble, TroubleError
+from service.runtime.errors import Trouble
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import ABSENT, ScoreState, UserKey
 
-_REFUSED = frozenset({"ItemCollectionSizeLimitExceeded", "ValidationError"})
+_REMEDY = "run `scoring setup`, or set SCORING_SCORES_TABLE"
 
 _log = structlog.get_logger(__name__)
 
 
 class ScoreTable:
     """`ScoreStore` on DynamoDB.
-
-    A statement's own error comes back inside a successful answer, with one of the codes of
-    https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchStatementError.html.
 
     Args:
         client: DynamoDB.
@@ -89,40 +86,28 @@ class ScoreTable:
                 Statements=list(statements.values()), ReturnConsumedCapacity="TOTAL"
             )
             outcomes = {
-                key: self._outcome(response["Error"]) if "Error" in response else COMMITTED
-                for key, response in zip(statements, answer["Responses"], strict=True)
+                key: self._outcome(response) for key, response in zip(statements, answer["Responses"], strict=True)
             }
         self._metrics.write_units.inc(sum(each.get("CapacityUnits", 0) for each in answer.get("ConsumedCapacity", ())))
         return outcomes
 
-    def _outcome(self, error: Mapping[str, Any]) -> Outcome:
-        code, message = error.get("Code", ""), error.get("Message", "")
-        if code == "ConditionalCheckFailed":
-            item = error.get("Item")
-            state = state_of(item) if item else ABSENT
-            return state if isinstance(state, Rejected) else Conflict(state)
-        if code == "DuplicateItem":
-            return Conflict(None)
-        if code in LATER:
-            return Throttled()
-        if code in _REFUSED:
-            # The text may quote values: it stays out of the detail, which people read in listings.
-            return Rejected(Reason.SCORE_REFUSED, f"DynamoDB refused the score's item: {code}")
-        if code == "ResourceNotFound":
-            raise AwsSetupError(
-                f"table {self._table} does not exist in this account and region: "
-                "run `scoring setup`, or set SCORING_SCORES_TABLE",
-                Trouble.MISSING,
-            )
-        if code == "AccessDenied":
-            raise AwsSetupError(
-                f"table {self._table}: {message}: allow dynamodb:PartiQLInsert and dynamodb:PartiQLUpdate on it",
-                Trouble.PERMISSION,
-            )
-        raise TroubleError(
-            f"table {self._table}: a statement failed with an unknown code: {code}: {message}",
-            *trouble_of(code, message),
-        )
+    def _outcome(self, response: Mapping[str, Any]) -> Outcome:
+        actions = "dynamodb:PartiQLInsert and dynamodb:PartiQLUpdate"
+        match result_of(response, self._what, remedy=_REMEDY, actions=actions):
+            case Result.DONE:
+                return COMMITTED
+            case Result.CONDITION:
+                item = response["Error"].get("Item")
+                state = state_of(item) if item else ABSENT
+                return state if isinstance(state, Rejected) else Conflict(state)
+            case Result.EXISTS:
+                return Conflict(None)
+            case Result.LATER:
+                return Throttled()
+            case Result.REFUSED:
+                # The text may quote values: it stays out of the detail, which people read in listings.
+                code = response["Error"]["Code"]
+                return Rejected(Reason.SCORE_REFUSED, f"DynamoDB refused the score's item: {code}")
 
     async def scan(self, after: UserKey | None = None) -> AsyncIterator[UserKey]:
         """Yield the key of every score; see `ScoreStore.scan`.
@@ -164,7 +149,7 @@ async def target_of(client: AwsClient, table: str) -> str:
         AwsSetupError: There is no such table.
     """
     try:
-        with translated(f"table {table}", remedy="run `scoring setup`, or set SCORING_SCORES_TABLE"):
+        with translated(f"table {table}", remedy=_REMEDY):
             described = (await client.describe_table(TableName=table))["Table"]
     except AwsSetupError as error:
         if error.kind is Trouble.PERMISSION:
