@@ -14,8 +14,8 @@ from tests.fakes.aio import Gate
 T = TypeVar("T")
 
 KIB = 1024
-ROW_BYTES = 250
-"""A lease row with the attribute names of the table."""
+ROW_BYTES = 360
+"""A lease row with the attribute names of the table (`tests/unit/aws/test_lease_rows.py`)."""
 
 ENTRY_BYTES = 24
 """An assigned shard in a member's row."""
