@@ -1,8 +1,10 @@
 """Trying dead letters again: a plan first, then one letter after another, each claimed so that only one does it.
 
 A letter of `ingest` or `commit` goes back on its stream as the record it was: it gets a new sequence number, and
-counts once more if, against its reason, it had been counted. A letter of `publish` names a score that is stored
-already: its item's `Revision` goes up by one, and the table's stream brings it to the sinks again.
+counts once more if, against its reason, it had been counted. The letter of one event of several in a record, or of one
+person of an event that concerns several, puts that alone on the stream: its siblings have been counted. A letter of
+`publish` names a score that is stored already: its item's `Revision` goes up by one, and the table's stream brings it
+to the sinks again.
 
 A record is put in one request and no second: the SDK would repeat one whose answer was lost, and the event would
 count twice. Such a letter is left half-way, for a person to look at.
@@ -24,10 +26,12 @@ from service.aws.streams.kinesis import record_at
 from service.aws.streams.writer import InvalidRecordError, KinesisWriter, Put
 from service.aws.tables.dead_letters import NEW, REDRIVING, DeadLetterTable, StoredLetter
 from service.aws.tables.scores import ScoreTable
+from service.ingest.letters import place_of
 from service.ingest.stores import Committed, Conflict, Throttled
 from service.runtime.errors import TransientError
 from service.scoring.event import Rejected
 from service.scoring.fold import UserKey
+from service.sources.registry import Registry
 
 MAX_LETTERS = 10_000
 """Letters that one command takes up."""
@@ -41,6 +45,7 @@ class Outcome(StrEnum):
     REDRIVEN = "redriven"
     TAKEN = "taken by another redrive"
     GONE = "payload not kept, and no longer on the stream"
+    NOT_DIVIDED = "payload not kept, and the record no longer divides into the same events"
     NO_SCORE = "its score is gone"
     UNREADABLE = "names no user and project"
     REFUSED = "refused for now"
@@ -100,6 +105,7 @@ class Redriver:
         scores: The score table.
         kinesis: A client that reads.
         once: A Kinesis client that makes one attempt at a call.
+        registry: The sources in force: they divide a record whose letter has no payload.
         stream_of: How calls name the stream of a letter.
     """
 
@@ -109,12 +115,14 @@ class Redriver:
         scores: ScoreTable,
         kinesis: AwsClient,
         once: AwsClient,
+        registry: Registry,
         stream_of: Callable[[str], str] = str,
     ) -> None:
         self._letters = letters
         self._scores = scores
         self._kinesis = kinesis
         self._once = once
+        self._registry = registry
         self._stream_of = stream_of
 
     async def redrive(
@@ -190,7 +198,10 @@ class Redriver:
             found = await record_at(self._kinesis, stream, letter.shard_id, letter.sequence)
             if found is None:
                 return Result(letter_id, Outcome.GONE, f"{letter.stream}/{letter.shard_id}/{letter.sequence}")
-            payload = found
+            alone = self._registry.payload(found, *place_of(letter_id))
+            if alone is None:
+                return Result(letter_id, Outcome.NOT_DIVIDED, "change the sources back, or put the event by hand")
+            payload = alone
         (landed,) = await KinesisWriter(self._once, stream).put([Put(letter.partition_key or letter_id, payload)])
         return Result(letter_id, Outcome.REDRIVEN, f"{letter.stream}/{landed.shard_id}/{landed.sequence}")
 

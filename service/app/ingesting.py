@@ -16,12 +16,12 @@ from service.ingest.definition_book import CurrentDefinitions
 from service.ingest.identify import IdentityResolver, IdentitySettings
 from service.ingest.ingest import Ingest
 from service.ingest.retention import Retention
+from service.ingest.source_book import CurrentSources
 from service.ingest.undefined import UndefinedTypes
 from service.observability.metrics import Metrics
 from service.runtime.adaptive_limit import AdaptiveLimit
 from service.runtime.clock import Clock
 from service.sinks.pinpoint.lookup import PinpointLookup
-from service.sources import pinpoint
 
 MakeIngest = Callable[[], Ingest]
 """Makes the consumer of one stream: a stream that replaces it gets another."""
@@ -61,11 +61,12 @@ def ingest_maker(
         cache_entries=settings.score_cache_entries,
         rng=rng,
     )
+    sources = CurrentSources(default_project=settings.default_project)
     letters = DeadLetterTable(aws.dynamodb, settings.dead_letters_table, ttl_days=settings.dead_letter_ttl_days)
 
     def make() -> Ingest:
         return Ingest(
-            pinpoint.decode,
+            sources,
             definitions,
             resolver,
             committer,

@@ -25,6 +25,7 @@ from service.observability.metrics import Metrics
 from service.queries.letters import by_fault, described, find, payload, pointer
 from service.runtime.text import iso
 from service.scoring.event import Reason
+from service.sources.registry import Registry
 
 STAGES = ("ingest", "commit", "publish")
 MAX_LISTED = 100
@@ -239,6 +240,7 @@ async def _redrive(
             ScoreTable(aws.dynamodb, settings.scores_table, Metrics()),
             aws.kinesis,
             once.kinesis,
+            Registry(default_project=settings.default_project),
             stream_of,
         )
         await redriver.redrive(letters, account, report, lambda: interrupt.asked)

@@ -63,7 +63,7 @@ def traffic(rate: float, users: int, seed: int, project: str | None) -> None:
         note(f"{len(population.everything):,} endpoints of {users:,} users created; {rate:g} events per second follow")
         note(
             "some records are broken, and some endpoints have no user, on purpose: the alerts "
-            "ScoringDeadLettersGrowing and ScoringUnresolvedUsersGrowing fire by design"
+            "ScoringDeadLettersGrowing, ScoringUnknownFormatsGrowing and ScoringUnresolvedUsersGrowing fire by design"
         )
 
         def told(_: Sequence[Meaning]) -> None: ...

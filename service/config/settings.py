@@ -57,6 +57,7 @@ _ATTRIBUTE = Form(
 )
 _START = Form(f"`{TRIM_HORIZON}`, `{LATEST}` or a time with its zone, such as `2026-01-31T12:00:00Z`", read=_position)
 _PROJECTS = Form("project ids separated by commas")
+_PROJECT = Form("a project id: 1 to 256 characters without blanks", "is not a project id", re.compile(r"\S{1,256}"))
 _SINKS = Form("`pinpoint`, `log`, or both separated by a comma", empty=False)
 _EMF_SERVICE = Form(
     "a name of at most 255 letters, digits, `_`, `.`, `-`",
@@ -86,6 +87,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "Projects whose events count, and whose scores are published. Empty: all that have definitions.", _PROJECTS
         ),
     ] = ()
+    default_project: Annotated[
+        str,
+        About(
+            "Project of events that name none: most sources other than Pinpoint's. Empty: they go to the dead letters "
+            "(`no_project`).",
+            _PROJECT,
+        ),
+    ] = ""
     scores_table: Annotated[str, About("Table of scores.", _TABLE)] = "userEngagementScore"
     definitions_table: Annotated[str, About("Table of points per event type.", _TABLE)] = "engagementScoreDefinition"
     identities_table: Annotated[str, About("Table of endpoints' users.", _TABLE)] = "engagementScoringIdentities"

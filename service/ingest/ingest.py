@@ -1,4 +1,4 @@
-"""Records to committed scores: decode, match, identify, group by user, commit, set aside what cannot be scored.
+"""Records to committed scores: read, match, identify, group by user, commit, set aside what cannot be scored.
 
 `prepare` does what may happen while the batch before is still being committed; `commit` runs in the shard's order. What
 a later step needs travels in `Prepared`; nothing reaches back.
@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Collection, Mapping
 
 import msgspec
 
@@ -17,29 +16,28 @@ from service.ingest.attribution import Attribution, Waiting
 from service.ingest.commit import Committer, Refusal, Tally
 from service.ingest.definition_book import CurrentDefinitions
 from service.ingest.identify import IdentityResolver
-from service.ingest.letters import record_letter_id, sortable
+from service.ingest.letters import is_lettered, record_letter_id, stretch
 from service.ingest.marks import marking_of, shard_tag
 from service.ingest.ownership import Ownership
 from service.ingest.retention import Retention
+from service.ingest.source_book import CurrentSources
 from service.ingest.stores import DeadLetter, DeadLetters, EndpointKey, ProjectType
 from service.ingest.undefined import UndefinedTypes
 from service.observability.metrics import Metrics
 from service.runtime.clock import Clock
 from service.runtime.errors import LetGoError
-from service.scoring.event import Decoded, Event, Reason, Rejected, Skipped
+from service.scoring.definitions import DefinitionBook
+from service.scoring.event import Event, Reason, Rejected, Skipped
 from service.scoring.fold import Scorable, UserKey, sequence_bytes
+from service.sources.outcomes import Ambiguous, Anonymous, Outcome, RejectedEvent, Teaches
+from service.sources.registry import PINPOINT, Registry
 from service.stream.ports import Batch, Record
 
 PIPELINE = "ingest"
 
 SLICE = 500
-"""Records decoded before others get their turn: a few milliseconds; heartbeats and sinks must not wait for more."""
+"""Events read before others get their turn: a few milliseconds; heartbeats and sinks must not wait for more."""
 
-Decode = Callable[[bytes], Decoded]
-
-_NO_PROJECT = Rejected(
-    Reason.NO_PROJECT, "the event names no project: application.app_id (or app_id, application_key) is missing"
-)
 _NO_PERSON = Rejected(
     Reason.NO_PERSON,
     "the event names neither a user nor an endpoint: client.client_id and endpoint.User.UserId are missing",
@@ -57,17 +55,23 @@ class Prepared(msgspec.Struct):
 
     Attributes:
         batch: The records.
-        groups: Its scorable events by user.
-        letters: Its records that are set aside.
-        counts: Records by outcome, for those settled already.
+        registry: The sources that read them.
+        waiting: Its events that are worth points, each with its record.
+        groups: The same by user, without those that have none.
+        letters: Its events that are set aside.
+        counts: Events by outcome, for those settled already.
+        sources: Events by source and what reading them came to.
         undefined: Events whose type has no definition, by project and type.
         tally: What the commit came to; kept so that a retry after it does not commit again.
     """
 
     batch: Batch[bytes]
+    registry: Registry
+    waiting: list[Waiting] = msgspec.field(default_factory=list)
     groups: dict[UserKey, list[Scorable]] = msgspec.field(default_factory=dict)
     letters: list[DeadLetter] = msgspec.field(default_factory=list)
     counts: Counter[str] = msgspec.field(default_factory=Counter)
+    sources: Counter[tuple[str, str]] = msgspec.field(default_factory=Counter)
     undefined: dict[ProjectType, int] = msgspec.field(default_factory=dict)
     tally: Tally | None = None
 
@@ -76,7 +80,7 @@ class Ingest:
     """The consumer of the event stream's batches.
 
     Args:
-        decode: The event format.
+        sources: What reads the records.
         project_ids: Projects to score; empty for all.
         retention: How long the stream keeps records, and marks are needed; None: all marks are kept.
         ask_transactional: Whether the owner of the endpoints is asked about messages without campaign or journey too.
@@ -85,7 +89,7 @@ class Ingest:
 
     def __init__(
         self,
-        decode: Decode,
+        sources: CurrentSources,
         definitions: CurrentDefinitions,
         identities: IdentityResolver,
         committer: Committer,
@@ -98,7 +102,7 @@ class Ingest:
         ask_transactional: bool = False,
         undefined: UndefinedTypes | None = None,
     ) -> None:
-        self._decode = decode
+        self._sources = sources
         self._definitions = definitions
         self._identities = identities
         self._committer = committer
@@ -113,20 +117,22 @@ class Ingest:
         self._writing: dict[str, asyncio.Timeout] = {}
 
     async def prepare(self, batch: Batch[bytes]) -> Prepared:
-        """Decode the records and find whose they are.
+        """Read the records' events and find whose they are.
 
         Raises:
             TransientError: Users cannot be found now; the call can be repeated.
         """
         started = self._clock.monotonic()
         self._let_go.discard(batch.shard_id)
-        prepared = Prepared(batch)
+        prepared = Prepared(batch, self._sources.registry)
         tag = shard_tag(batch.stream, batch.shard_id)
         lettered = await self._lettered(batch, tag)
         attribution = Attribution(tag)
-        points_of = self._definitions.book.points  # the same for the whole batch
-        for start in range(0, len(batch.records), SLICE):
-            self._sort(batch.records[start : start + SLICE], points_of, prepared, tag, lettered, attribution)
+        prepared.waiting = attribution.waiting
+        book = self._definitions.book  # the same for the whole batch
+        at = 0
+        while at < len(batch.records):
+            at = self._sort(at, book, prepared, tag, lettered, attribution)
             await asyncio.sleep(0)
         started = self._took("decode", started)
         if attribution.waiting or attribution.endpoints:
@@ -194,56 +200,88 @@ class Ingest:
         if not batch.replayed:
             return ()
         first, last = batch.records[0], batch.records[-1]
-        return await self._dead_letters.between(tag, sortable(first.sequence), sortable(last.sequence))
+        return await self._dead_letters.between(tag, *stretch(first.sequence, last.sequence))
 
-    def _sort(
+    def _sort(  # noqa: C901 - the hot path: a further call per event costs 2 % of it
         self,
-        records: Sequence[Record[bytes]],
-        points_of: Callable[[str, str], Decimal | None],
+        at: int,
+        book: DefinitionBook,
         prepared: Prepared,
         tag: str,
         lettered: Collection[str],
         attribution: Attribution,
-    ) -> None:
-        """Put each record where it belongs; note in `attribution` what is worth points, and what endpoints' users are.
+    ) -> int:
+        """Put the events of some records where they belong; return the index of the record to go on with.
 
         Even an event that names its user waits: a user's events must stay in the shard's order.
         """
-        decode, project_ids = self._decode, self._project_ids
-        waiting, name = attribution.waiting, attribution.name
-        foreign = ignored = 0
-        for record in records:
-            if lettered and record_letter_id(tag, record.sequence) in lettered:
-                prepared.counts["replayed"] += 1
-                continue
-            event = decode(record.data)
-            if not isinstance(event, Event):
-                self._set_aside(prepared, record, event)
-                continue
-            project_id = event.project_id
-            if not project_id:
-                self._set_aside(prepared, record, _NO_PROJECT)
-                continue
-            if project_ids and project_id not in project_ids:
-                foreign += 1
-                continue
-            user_id, endpoint_id = event.user_id, event.endpoint_id
-            # What the sender of one message says of its recipient says nothing of an endpoint made up for the message.
-            if endpoint_id and (user_id or event.anonymous) and not event.transactional:
-                name(EndpointKey(endpoint_id, project_id), user_id, record)
-            points = points_of(event.event_type, project_id)
-            if points is None:
-                ignored += 1
-                kind = project_id, event.event_type
-                prepared.undefined[kind] = prepared.undefined.get(kind, 0) + 1
-                continue
-            arrival_ms = event.arrival_ms or record.arrival_ms
-            scorable = Scorable(sequence_bytes(record.sequence), points, arrival_ms, event.event_type)
-            if user_id:
-                waiting.append((record, event, scorable))
-            else:
-                self._nameless((record, event, scorable), prepared, attribution)
+        read, points_of, project_ids = prepared.registry.read, book.points, self._project_ids
+        records, waiting = prepared.batch.records, attribution.waiting
+        foreign = ignored = events = from_pinpoint = 0
+        for at_record in range(at, len(records)):
+            if events >= SLICE:
+                break
+            at = at_record + 1
+            record = records[at_record]
+            for event in read(record.data):
+                events += 1
+                if lettered and is_lettered(lettered, tag, record.sequence, event.index, event.part):
+                    prepared.counts["replayed"] += 1
+                    continue
+                if type(event) is not Event:
+                    self._no_event(event, record, prepared, attribution)
+                    continue
+                if event.source is PINPOINT:
+                    from_pinpoint += 1
+                else:
+                    prepared.sources[event.source, "event"] += 1
+                project_id = event.project_id
+                if project_ids and project_id not in project_ids:
+                    foreign += 1
+                    continue
+                user_id, endpoint_id = event.user_id, event.endpoint_id
+                # What the sender of one message says of its recipient says nothing of an endpoint made up for it.
+                if endpoint_id and (user_id or event.anonymous) and not event.transactional:
+                    attribution.name(EndpointKey(endpoint_id, project_id), user_id, record)
+                points = points_of(event.event_type, project_id)
+                if points is None:
+                    ignored += 1
+                    kind = project_id, event.event_type
+                    prepared.undefined[kind] = prepared.undefined.get(kind, 0) + 1
+                    continue
+                arrival_ms = event.arrival_ms or record.arrival_ms
+                scorable = Scorable(sequence_bytes(record.sequence), points, arrival_ms, event.event_type)
+                if user_id:
+                    waiting.append((record, event, scorable))
+                else:
+                    self._nameless((record, event, scorable), prepared, attribution)
         prepared.counts.update(foreign=foreign, ignored=ignored)
+        prepared.sources[PINPOINT, "event"] += from_pinpoint
+        return at
+
+    def _no_event(self, outcome: Outcome, record: Record[bytes], prepared: Prepared, attribution: Attribution) -> None:
+        """Put what is not an event to score where it belongs."""
+        match outcome:
+            case RejectedEvent():
+                name = "rejected"
+                self._set_aside(prepared, record, outcome, outcome, outcome.payload)
+            case Skipped():
+                name = "skipped"
+                prepared.counts[name] += 1
+            case Ambiguous():
+                name = "ambiguous"
+                prepared.counts[name] += 1
+            case Anonymous():
+                name = "anonymous"
+                prepared.counts[name] += 1
+            case Teaches():
+                name = "taught"
+                prepared.counts[name] += 1
+                if outcome.endpoint_id and not (self._project_ids and outcome.project_id not in self._project_ids):
+                    attribution.name(EndpointKey(outcome.endpoint_id, outcome.project_id), outcome.user_id, record)
+            case _:
+                raise AssertionError(type(outcome))
+        prepared.sources[outcome.source, name] += 1
 
     def _nameless(self, waiting: Waiting, prepared: Prepared, attribution: Attribution) -> None:
         """Put an event that names no user where it belongs."""
@@ -256,17 +294,41 @@ class Ingest:
         elif event.transactional:
             prepared.counts["anonymous"] += 1
         else:
-            self._set_aside(prepared, record, _NO_PERSON)
+            self._set_aside(prepared, record, event, _UNRESOLVED if event.aliases else _NO_PERSON)
 
     def _worth_asking(self, event: Event) -> bool:
         return not event.unnamed and (self._ask_transactional or not event.transactional)
 
-    def _set_aside(self, prepared: Prepared, record: Record[bytes], no_event: Rejected | Skipped) -> None:
-        match no_event:
-            case Rejected():
-                prepared.letters.append(self._letter(prepared.batch, record, "ingest", no_event))
-            case Skipped():
-                prepared.counts["skipped"] += 1
+    def _set_aside(
+        self,
+        prepared: Prepared,
+        record: Record[bytes],
+        event: Event | RejectedEvent,
+        why: Rejected,
+        payload: bytes | None = None,
+        stage: str = "ingest",
+    ) -> None:
+        """Make an event a dead letter: with its own payload, so that redriving it counts no sibling in its record."""
+        batch = prepared.batch
+        if payload is None:
+            payload = prepared.registry.payload(record.data, event.index, event.part) or record.data
+        prepared.letters.append(
+            DeadLetter(
+                letter_id=record_letter_id(
+                    shard_tag(batch.stream, batch.shard_id), record.sequence, event.index, event.part
+                ),
+                stage=stage,
+                reason=why.reason,
+                detail=why.detail,
+                stream=batch.stream.name,
+                shard_id=batch.shard_id,
+                sequence=record.sequence,
+                partition_key=record.partition_key,
+                at_ms=self._clock.wall_ms(),
+                payload=payload,
+                payload_size=len(payload),
+            )
+        )
 
     async def _identify(self, attribution: Attribution, prepared: Prepared) -> None:
         """Find out whose the events are, and tell the others whose the endpoints are."""
@@ -315,35 +377,20 @@ class Ingest:
             endpoint = EndpointKey(event.endpoint_id, event.project_id)
             nobodys.add(endpoint)
             if user_id is None and endpoint in overdue:
-                self._set_aside(prepared, record, _OVERDUE)
+                self._set_aside(prepared, record, event, _OVERDUE)
             elif user_id is None and event.attributed:
-                self._set_aside(prepared, record, _UNRESOLVED)
+                self._set_aside(prepared, record, event, _UNRESOLVED)
             else:
                 prepared.counts["anonymous"] += 1
         self._metrics.identities.labels("event").inc(named)
         self._metrics.identities.labels("none").inc(len(nobodys))
 
     def _refuse(self, prepared: Prepared, refusal: Refusal) -> None:
-        """Set the records of a user aside whose item the table refuses."""
-        sequences = {event.sequence for event in refusal.events}
-        for record in prepared.batch.records:
-            if sequence_bytes(record.sequence) in sequences:
-                prepared.letters.append(self._letter(prepared.batch, record, "commit", refusal.why))
-
-    def _letter(self, batch: Batch[bytes], record: Record[bytes], stage: str, why: Rejected) -> DeadLetter:
-        return DeadLetter(
-            letter_id=record_letter_id(shard_tag(batch.stream, batch.shard_id), record.sequence),
-            stage=stage,
-            reason=why.reason,
-            detail=why.detail,
-            stream=batch.stream.name,
-            shard_id=batch.shard_id,
-            sequence=record.sequence,
-            partition_key=record.partition_key,
-            at_ms=self._clock.wall_ms(),
-            payload=record.data,
-            payload_size=len(record.data),
-        )
+        """Set the events of a user aside whose item the table refuses."""
+        refused = {id(event) for event in refusal.events}
+        for record, event, scorable in prepared.waiting:
+            if id(scorable) in refused:
+                self._set_aside(prepared, record, event, refusal.why, stage="commit")
 
     def _took(self, stage: str, started: float) -> float:
         now = self._clock.monotonic()
@@ -351,13 +398,15 @@ class Ingest:
         return now
 
     def _count(self, prepared: Prepared, tally: Tally) -> None:
-        """Count records and latencies: once a batch, not once a record."""
+        """Count events and latencies: once a batch, not once an event."""
         metrics = self._metrics
         counts = prepared.counts + Counter(
             scored=tally.scored, replayed=tally.replayed, dead_lettered=len(prepared.letters)
         )
         for outcome, count in counts.items():
             metrics.records.labels(outcome).inc(count)
+        for (source, outcome), count in prepared.sources.items():
+            metrics.source_events.labels(source or "none", outcome).inc(count)
         if self._undefined is not None and prepared.undefined:
             self._undefined.note(prepared.undefined)
         for letter in prepared.letters:

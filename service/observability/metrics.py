@@ -128,8 +128,16 @@ class Metrics:
     def _scoring(self) -> None:
         self.records = self._counter(
             "records",
-            "Records by outcome: scored, replayed (in the score already), ignored (no definition), anonymous, "
-            "skipped (probe), foreign (another project), dead_lettered.",
+            "Events (most records hold one) by outcome: scored, replayed (in the score already), ignored (no "
+            "definition), anonymous, ambiguous (one of several people, unknown which), skipped (nothing to score), "
+            "taught (only says who somebody is), foreign (another project), dead_lettered.",
+            "outcome",
+        )
+        self.source_events = self._counter(
+            "source_events",
+            "Events by the source that recognised them (`none`: none did) and what they came to: event, taught, "
+            "skipped, ambiguous, anonymous, rejected (dead letter).",
+            "source",
             "outcome",
         )
         self.events_without_definition = self._counter(

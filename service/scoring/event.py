@@ -1,12 +1,13 @@
 """The event as scoring sees it, and the reasons why a record cannot be scored.
 
 Nothing here knows which system sent the record: `service/sources/` has one decoder per event format, and every
-decoder returns one of the three types below.
+decoder returns one of the types below, or one of `service/sources/outcomes.py`.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
@@ -36,6 +37,7 @@ class Reason(StrEnum):
     WRONG_TYPE = "wrong_type"
     TOO_DEEP = "too_deep"
     TOO_LARGE = "too_large"
+    TOO_MANY_EVENTS = "too_many_events"
     BAD_ID = "bad_id"
     BAD_ENVELOPE = "bad_envelope"
     UNKNOWN_FORMAT = "unknown_format"
@@ -75,8 +77,50 @@ class Skipped(msgspec.Struct, frozen=True):
     event_type: str
 
 
+class AliasKind(StrEnum):
+    """What kind of name an alias is."""
+
+    EMAIL = "email"
+    PHONE = "phone"
+    PROFILE = "profile"
+    ANONYMOUS = "anonymous"
+    ENDPOINT = "endpoint"
+
+
+class Alias(msgspec.Struct, frozen=True, gc=False, order=True):
+    """Another name of a person, beside the user id.
+
+    Attributes:
+        kind: What it is.
+        value: Normalised: an e-mail address is in lower case without display name; other names are as sent,
+            without surrounding white space (a phone number is expected in E.164 form, and is not converted).
+    """
+
+    kind: AliasKind
+    value: str
+
+
+class Details(msgspec.Struct, frozen=True):
+    """What conditions and amounts of rules may ask of an event; kept only for event types where a rule does.
+
+    Attributes:
+        payload: The decoded event (what the source's `within` names, for example an EventBridge `detail`).
+        user_agent: Of an open or click; empty: not known.
+        machine: Whether the sender itself says that a machine did it.
+        sent_ms: When the message that it follows was sent, epoch milliseconds; 0: not known.
+    """
+
+    payload: dict[str, Any]
+    user_agent: str = ""
+    machine: bool = False
+    sent_ms: int = 0
+
+
 class Event(msgspec.Struct, frozen=True, gc=False):
     """One thing that one person did.
+
+    `user_id`, `endpoint_id` or `aliases` says who it was. Where there is a user as well as an endpoint or aliases, the
+    event teaches that they belong together.
 
     Attributes:
         event_type: As its sender names it, for example `_email.open`.
@@ -91,6 +135,15 @@ class Event(msgspec.Struct, frozen=True, gc=False):
         anonymous: Whether the record states that the endpoint has no user.
         unnamed: Whether the record carries the endpoint as its owner stores it, and just does not mention a user: then
             what was learned of the endpoint holds, but asking its owner is a waste.
+        source: Name of the source that recognised it.
+        aliases: Other names of the person than the endpoint.
+        event_id: The sender's id of this event, for dropping duplicates of an at-least-once sender; empty: none.
+            It is unique within its source.
+        message: What `once: message` counts by; empty: not known.
+        campaign: What `once: campaign` counts by; empty: not known.
+        details: The decoded event, where a rule reads it.
+        index: Which event of its record it is, from 1; 0 where the record holds one event.
+        part: Which person of that event, from 1; 0 where the event concerns one person.
     """
 
     event_type: str
@@ -102,6 +155,14 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     transactional: bool
     anonymous: bool = False
     unnamed: bool = False
+    source: str = ""
+    aliases: tuple[Alias, ...] = ()
+    event_id: str = ""
+    message: str = ""
+    campaign: str = ""
+    details: Details | None = None
+    index: int = 0
+    part: int = 0
 
 
 Decoded = Event | Skipped | Rejected

@@ -12,17 +12,14 @@ from enum import StrEnum
 
 import msgspec
 
-from service.scoring.event import Reason, Rejected
+from service.scoring.event import Alias, AliasKind, Event, Reason, Rejected
 from service.sources.decoding import decode_object
 from service.sources.outcomes import (
-    Alias,
-    AliasKind,
     Ambiguous,
     Anonymous,
     Outcome,
     RejectedEvent,
     SkippedEvent,
-    SourcedEvent,
     Teaches,
 )
 from service.sources.registry import Registry
@@ -49,8 +46,8 @@ class Row(msgspec.Struct, frozen=True):
     """One outcome.
 
     Attributes:
-        index: Which event of the record, from 0.
-        part: Which person of the event, from 0.
+        index: Which event of the record, from 1; 0 where it holds one.
+        part: Which person of the event, from 1; 0 where it concerns one.
         kind: What became of it.
         source: Name of the source that recognised it; empty: none.
         event_type: Empty: none, or not known.
@@ -99,7 +96,7 @@ def summary(rows: Iterable[Row]) -> Counter[tuple[str, str, Kind]]:
 
 def _row(outcome: Outcome) -> Row:
     match outcome:
-        case SourcedEvent():
+        case Event():
             person, found_by, also = _person(outcome.user_id, outcome.endpoint_id, outcome.aliases)
             return Row(
                 outcome.index,

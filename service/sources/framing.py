@@ -162,7 +162,7 @@ class _Splitter:
 
     def _add(self, frame: Frame) -> None:
         if len(self.found) == MAX_EVENTS:
-            raise _WholeRecordError(Rejected(Reason.TOO_LARGE, f"the record holds more than {MAX_EVENTS} events"))
+            raise _WholeRecordError(Rejected(Reason.TOO_MANY_EVENTS, f"the record holds more than {MAX_EVENTS} events"))
         if isinstance(frame, Fault):
             self._faults += 1
             if self._faults > MAX_FAULTS:

@@ -7,7 +7,7 @@ import msgspec
 from service.scoring.event import Reason
 from service.scoring.paths import Steps, elements, walk
 from service.sources.conditions import compiled
-from service.sources.decoding import JsonObject
+from service.sources.decoding import MAX_RECORD_BYTES, JsonObject
 from service.sources.model import NEEDS_PRESENCE, Check, SourceSpec
 from service.sources.outcomes import Outcome, RejectedEvent, SkippedEvent
 from service.sources.plan import Context, Plan
@@ -66,10 +66,14 @@ class Source:
             return [RejectedEvent(Reason.UNKNOWN_FORMAT, _NO_CASE, data, self.name, index)]
         outcomes = plan.read(body, top, data, index, context)
         if len(outcomes) > 1:
-            for part, outcome in enumerate(outcomes):
-                if isinstance(outcome, RejectedEvent):
-                    alone = self.part_payload(top, data, part)
-                    outcomes[part] = msgspec.structs.replace(outcome, payload=alone)
+            rejected = [outcome for outcome in outcomes if isinstance(outcome, RejectedEvent)]
+            if len(rejected) * len(data) > MAX_RECORD_BYTES:
+                # A dead letter for each would repeat the rest of the event each time.
+                why = f"{len(rejected)} of its {len(outcomes)} people cannot be read; the first: {rejected[0].detail}"
+                return [RejectedEvent(rejected[0].reason, why, data, self.name, index)]
+            for each in rejected:
+                alone = self.part_payload(top, data, each.part)
+                outcomes[each.part - 1] = msgspec.structs.replace(each, payload=alone)
         return outcomes
 
     def part_payload(self, top: JsonObject, data: bytes, part: int) -> bytes:
@@ -78,8 +82,10 @@ class Source:
         Args:
             top: The decoded event.
             data: Its bytes: what is returned where the event concerns one person anyway.
-            part: As in the outcome.
+            part: As in the outcome; 0: the whole event.
         """
+        if not part:
+            return data
         body = self._body(top)
         plan = self._only or self._plan(body, top)
         if plan is None or plan.array is None:
@@ -87,7 +93,7 @@ class Source:
         if len(elements(walk(top if plan.array_from_top else body, plan.array))) <= 1:
             return data
         steps = plan.array if plan.array_from_top or body is top else self._within + plan.array
-        return msgspec.json.encode(_with_one_element(top, steps, part))
+        return msgspec.json.encode(_with_one_element(top, steps, part - 1))
 
     def _body(self, top: JsonObject) -> JsonObject:
         """Return where paths start: what `within` names, if that is an object, else the top."""
@@ -120,7 +126,7 @@ def _needed_key(checks: tuple[Check, ...]) -> str:
 
 
 def _with_one_element(tree: object, steps: Steps, part: int) -> object:
-    """Return a copy in which the array at `steps` has only its element `part`; the rest is shared."""
+    """Return a copy in which the array at `steps` has only its element `part`, from 0; the rest is shared."""
     if not steps:
         return [tree[part]] if type(tree) is list else tree
     step, rest = steps[0], steps[1:]

@@ -35,6 +35,9 @@ from service.sources.decoding import MAX_RECORD_BYTES, byte_fault, may_be_too_de
 from service.sources.lenient import Snapshot
 from service.sources.undecodable import why_undecodable, without_event_type
 
+NAME = "pinpoint"
+"""Name of this source."""
+
 PROBE_TYPE = "_test.event_stream"
 """Pinpoint sends one of these when an event stream is switched on."""
 
@@ -154,6 +157,7 @@ def decode(data: bytes) -> Decoded:  # noqa: C901, PLR0912 - the hot path: every
         not attributed and event_type.startswith(_MESSAGE_TYPES),
         anonymous,
         unnamed,
+        NAME,
     )
 
 
@@ -186,6 +190,7 @@ def _leniently(data: bytes) -> Decoded:
         not attributed and fields.event_type.startswith(_MESSAGE_TYPES),
         anonymous=fields.snapshot is Snapshot.STATES_NONE,
         unnamed=fields.snapshot is Snapshot.LEAVES_OUT,
+        source=NAME,
     )
 
 

@@ -10,7 +10,17 @@ from sys import intern
 
 import msgspec
 
-from service.scoring.event import MAX_ID_BYTES, MAX_PROJECT_BYTES, Reason, Rejected, id_fault
+from service.scoring.event import (
+    MAX_ID_BYTES,
+    MAX_PROJECT_BYTES,
+    Alias,
+    AliasKind,
+    Details,
+    Event,
+    Reason,
+    Rejected,
+    id_fault,
+)
 from service.scoring.paths import Steps, elements, walk
 from service.sources.conditions import compiled
 from service.sources.decoding import JsonObject
@@ -29,15 +39,11 @@ from service.sources.getters import (
 )
 from service.sources.model import ALWAYS, NEVER, Case, SourceSpec, Value
 from service.sources.outcomes import (
-    Alias,
-    AliasKind,
     Ambiguous,
     Anonymous,
-    Details,
     Outcome,
     RejectedEvent,
     SkippedEvent,
-    SourcedEvent,
     Teaches,
 )
 from service.sources.values import email_of, time_ms
@@ -58,6 +64,9 @@ class Context(msgspec.Struct, frozen=True):
     default_project: str = ""
     detailed: Container[str] = ()
 
+
+_ALIAS_FIELDS = tuple(kind for kind in AliasKind if kind is not AliasKind.ENDPOINT)
+"""Fields whose values become `Event.aliases`; an endpoint has a field of its own."""
 
 _DETAILS = ("user_agent", "sent")
 """Fields that are looked for only where a rule asks for the event's details."""
@@ -99,7 +108,7 @@ class Plan:
         self._endpoint = _strict(program, values, "endpoint")
         self._aliases = tuple(
             (kind, strict_text(program, kind.value, values[kind]), email_of if kind is AliasKind.EMAIL else str.strip)
-            for kind in AliasKind
+            for kind in _ALIAS_FIELDS
             if kind in values
         )
         self._time = _value(program, values, "time")
@@ -111,7 +120,7 @@ class Plan:
         self._transactional = compiled(case.conditions.get("transactional", NEVER))
         self._machine = compiled(case.conditions.get("machine", NEVER))
         self.array, self.array_from_top = _array(values)
-        self._one_address_each = any(_goes_through(values[name]) for name in ("endpoint", *AliasKind) if name in values)
+        self._one_address_each = any(_goes_through(values[name]) for name in AliasKind if name in values)
 
     def read(self, body: JsonObject, top: JsonObject, data: bytes, index: int, context: Context) -> list[Outcome]:
         """Return the outcomes of an event, one for each person it concerns; at least one.
@@ -128,10 +137,10 @@ class Plan:
         found = elements(walk(top if self.array_from_top else body, self.array)) or [None]
         if len(found) > MAX_PARTS:
             why = f"the event concerns {len(found)} people; at most {MAX_PARTS} are read"
-            return [RejectedEvent(Reason.TOO_LARGE, why, data, self._source, index)]
+            return [RejectedEvent(Reason.TOO_MANY_EVENTS, why, data, self._source, index)]
         return [
             self._one(self._program.run(body, top, element), data, index, part, context)
-            for part, element in enumerate(found)
+            for part, element in enumerate(found, 1 if len(found) > 1 else 0)
         ]
 
     def _one(self, registers: Registers, data: bytes, index: int, part: int, context: Context) -> Outcome:
@@ -171,7 +180,7 @@ class Plan:
             if transactional or self._nobody_is_anonymous:
                 return Anonymous(self._source, event_type, project, index, part)
             raise RefusedError(_NO_PERSON)
-        return SourcedEvent(
+        return Event(
             event_type,
             project,
             endpoint,

@@ -11,16 +11,19 @@ from collections.abc import Container, Sequence
 from functools import cache
 from importlib import resources
 
-from service.scoring.event import Event, Reason, Rejected, Skipped
+import msgspec
+
+from service.scoring.event import Details, Event, Reason, Rejected, Skipped
 from service.sources import pinpoint
 from service.sources.decoding import MAX_RECORD_BYTES, JsonObject, decode_object
-from service.sources.framing import Empty, Fault, frames, is_notification
+from service.sources.framing import MAX_EVENTS, Empty, Fault, frames, is_notification
 from service.sources.load import load_sources
 from service.sources.mapping import Source
-from service.sources.outcomes import Details, Outcome, RejectedEvent, SkippedEvent, SourcedEvent
+from service.sources.outcomes import Outcome, RejectedEvent, SkippedEvent
 from service.sources.plan import Context
+from service.sources.undecodable import disguise, wrapped_by_aws
 
-PINPOINT = "pinpoint"
+PINPOINT = pinpoint.NAME
 """Name of the source that has a decoder instead of a file."""
 
 BUILTIN_FILES = ("ses", "sms", "whatsapp", "connect-campaigns", "segment", "cloudevents")
@@ -30,7 +33,16 @@ BUILTIN_NAMES = (PINPOINT, *BUILTIN_FILES)
 """Names that a user's own source cannot have."""
 
 _UNKNOWN = "no source recognises the event: `scoring dry-run` shows it, `scoring sources apply` adds a source for it"
+_NO_PROJECT = (
+    "the event names no project: application.app_id (or app_id, application_key) is missing, and "
+    "SCORING_DEFAULT_PROJECT is not set"
+)
 _PROBE = "Pinpoint's test event"
+_TOO_MANY = f"the record holds more than {MAX_EVENTS} events, counting each person of an event"
+_PINPOINT_KEYS = frozenset({"application", "client", "app_id", "application_key"})
+"""An event of Pinpoint's has at least one of these beside `event_type`: what `pinpoint.decode` finds projects and
+endpoints in."""
+
 _LIKE_PINPOINT = b'{"event_type"'
 """Pinpoint writes the event's type first. Where it stands later, the event is read all the same, a little slower."""
 
@@ -63,6 +75,9 @@ class Registry:
         self._own = tuple(own)
         self._builtin = builtin_sources()
         self._context = Context(default_project, detailed)
+        self._detailed = detailed
+        # A user's own source may claim what looks like Pinpoint's: then nothing can be decoded before it is asked.
+        self._shortcut = _LIKE_PINPOINT if not self._own else b"\0"
 
     def names(self) -> list[str]:
         """Return the sources' names, in the order in which they are asked."""
@@ -78,43 +93,54 @@ class Registry:
         Args:
             data: The record's payload.
         """
-        if data.startswith(_LIKE_PINPOINT) and not self._own:
+        if data.startswith(self._shortcut):
             event = pinpoint.decode(data)
-            if type(event) is Event and (event.project_id or event.endpoint_id):
-                return [self._of_event(event, data, 0)]
+            if type(event) is Event and event.project_id and event.event_type not in self._detailed:
+                return [event]
         if data.startswith(b"{") and len(data) <= MAX_RECORD_BYTES:
             top = decode_object(data)
             if not (isinstance(top, Rejected) or is_notification(top)):
                 return self._recognised(top, data, 0)
+        found = frames(data)
         outcomes: list[Outcome] = []
-        for index, frame in enumerate(frames(data)):
+        for index, frame in enumerate(found, 1 if len(found) > 1 else 0):
             if isinstance(frame, Fault):
-                outcomes.append(RejectedEvent(frame.why.reason, frame.why.detail, frame.payload, "", index))
+                why = disguise(frame.payload, frame.why) or frame.why
+                outcomes.append(RejectedEvent(why.reason, why.detail, frame.payload, "", index))
             elif isinstance(frame, Empty):
                 outcomes.append(SkippedEvent("", frame.reason, "", index))
             else:
                 outcomes += self._event(frame, index)
+            if len(outcomes) > MAX_EVENTS:
+                return [RejectedEvent(Reason.TOO_MANY_EVENTS, _TOO_MANY, data)]
         return outcomes
 
-    def payload(self, data: bytes, index: int, part: int) -> bytes:
-        """Return one event of a record by itself, for a dead letter that is written later than `read`.
+    def payload(self, data: bytes, index: int, part: int) -> bytes | None:
+        """Return one event of a record by itself, for a dead letter, or for a redrive that has only the record.
 
         Args:
             data: The record's payload.
-            index: As in the event's outcome.
-            part: As in the event's outcome.
+            index: As in the event's outcome; 0: all of the record.
+            part: As in the event's outcome; 0: all of the event.
+
+        Returns:
+            None where the record does not hold such an event, or no source divides it into people.
         """
+        if not index and not part:
+            return data
         found = frames(data)
-        frame = found[index] if index < len(found) else data
+        if max(index, 1) > len(found):
+            return None
+        frame = found[max(index, 1) - 1]
         if not isinstance(frame, bytes):
-            return frame.payload if isinstance(frame, Fault) else data
+            return frame.payload if isinstance(frame, Fault) and not part else None
+        if not part:
+            return frame
         top = decode_object(frame)
         if isinstance(top, Rejected):
-            return frame
-        for source in self._own if _is_pinpoint(top) else (*self._own, *self._builtin):
-            if source.recognises(top):
-                return source.part_payload(top, frame, part)
-        return frame
+            return None
+        source = next((each for each in (*self._own, *self._builtin) if each.recognises(top)), None)
+        return source.part_payload(top, frame, part) if source is not None else None
 
     def _event(self, data: bytes, index: int) -> list[Outcome]:
         top = decode_object(data)
@@ -126,46 +152,25 @@ class Registry:
         for source in self._own:
             if source.recognises(top):
                 return source.read(top, data, index, self._context)
-        if _is_pinpoint(top):
-            return [self._of_pinpoint(pinpoint.decode(data), data, index)]
+        if "event_type" in top and not _PINPOINT_KEYS.isdisjoint(top):
+            return [self._of_pinpoint(pinpoint.decode(data), top, data, index)]
         for source in self._builtin:
             if source.recognises(top):
                 return source.read(top, data, index, self._context)
+        why = wrapped_by_aws(top)
+        if why is not None:
+            return [RejectedEvent(why.reason, why.detail, data, "", index)]
         return [RejectedEvent(Reason.UNKNOWN_FORMAT, _UNKNOWN, data, "", index)]
 
-    def _of_pinpoint(self, decoded: Event | Skipped | Rejected, data: bytes, index: int) -> Outcome:
+    def _of_pinpoint(self, decoded: Event | Skipped | Rejected, top: JsonObject, data: bytes, index: int) -> Outcome:
         match decoded:
             case Event():
-                return self._of_event(decoded, data, index)
+                project_id = decoded.project_id or self._context.default_project
+                if not project_id:
+                    return RejectedEvent(Reason.NO_PROJECT, _NO_PROJECT, data, PINPOINT, index)
+                details = Details(top) if decoded.event_type in self._detailed else None
+                return msgspec.structs.replace(decoded, project_id=project_id, details=details, index=index)
             case Skipped():
                 return SkippedEvent(decoded.event_type, _PROBE, PINPOINT, index)
             case Rejected():
                 return RejectedEvent(decoded.reason, decoded.detail, data, PINPOINT, index)
-
-    def _of_event(self, event: Event, data: bytes, index: int) -> SourcedEvent:
-        return SourcedEvent(
-            event.event_type,
-            event.project_id,
-            event.endpoint_id,
-            event.user_id,
-            event.arrival_ms,
-            event.attributed,
-            event.transactional,
-            event.anonymous,
-            event.unnamed,
-            PINPOINT,
-            (),
-            "",
-            "",
-            "",
-            self._details(data) if event.event_type in self._context.detailed else None,
-            index,
-        )
-
-    def _details(self, data: bytes) -> Details | None:
-        top = decode_object(data)
-        return None if isinstance(top, Rejected) else Details(top)
-
-
-def _is_pinpoint(top: JsonObject) -> bool:
-    return "event_type" in top and ("application" in top or "client" in top)

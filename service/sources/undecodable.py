@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import binascii
 import re
+from collections.abc import Mapping
 
 import msgspec
 
@@ -92,6 +93,29 @@ def without_event_type(data: bytes) -> Rejected:
     if bytes(envelope.records) and (bytes(envelope.request_id) or bytes(envelope.invocation_id)):
         return _FIREHOSE
     return Rejected(Reason.NO_EVENT_TYPE, "the object has no event_type")
+
+
+def disguise(data: bytes, why: Rejected) -> Rejected | None:
+    """Return what bytes are that framing found no event in, where they are UTF-16 or base64; else None.
+
+    Args:
+        data: The bytes.
+        why: What framing says of them.
+    """
+    if why.reason not in {Reason.NOT_JSON, Reason.NOT_UTF8}:
+        return None
+    if data.startswith(UTF16_STARTS):
+        return _UTF16
+    return _BASE64 if _is_base64(data) else None
+
+
+def wrapped_by_aws(top: Mapping[str, object]) -> Rejected | None:
+    """Return what an object is that Lambda or Firehose made of records, instead of an event; else None."""
+    if top.get("Records"):
+        return _LAMBDA
+    if top.get("records") and (top.get("requestId") or top.get("invocationId")):
+        return _FIREHOSE
+    return None
 
 
 def _is_base64(data: bytes) -> bool:

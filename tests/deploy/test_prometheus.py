@@ -36,6 +36,7 @@ ASKED_FOR = {
     "ScoringSinkErrorBurnSlow",
     "ScoringThrottled",
     "ScoringDeadLettersGrowing",
+    "ScoringUnknownFormatsGrowing",
     "ScoringUnresolvedUsersGrowing",
     "ScoringLeaseChurn",
     "ScoringEventLoopBlocked",
@@ -117,7 +118,8 @@ def test_a_new_user_reads_which_alerts_made_up_traffic_raises():
     """They are red in Prometheus and Grafana under `docker compose`: each place where they show explains it."""
     (demo,) = (rule for path in DEMO_RULE_FILES for group in read_yaml(path)["groups"] for rule in group["rules"])
     by_design = set(re.findall(r"Scoring\w+", demo["annotations"]["description"]))
-    assert by_design == {"ScoringDeadLettersGrowing", "ScoringUnresolvedUsersGrowing"} & set(alerts())
+    designed = {"ScoringDeadLettersGrowing", "ScoringUnknownFormatsGrowing", "ScoringUnresolvedUsersGrowing"}
+    assert by_design == designed & set(alerts())
     assert "./deploy/prometheus/demo:/etc/prometheus/demo:ro" in compose_services()["prometheus"]["volumes"]
     assert "demo/*.yml" in read_yaml(PROMETHEUS_FILE)["rule_files"]
     (panel,) = (each for each in dashboards()["operations"]["panels"] if each["title"] == "Alerts firing")

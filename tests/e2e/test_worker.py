@@ -133,7 +133,7 @@ def test_events_become_scores_and_dead_letters_and_are_published(
     users = people(80)
     site.settle({"sms-pat": "user-pat", "sam-mail": "user-sam"} | {f"{user}-mail": user for user in users})
     samples = SAMPLES.read_text(encoding="utf-8").replace(SAMPLE_PROJECT, site.project).splitlines()
-    site.send([*samples, *traffic(site, users, expected), "no event", "[]"])
+    site.send([*samples, *traffic(site, users, expected), "no event", "7"])
     expected |= SAMPLE_SCORES
     fleet.grow(1)
     settles(lambda: site.scores(expected), expected, site.within_s)

@@ -11,13 +11,13 @@ from service.ingest.commit import Committer
 from service.ingest.definition_book import CurrentDefinitions
 from service.ingest.identify import IdentityResolver, IdentitySettings
 from service.ingest.ingest import Ingest
+from service.ingest.source_book import CurrentSources
 from service.ingest.undefined import UndefinedTypes
 from service.observability.metrics import Metrics
 from service.runtime.adaptive_limit import AdaptiveLimit
 from service.scoring.definitions import Definition
 from service.scoring.event import Reason
 from service.scoring.fold import ScoreState, UserKey
-from service.sources import pinpoint
 from service.stream.ports import Batch, Record, StreamId
 from tests.fakes.aio import EPOCH_MS, VirtualClock, run
 from tests.fakes.dead_letters import MemoryDeadLetters
@@ -64,7 +64,7 @@ class World:
         self.undefined = UndefinedTypes(MemoryUndefined(), clock, self.metrics)
         self.book = CurrentDefinitions(self.definitions, clock, self.metrics)
         self.restart = lambda: Ingest(
-            pinpoint.decode,
+            CurrentSources(),
             self.book,
             IdentityResolver(self.identities, self.former, lookup, IdentitySettings(), clock, self.metrics),
             Committer(self.scores, clock, self.metrics, AdaptiveLimit(), cache_entries=10, rng=random.Random(1)),

@@ -17,7 +17,7 @@ from service.aws.streams.writer import KinesisWriter, Put
 from service.aws.tables.dead_letters import DeadLetterTable, StoredLetter
 from service.local.worker_process import Worker
 from service.scoring.event import Rejected
-from service.sources.pinpoint import decode
+from service.sources.registry import Registry
 from tests.fakes.hostile import MIB, event, large, records, stored_values
 from tests.fakes.hostile import json_bytes as body
 
@@ -99,7 +99,7 @@ async def scores_in(aws: Aws, table: str) -> dict[str, dict[str, Any]]:
 
 
 def until_done(worker: Worker, count: int) -> None:
-    """Wait until `count` records are dealt with and all is published."""
+    """Wait until `count` events are dealt with and all is published."""
     ends = time.monotonic() + DEADLINE_S
     while not ((gauges := worker.look()) and gauges.handled >= count and gauges.quiet):
         worker.check()
@@ -133,17 +133,18 @@ def test_the_worker_lives_and_accounts_for_every_record(
     worker.start()
     keys = ("", "\u202e", "💥" * 256, "k", "\x00")
     run(writer.put([Put(f"{keys[n % 5][:250]}{n % 7}", data) for n, data in enumerate(bodies)]))
-    until_done(worker, len(bodies))
+    events = [outcome for data in bodies for outcome in Registry().read(data)]  # damaged JSON lines hold several
+    until_done(worker, len(events))
     outcomes = Counter(worker.last.outcomes)
     peak = peak_bytes(worker)
     assert worker.stop() == 0
 
     assert outcomes["replayed"] == 0
-    assert outcomes.total() == len(bodies)
+    assert outcomes.total() == len(events)
     stored = run(letters_in(DeadLetterTable(aws_clients.dynamodb, names["SCORING_DEAD_LETTERS_TABLE"])))
     stages = Counter(each.letter.stage for each in stored)
     assert stages["ingest"] + stages["commit"] == outcomes["dead_lettered"]
-    assert sum(isinstance(decode(data), Rejected) for data in bodies) <= stages["ingest"]
+    assert sum(isinstance(outcome, Rejected) for outcome in events) <= stages["ingest"]
 
     refused = {item["UserId"]["S"] for item in items if isinstance(state_of(item), Rejected)}
     scores = run(scores_in(aws_clients, names["SCORING_SCORES_TABLE"]))

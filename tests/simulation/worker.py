@@ -15,6 +15,7 @@ from service.ingest.definition_book import CurrentDefinitions
 from service.ingest.identify import IdentityResolver, IdentitySettings
 from service.ingest.ingest import Ingest
 from service.ingest.retention import Retention
+from service.ingest.source_book import CurrentSources
 from service.ingest.stores import Identities, Sink
 from service.observability.metrics import Metrics
 from service.publish.follow import FollowOptions, StreamFollower, StreamReader
@@ -24,7 +25,6 @@ from service.publish.sender import SenderOptions
 from service.runtime.adaptive_limit import AdaptiveLimit
 from service.runtime.backoff import Backoff
 from service.runtime.errors import TransientError
-from service.sources import pinpoint
 from service.stream.coordinator import Coordinator, Opened
 from service.stream.position import TRIM_HORIZON
 from service.stream.settings import HOURS_48_MS, ShardSettings
@@ -217,7 +217,7 @@ class SimWorker:
             source = SimSource(world.events, EVENTS, port, incarnation)
             retention = Retention()
             ingest = Ingest(
-                pinpoint.decode, definitions, resolver, committer, letters, clock, metrics, retention=retention
+                CurrentSources(), definitions, resolver, committer, letters, clock, metrics, retention=retention
             )
             leases = FakeLeases(world.event_leases[incarnation], lease_port)  # type: ignore[arg-type]
             return Opened(source, leases, leases, ingest)

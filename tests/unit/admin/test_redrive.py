@@ -13,6 +13,7 @@ from service.aws.tables.dead_letters import StoredLetter
 from service.ingest.stores import DeadLetter
 from service.scoring.event import Reason
 from service.scoring.fold import UserKey
+from service.sources.registry import Registry
 
 COUNT = 3 * CONCURRENT
 
@@ -71,7 +72,7 @@ def redrive(
     stopped: Callable[[], bool] = lambda: False,
 ) -> Account:
     account = Account()
-    redriver = Redriver(table, None, kinesis, kinesis)  # type: ignore[arg-type] # as much of a table as is needed
+    redriver = Redriver(table, None, kinesis, kinesis, Registry())  # type: ignore[arg-type] # as much of a table as is needed
     try:
         asyncio.run(redriver.redrive(LETTERS, account, report, stopped))
     except AssertionError as error:

@@ -15,12 +15,12 @@ from service.ingest.commit import Committer
 from service.ingest.definition_book import CurrentDefinitions
 from service.ingest.identify import IdentityResolver, IdentitySettings
 from service.ingest.ingest import Ingest
+from service.ingest.source_book import CurrentSources
 from service.ingest.stores import EndpointKey
 from service.observability.metrics import Metrics
 from service.runtime.adaptive_limit import AdaptiveLimit
 from service.scoring.definitions import Definition
 from service.scoring.fold import ScoreState, UserKey
-from service.sources import pinpoint
 from service.stream.ports import Batch, Record, StreamId
 from tests.fakes.aio import EPOCH_MS, VirtualClock, run
 from tests.fakes.dead_letters import MemoryDeadLetters
@@ -69,7 +69,7 @@ class World:
         book = CurrentDefinitions(definitions, self.clock, self.metrics)
         await book.refresh()
         return Ingest(
-            pinpoint.decode,
+            CurrentSources(),
             book,
             IdentityResolver(self.identities, self.former, self.lookup, IdentitySettings(), self.clock, self.metrics),
             Committer(self.scores, self.clock, self.metrics, AdaptiveLimit(), cache_entries=50, rng=random.Random(1)),

@@ -11,6 +11,7 @@ from service.runtime.errors import LetGoError, TransientError
 from service.scoring.definitions import Definition, Malformed
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import UserKey
+from service.sources.registry import Registry
 from tests.fakes.aio import VirtualClock, run
 from tests.fakes.ingest import P, World, batch, body
 
@@ -195,7 +196,7 @@ def test_a_batch_let_go_of_sets_aside_what_it_must_and_stops_writing_and_the_nex
         with pytest.raises(LetGoError):
             await committing
         with pytest.raises(LetGoError):
-            await ingest.commit(unwritten := Prepared(given, groups={UserKey("late", P): []}))
+            await ingest.commit(unwritten := Prepared(given, Registry(), groups={UserKey("late", P): []}))
         assert unwritten.tally is None
         assert world.reasons() == [Reason.NOT_JSON]
         slow.set()

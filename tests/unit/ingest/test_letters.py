@@ -32,5 +32,5 @@ def test_what_is_no_id_says_where_to_find_one(text: str):
 
 @pytest.mark.parametrize("sequence", ["-1", str(2**192)])
 def test_what_is_no_sequence_number_is_refused(sequence: str):
-    with pytest.raises(ValueError, match="no sequence number"):
+    with pytest.raises(ValueError, match="not a sequence number"):
         sortable(sequence)

@@ -23,10 +23,10 @@ def test_a_valid_event_in_the_wrong_shape_is_set_aside_with_what_it_lacks():
             json.dumps({"event_type": "unknown", "user_id": "ben@example.com"}).encode(),
         )
     )
-    assert world.reasons() == [Reason.NO_PROJECT, Reason.NO_PERSON, Reason.NO_PROJECT]
+    assert world.reasons() == [Reason.UNKNOWN_FORMAT, Reason.NO_PERSON, Reason.UNKNOWN_FORMAT]
     assert world.counted("dead_lettered") == 3
     details = [letter.detail for letter in world.letters.letters.values()]
-    assert ["app_id" in details[0], "UserId" in details[1]] == [True, True]
+    assert ["scoring sources apply" in details[0], "UserId" in details[1]] == [True, True]
     assert not any("ben@example.com" in detail for detail in details)
 
 

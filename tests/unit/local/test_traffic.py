@@ -17,6 +17,7 @@ from service.local.truth import CUSTOM, DEFAULTS, Found, Truth, as_text, differe
 from service.scoring.definitions import DEFAULT_POINTS
 from service.scoring.event import Event, Rejected, Skipped
 from service.sources.pinpoint import decode
+from service.sources.registry import Registry
 
 NOW_MS = 1_790_000_000_000
 SAMPLES = Path(__file__).parents[2] / "samples" / "pinpoint-events.jsonl"
@@ -81,20 +82,21 @@ def test_every_shape_has_the_fields_of_the_documented_samples(records: list[Reco
 
 def test_the_service_reads_each_record_as_the_generator_means_it(records: list[Record]):
     for record in records:
-        decoded, meaning = decode(record.data(NOW_MS)), record.meaning
+        meaning = record.meaning
+        (decoded,) = Registry().read(record.data(NOW_MS))
         match decoded:
             case Rejected():
                 assert decoded.reason == meaning.fault
             case Skipped():
                 assert meaning.event_type == "_test.event_stream"
             case Event() if meaning.fault:
-                assert not decoded.user_id
-                lacks = "no_person" if decoded.project_id and not decoded.endpoint_id else "no_project"
-                assert (lacks, bool(decoded.project_id)) == (meaning.fault, meaning.fault == "no_person")
+                assert (decoded.user_id, decoded.endpoint_id, meaning.fault) == ("", "", "no_person")
             case Event():
                 assert (decoded.event_type, decoded.attributed) == (meaning.event_type, meaning.attributed)
                 assert decoded.user_id in {"", meaning.user_id}
                 assert decoded.arrival_ms == NOW_MS
+            case _:
+                raise AssertionError(type(decoded))
 
 
 def test_the_campaign_holds_what_must_be_shown(records: list[Record], population: Population):

@@ -101,8 +101,8 @@ def test_the_events_of_a_record(data: bytes, expected: list[Frame]):
         (kpl_of(b"\xff" * 20), Reason.BAD_ENVELOPE),
         (kpl_of(b"\x07"), Reason.BAD_ENVELOPE),
         (kpl_of(field(3, varint(1 << 3) + b"\x00")), Reason.BAD_ENVELOPE),  # a user record without data
-        (b"[" + b"{}," * MAX_EVENTS + b"{}]", Reason.TOO_LARGE),
-        (b"{}\n" * (MAX_EVENTS + 1), Reason.TOO_LARGE),
+        (b"[" + b"{}," * MAX_EVENTS + b"{}]", Reason.TOO_MANY_EVENTS),
+        (b"{}\n" * (MAX_EVENTS + 1), Reason.TOO_MANY_EVENTS),
         (kpl([b"{}"] * (MAX_EVENTS + 1)), Reason.BAD_ENVELOPE),
         (b"\n{x" * (MAX_FAULTS + 1), Reason.NOT_JSON),
     ],

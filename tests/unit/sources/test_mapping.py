@@ -6,19 +6,15 @@ from typing import Any
 
 import pytest
 
-from service.scoring.event import MAX_ID_BYTES, Reason
+from service.scoring.event import MAX_ID_BYTES, Alias, AliasKind, Details, Event, Reason
 from service.sources.load import load_sources
 from service.sources.mapping import Source
 from service.sources.outcomes import (
-    Alias,
-    AliasKind,
     Ambiguous,
     Anonymous,
-    Details,
     Outcome,
     RejectedEvent,
     SkippedEvent,
-    SourcedEvent,
     Teaches,
 )
 from service.sources.plan import MAX_PARTS
@@ -43,9 +39,9 @@ def one(event: Json, registry: Registry | None = None) -> Outcome:
     return outcome
 
 
-def event_of(event: Json, registry: Registry | None = None) -> SourcedEvent:
+def event_of(event: Json, registry: Registry | None = None) -> Event:
     outcome = one(event, registry)
-    assert isinstance(outcome, SourcedEvent), outcome
+    assert isinstance(outcome, Event), outcome
     return outcome
 
 
@@ -58,7 +54,7 @@ def people(outcomes: list[Outcome]) -> list[str]:
     """The people of several events: user, else first alias."""
     found = []
     for outcome in outcomes:
-        assert isinstance(outcome, SourcedEvent), outcome
+        assert isinstance(outcome, Event), outcome
         found.append(outcome.user_id or outcome.aliases[0].value)
     return found
 
@@ -104,8 +100,8 @@ def test_an_event_of_a_whole_message_with_two_recipients_is_ambiguous(kind: str)
 def test_an_event_that_lists_recipients_is_one_event_for_each(kind: str, part: Json, event_type: str):
     outcomes = read(ses(kind, part, to=TWO))
     assert people(outcomes) == ["a@x.org", "b@x.org"]
-    assert [(outcome.index, getattr(outcome, "part", -1)) for outcome in outcomes] == [(0, 0), (0, 1)]
-    events = [outcome for outcome in outcomes if isinstance(outcome, SourcedEvent)]
+    assert [(outcome.index, getattr(outcome, "part", -1)) for outcome in outcomes] == [(0, 1), (0, 2)]
+    events = [outcome for outcome in outcomes if isinstance(outcome, Event)]
     assert {event.event_type for event in events} == {event_type}
     assert len({event.event_id for event in events if event.event_id}) == 2  # each is counted once, by itself
 
@@ -284,7 +280,7 @@ def test_the_documented_example_reads_its_own_events():
         "user": {"id": 17, "email": "Ada@Example.org"},
         "meta": {"ts": 1_795_168_800, "id": "o-1", "kind": "receipt"},
     }
-    assert event_of(event, own(SHOP)) == SourcedEvent(
+    assert event_of(event, own(SHOP)) == Event(
         "order.placed",
         "shop",
         "",
@@ -373,15 +369,15 @@ def test_a_star_makes_one_event_per_element_and_other_fields_are_the_same_for_al
     registry = own(CART)
     outcomes = read(event, registry)
     first, second, *others = outcomes
-    assert isinstance(first, SourcedEvent)
-    assert isinstance(second, SourcedEvent)
+    assert isinstance(first, Event)
+    assert isinstance(second, Event)
     assert (first.user_id, first.aliases[0].value, first.event_id) == ("u", "u@x.org", "5\x1fs1")
     assert (second.user_id, second.aliases[0].value, second.event_id) == ("", "v@x.org", "5\x1fs2")
     assert {(e.event_type, e.campaign, e.arrival_ms) for e in (first, second)} == {
         ("shop.bought", "c", 1_795_168_800_000)
     }
     assert [reason_of(outcome) for outcome in others] == [Reason.NO_PERSON, Reason.WRONG_TYPE, Reason.NO_PERSON]
-    assert [getattr(outcome, "part", -1) for outcome in outcomes] == [0, 1, 2, 3, 4]
+    assert [getattr(outcome, "part", -1) for outcome in outcomes] == [1, 2, 3, 4, 5]
 
 
 def test_a_dead_letter_of_one_person_holds_only_that_person_and_redriving_it_gives_only_its_outcome():
@@ -394,7 +390,7 @@ def test_a_dead_letter_of_one_person_holds_only_that_person_and_redriving_it_giv
     data = json.dumps(event).encode()
     whole = kpl([json.dumps({"kind": "other"}).encode(), data])
     letters = [outcome for outcome in registry.read(whole) if isinstance(outcome, RejectedEvent)]
-    assert [(letter.index, letter.part) for letter in letters] == [(0, 0), (1, 1), (1, 3)]
+    assert [(letter.index, letter.part) for letter in letters] == [(1, 0), (2, 2), (2, 4)]
     assert json.loads(letters[0].payload) == {"kind": "other"}
     assert json.loads(letters[1].payload)["body"]["items"] == [{"buyer": 1.5}]
     assert json.loads(letters[2].payload)["body"]["items"] == [{"buyer": []}]
@@ -403,8 +399,10 @@ def test_a_dead_letter_of_one_person_holds_only_that_person_and_redriving_it_giv
         assert isinstance(again, RejectedEvent)
         assert (again.reason, again.payload) == (letter.reason, letter.payload)
         assert registry.payload(whole, letter.index, letter.part) == letter.payload
-    assert json.loads(registry.payload(whole, 1, 2)) == {**event, "body": {"name": "n", "items": [{"buyer": "w"}]}}
-    assert people(registry.read(registry.payload(whole, 1, 2))) == ["w"]
+    alone = registry.payload(whole, 2, 3)
+    assert alone is not None
+    assert json.loads(alone) == {**event, "body": {"name": "n", "items": [{"buyer": "w"}]}}
+    assert people(registry.read(alone)) == ["w"]
 
 
 def test_the_payload_of_an_event_of_one_person_is_its_bytes():
@@ -412,16 +410,19 @@ def test_the_payload_of_an_event_of_one_person_is_its_bytes():
     pinpoint = b'{"event_type":"_email.open","client":{"client_id":"e"}}'
     record = b"[" + line + b"," + pinpoint + b",7]"
     registry = Registry(default_project="p")
-    assert [registry.payload(record, index, 0) for index in range(3)] == [line, pinpoint, b"7"]
-    assert registry.payload(notification(line.decode()), 0, 0) == line
+    assert [registry.payload(record, index, 0) for index in range(4)] == [record, line, pinpoint, b"7"]
+    assert registry.payload(notification(line.decode()), 1, 0) == line
     assert registry.payload(b"[]", 0, 0) == b"[]"
     assert registry.payload(b"{x", 0, 0) == b"{x"
-    assert registry.payload(b"{}", 5, 0) == b"{}"
+    assert registry.payload(b"{}", 5, 0) is None
+    assert registry.payload(b"{}", 0, 1) is None
+    assert registry.payload(b"[]", 1, 0) is None
+    assert registry.payload(b"{x", 0, 1) is None
 
 
 def test_an_event_of_too_many_people_is_one_dead_letter():
     event = {"kind": "cart", "v": 1, "body": {"name": "n", "items": [{"buyer": "u"}] * (MAX_PARTS + 1)}}
-    assert reason_of(one(event, own(CART))) is Reason.TOO_LARGE
+    assert reason_of(one(event, own(CART))) is Reason.TOO_MANY_EVENTS
 
 
 def test_conditions_compare_texts_numbers_and_truth_as_json_has_them():
@@ -520,7 +521,7 @@ sources:
   - {name: a, when: {k: a}, event_type: =x, email: "to[0]", recipients: to, event_id: "lines[*].id"}
 """)
     outcomes = read({"k": "a", "to": ["a", "b"], "lines": [{"id": 1}, {"id": 2}]}, registry)
-    assert outcomes == [Ambiguous("a", "x", "p", 0, 0), Ambiguous("a", "x", "p", 0, 1)]
+    assert outcomes == [Ambiguous("a", "x", "p", 0, 1), Ambiguous("a", "x", "p", 0, 2)]
 
 
 # The order of sources, and Pinpoint
@@ -562,6 +563,6 @@ def test_pinpoint_s_event_is_found_wherever_its_keys_stand():
     late = b'{"client":{"client_id":"e"},"event_type":"x"}'
     empty = b'{"event_type":"x","client":{}}'
     for data in (late, empty, b" " + late, b"[" + late + b"]"):
-        (outcome,) = Registry().read(data)
-        assert isinstance(outcome, SourcedEvent)
+        (outcome,) = Registry(default_project="p").read(data)
+        assert isinstance(outcome, Event)
         assert (outcome.event_type, outcome.source) == ("x", "pinpoint")

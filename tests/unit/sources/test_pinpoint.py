@@ -53,6 +53,7 @@ def test_every_documented_shape_is_decoded(line: bytes):
         transactional=not attributed and raw["event_type"].startswith(("_email.", "_SMS.")),
         anonymous=not user and '"User' in nested,
         unnamed=not user and "endpoint" in raw,
+        source="pinpoint",
     )
 
 
@@ -62,7 +63,7 @@ def test_the_samples_hold_both_ways_of_naming_the_user_and_a_transactional_mail(
     assert [event.event_type for event in events if event.transactional] == ["_email.delivered"]
 
 
-MINIMAL = Event("a", "p", "", "", 0, attributed=False, transactional=False)
+MINIMAL = Event("a", "p", "", "", 0, attributed=False, transactional=False, source="pinpoint")
 
 
 def body(**fields: object) -> bytes:

@@ -4,16 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from service.scoring.event import Event, Reason, Skipped
+from service.scoring.event import Alias, AliasKind, Event, Reason, Skipped
 from service.sources import pinpoint
 from service.sources.outcomes import (
-    Alias,
-    AliasKind,
     Ambiguous,
     Outcome,
     RejectedEvent,
     SkippedEvent,
-    SourcedEvent,
     Teaches,
 )
 from service.sources.registry import Registry
@@ -35,8 +32,8 @@ def lines(name: str) -> list[bytes]:
 
 def ses(
     event_type: str, time_ms: int, message: str, event_id: str, *, user: str = "u-1", aliases: tuple[Alias, ...] = ADA
-) -> SourcedEvent:
-    return SourcedEvent(
+) -> Event:
+    return Event(
         event_type=event_type,
         project_id="shop",
         endpoint_id="",
@@ -52,8 +49,8 @@ def ses(
     )
 
 
-def sms(event_type: str, sent_as: str, message: str, *, user: str = "u-1", transactional: bool = False) -> SourcedEvent:
-    return SourcedEvent(
+def sms(event_type: str, sent_as: str, message: str, *, user: str = "u-1", transactional: bool = False) -> Event:
+    return Event(
         event_type=event_type,
         project_id="shop",
         endpoint_id="",
@@ -69,8 +66,8 @@ def sms(event_type: str, sent_as: str, message: str, *, user: str = "u-1", trans
     )
 
 
-def connect(event_type: str, number: int) -> SourcedEvent:
-    return SourcedEvent(
+def connect(event_type: str, number: int) -> Event:
+    return Event(
         event_type=event_type,
         project_id="shop",
         endpoint_id="",
@@ -96,8 +93,8 @@ def plain(
     aliases: tuple[Alias, ...] = (),
     message: str = "",
     index: int = 0,
-) -> SourcedEvent:
-    return SourcedEvent(
+) -> Event:
+    return Event(
         event_type=event_type,
         project_id="shop",
         endpoint_id="",
@@ -214,8 +211,8 @@ EXPECTED: dict[str, list[list[Outcome]]] = {
             )
         ],
         [
-            plain("cloudevents", "shop.cart.abandoned", AT_10, f"/shop{S}a1", user="u-1"),
-            plain("cloudevents", "shop.order.placed", AT_10 + 5000, f"/shop{S}a2", user="u-2", index=1),
+            plain("cloudevents", "shop.cart.abandoned", AT_10, f"/shop{S}a1", user="u-1", index=1),
+            plain("cloudevents", "shop.order.placed", AT_10 + 5000, f"/shop{S}a2", user="u-2", index=2),
         ],
     ],
     "segment": [
@@ -261,29 +258,16 @@ def test_pinpoint_s_events_are_read_by_its_typed_decoder(line: bytes):
         assert outcome == SkippedEvent(decoded.event_type, "Pinpoint's test event", "pinpoint")
         return
     assert isinstance(decoded, Event)
-    assert isinstance(outcome, SourcedEvent)
-    assert outcome == SourcedEvent(
-        decoded.event_type,
-        decoded.project_id,
-        decoded.endpoint_id,
-        decoded.user_id,
-        decoded.arrival_ms,
-        decoded.attributed,
-        decoded.transactional,
-        decoded.anonymous,
-        decoded.unnamed,
-        "pinpoint",
-    )
-    assert outcome.teaches == bool(decoded.user_id and decoded.endpoint_id)
+    assert outcome == decoded
 
 
 def test_all_samples_in_one_record_are_the_same_events_with_their_index():
     everything = [line for name in ("pinpoint-events", "ses", "sms") for line in lines(name)]
     alone = [outcome for line in everything for outcome in REGISTRY.read(line)]
     together = REGISTRY.read(b"\n".join(everything))
-    assert [outcome.index for outcome in together] == list(range(len(everything)))
+    assert [outcome.index for outcome in together] == list(range(1, len(everything) + 1))
     assert len(together) == len(alone)
     for one, other in zip(alone, together, strict=True):
         assert type(one) is type(other)
-        if isinstance(one, SourcedEvent) and isinstance(other, SourcedEvent):
+        if isinstance(one, Event) and isinstance(other, Event):
             assert (one.event_type, one.user_id, one.event_id) == (other.event_type, other.user_id, other.event_id)
