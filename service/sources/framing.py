@@ -29,7 +29,7 @@ import zlib
 import msgspec
 
 from service.scoring.event import Reason, Rejected
-from service.sources.decoding import MAX_RECORD_BYTES, JsonObject, why_not_json
+from service.sources.decoding import MAX_RECORD_BYTES, NOT_AN_OBJECT, JsonObject, why_not_json
 from service.sources.kpl import MAGIC as KPL_MAGIC
 from service.sources.kpl import KplError, user_records
 
@@ -249,22 +249,22 @@ class _Splitter:
             self._add(EMPTY_LIST)
 
     def _scanned(self, data: bytes, layer: int) -> None:
-        """Add the sound values of damaged data, and a fault for each stretch between them.
+        """Add the sound arrays and objects of damaged data, and a fault for each stretch between them.
 
-        After a fault, the next line that begins with a bracket is taken as the next value: JSON lines go on there,
-        while the lines of one indented object do not begin so.
+        Other values are not looked for: a line of text such as `2026-09-20,open` begins with a number. After a fault,
+        the next line that begins with a bracket is taken as the next value: JSON lines go on there, while the lines of
+        one indented object do not begin so.
         """
         text = data.decode("utf-8", "surrogateescape")
         at = _skip_white(text, 0)
         while at < len(text):
-            try:
-                _, end = _scanner.raw_decode(text, at)
-            except (ValueError, RecursionError):
+            end = _end_of_value(text, at)
+            if end:
+                self._value(_encoded(text[at:end]), layer)
+            else:
                 end = _next_value(text, at)
                 part = _encoded(text[at:end].rstrip())
                 self._add(Fault(_why(part), part))
-            else:
-                self._value(_encoded(text[at:end]), layer)
             at = _skip_white(text, end)
 
 
@@ -293,7 +293,7 @@ def _why(part: bytes) -> Rejected:
         _raw.decode(part)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return why_not_json(part, error)
-    return Rejected(Reason.NOT_JSON, "JSON is malformed")
+    return NOT_AN_OBJECT
 
 
 _WHITE_SPACE = re.compile(r"[ \t\r\n]*")
@@ -303,6 +303,16 @@ _VALUE_LINE = re.compile(r"\n(?=[{\[])")
 def _skip_white(text: str, at: int) -> int:
     match = _WHITE_SPACE.match(text, at)
     return match.end() if match else at
+
+
+def _end_of_value(text: str, at: int) -> int:
+    """Return where the array or object that begins at `at` ends; 0 where none does."""
+    if text[at] not in "{[":
+        return 0
+    try:
+        return _scanner.raw_decode(text, at)[1]
+    except (ValueError, RecursionError):
+        return 0
 
 
 def _next_value(text: str, at: int) -> int:

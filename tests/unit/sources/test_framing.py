@@ -112,6 +112,14 @@ def test_a_damaged_record_is_one_fault_with_all_of_it(data: bytes, reason: Reaso
     assert [fault_of(frame) for frame in frames(data)] == [(reason, data)]
 
 
+def test_a_line_of_text_that_begins_with_a_number_is_one_fault():
+    """It was three: 2026, -0 and the rest, each with a dead letter of its own."""
+    text = b"2026-09-20,_email.open,member"
+    (fault,) = frames(text)
+    assert isinstance(fault, Fault)
+    assert (fault.why.reason, fault.payload) == (Reason.NOT_JSON, text)
+
+
 def test_a_damaged_event_is_a_fault_by_itself_and_its_siblings_count():
     first, second, third = frames(A + b'\n{"x":}\n' + B + b"\n")
     assert (first, fault_of(second), third) == (A, (Reason.NOT_JSON, b'{"x":}'), B)
