@@ -47,6 +47,8 @@ REQUESTS: dict[tuple[str, str], dict[str, Any]] = {
         },
     },
 }
+PATIENCE_S = 30.0
+"""Of the clients: nothing here waits for it, and a loaded machine may well take a second to answer."""
 ANSWERS: dict[tuple[str, str], list[dict[str, Any]]] = {
     ("kinesis", "GetRecords"): [
         {
@@ -164,10 +166,10 @@ async def client(service: str, url: str, counted: list[str] | None = None) -> As
     session = AioSession()
     session.set_credentials("AKID", "secret", "token")
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=epoch_seconds)
-    wire = Wire(limit=5, connect_timeout_s=2, answer_timeout_s=2, tls=_no_tls)
+    wire = Wire(limit=5, connect_timeout_s=PATIENCE_S, answer_timeout_s=PATIENCE_S, tls=_no_tls)
     if counted is not None:
         Express(session, wire, lambda _, operation, __: counted.append(operation)).install()
-    config = AioConfig(retries={"mode": "standard", "total_max_attempts": 2}, read_timeout=2)
+    config = AioConfig(retries={"mode": "standard", "total_max_attempts": 2}, read_timeout=PATIENCE_S)
     try:
         async with session.create_client(service, region_name="us-east-1", endpoint_url=url, config=config) as made:
             yield made
@@ -366,7 +368,7 @@ def test_other_credentials_need_another_template():
         async with server.serving() as url:
             session = AioSession()
             session.set_credentials("FIRST", "secret")
-            wire = Wire(limit=5, connect_timeout_s=2, answer_timeout_s=2, tls=_no_tls)
+            wire = Wire(limit=5, connect_timeout_s=PATIENCE_S, answer_timeout_s=PATIENCE_S, tls=_no_tls)
             Express(session, wire, lambda *_: counted.append("short")).install()
             async with session.create_client("dynamodbstreams", region_name="us-east-1", endpoint_url=url) as made:
                 for key in ("FIRST", "FIRST", "SECOND", "SECOND"):
@@ -495,7 +497,7 @@ def test_calls_that_hang_keep_no_other_operation_waiting():
             writer.close()
             over.set()
 
-        wire = Wire(limit=1, connect_timeout_s=2, answer_timeout_s=20, tls=_no_tls)
+        wire = Wire(limit=1, connect_timeout_s=PATIENCE_S, answer_timeout_s=PATIENCE_S, tls=_no_tls)
         silent = await asyncio.start_server(hang, "127.0.0.1", 0)
         request = b"POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n"
         async with silent, server.serving() as url:

@@ -36,6 +36,7 @@ SHOWN_BY = {
     "a replaced stream goes unnoticed by readers": {"over"},
     "the first stream for ever": {"unpublished", "undrained"},
     "another stream and nothing reconciled": {"unpublished"},
+    "the first stream shows every score": {"unpublished"},
     "every worker reads the newest stream": {"unpublished"},
     "the former user keeps the endpoint": {"stolen"},
     "answers outlive events": {"stolen", "unpublished"},

@@ -174,7 +174,7 @@ class World:
             self.hands.know(self.identities)
         before = random.Random(f"{self.seed} before")
         if before.random() < IN_USE_BEFORE:
-            for user in before.sample(self.users, 3):
+            for user in [*before.sample(self.users, 3), "before"]:  # the last one has no events
                 self.witness.foreign[user] += 1
                 self.scores.put_foreign(UserKey(user, PROJECT), FOREIGN)
 
