@@ -25,6 +25,7 @@ from service.ingest.stores import DeadLetter, DeadLetters, EndpointKey, ProjectT
 from service.ingest.undefined import UndefinedTypes
 from service.observability.metrics import Metrics
 from service.runtime.clock import Clock
+from service.runtime.concurrency import Interruptible
 from service.runtime.errors import LetGoError
 from service.scoring.definitions import DefinitionBook
 from service.scoring.event import Event, Reason, Rejected, Skipped
@@ -114,7 +115,7 @@ class Ingest:
         self._ask_transactional = ask_transactional
         self._undefined = undefined
         self._let_go: set[str] = set()
-        self._writing: dict[str, asyncio.Timeout] = {}
+        self._writing: dict[str, Interruptible] = {}
 
     async def prepare(self, batch: Batch[bytes]) -> Prepared:
         """Read the records' events and find whose they are.
@@ -175,7 +176,7 @@ class Ingest:
         self._let_go.add(shard_id)
         writing = self._writing.get(shard_id)
         if writing is not None:
-            writing.reschedule(asyncio.get_running_loop().time())
+            writing.interrupt()
 
     async def _write(self, prepared: Prepared) -> Tally:
         batch = prepared.batch
@@ -184,7 +185,7 @@ class Ingest:
         if batch.shard_id in self._let_go:
             raise LetGoError
         try:
-            async with asyncio.timeout(None) as self._writing[batch.shard_id]:
+            async with Interruptible() as self._writing[batch.shard_id]:
                 return await self._committer.commit(marking, prepared.groups)
         except TimeoutError:
             raise LetGoError from None

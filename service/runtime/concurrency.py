@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 import structlog
 
@@ -59,6 +60,35 @@ async def set_within(event: asyncio.Event, seconds: float) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+class Interruptible:
+    """A block of work that another task may end early.
+
+    `async with Interruptible() as work:` raises `TimeoutError` at its end if `work.interrupt()` was called while the
+    block ran. The block sees a cancellation at its next `await`. An interruption of a block that has ended is a
+    `RuntimeError`: whoever keeps the object drops it with the block.
+    """
+
+    def __init__(self) -> None:
+        # A timeout tells its own cancellation from one that comes from outside; without a deadline it never fires
+        # by itself (https://docs.python.org/3/library/asyncio-task.html#asyncio.Timeout.reschedule).
+        self._timeout = asyncio.timeout(None)
+
+    async def __aenter__(self) -> Self:
+        """Begin the block."""
+        await self._timeout.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the block."""
+        await self._timeout.__aexit__(kind, error, trace)
+
+    def interrupt(self) -> None:
+        """End the block early."""
+        self._timeout.reschedule(asyncio.get_running_loop().time())
 
 
 async def for_each(items: Sequence[T], call: Callable[[T], Awaitable[None]], limit: int) -> None:

@@ -19,7 +19,7 @@ from service.runtime.clock import Clock
 from service.runtime.concurrency import first_of
 from service.runtime.errors import TransientError
 from service.stream.identity import Identity
-from service.stream.leases.leadership import LeaderPorts
+from service.stream.leases.context import LeaseContext
 from service.stream.leases.session import End, Session
 from service.stream.ports import Consumer, LeaseStore, Membership, ShardSource
 from service.stream.position import TRIM_HORIZON, Position
@@ -120,7 +120,7 @@ class Coordinator(Generic[P, T]):
         """Get ready to read a stream."""
         identity = Identity(opened.source, self._clock, self._metrics, self._pipeline)
         self._stream = opened.source.stream
-        self._ports = LeaderPorts(
+        self._context = LeaseContext(
             pipeline=self._pipeline,
             source=opened.source,
             store=opened.store,
@@ -165,7 +165,7 @@ class Coordinator(Generic[P, T]):
     @property
     def leading(self) -> bool:
         """Whether this process plans for all."""
-        return self._session.leader.leading
+        return self._session.election.leading
 
     @property
     def ended(self) -> bool:
@@ -179,7 +179,7 @@ class Coordinator(Generic[P, T]):
 
     def holds(self, shard_id: str) -> bool:
         """Return whether the shard's lease is ours, as far as we know, and the deadline has not passed."""
-        return shard_id in self._session.tails and self._ports.clock.monotonic() < self._session.deadline()
+        return shard_id in self._session.tails and self._context.clock.monotonic() < self._session.deadline()
 
     def stop(self) -> None:
         """Ask `run` to finish what is in hand, give every lease back and return; to be called again without harm."""
@@ -192,7 +192,7 @@ class Coordinator(Generic[P, T]):
             ExceptionGroup: What ended it.
         """
         # A worker reads two streams side by side: every line below says which one it is about.
-        structlog.contextvars.bind_contextvars(pipeline=self._ports.pipeline)
+        structlog.contextvars.bind_contextvars(pipeline=self._context.pipeline)
         async with asyncio.TaskGroup() as group:
             gauges = group.create_task(self._set_gauges())
             while (end := await self._session.run()) is not End.LEFT:
@@ -239,7 +239,7 @@ class Coordinator(Generic[P, T]):
         self._lives += 1
         return Session(
             self._worker if self._lives == 1 else f"{self._worker}.{self._lives}",
-            self._ports,
+            self._context,
             start=self._start,
             rng=self._rng,
             open_tail=self._open_tail,

@@ -24,9 +24,10 @@ from service.scoring import fold as folding
 from service.scoring.fold import Folded, Scorable, ScoreState, UserKey
 from service.scoring.marks import Marking
 from service.stream import identity
-from service.stream.leases import leadership as reign
+from service.stream.leases import planner
 from service.stream.leases.lease import Lease
 from service.stream.position import TRIM_HORIZON
+from service.stream.tail.phase import Phase
 from service.stream.tail.reader import Reader
 from service.stream.tail.tail import Tail
 from tests.fakes.leases import FakeLeases
@@ -71,7 +72,7 @@ def checkpoint_before_commit() -> AbstractContextManager[Any]:
     """A batch counts as durable as soon as its turn comes."""
 
     async def run(self: Any, hurrying: asyncio.Task[None]) -> None:  # noqa: ANN401 - a patch
-        while (item := await self._prepared.get()) is not None and not self._late:
+        while (item := await self._prepared.get()) is not None and self._progress.phase is not Phase.CUT_SHORT:
             self._durable = item.last
             self._durable_moved.set()
             with suppress(LetGoError):
@@ -79,9 +80,9 @@ def checkpoint_before_commit() -> AbstractContextManager[Any]:
             self._arrivals.popleft()
             self._reader.release(item.size)
             self._slots.release()
-        if not self._late:
+        if self._progress.phase is not Phase.CUT_SHORT:
             hurrying.cancel()
-        self._drained = True
+        self._progress.to(Phase.DRAINED)
         self._durable_moved.set()
 
     return mock.patch.object(Tail, "_commit", run)
@@ -112,7 +113,7 @@ def scalar_watermark() -> AbstractContextManager[Any]:
 
 def child_before_parent() -> AbstractContextManager[Any]:
     """Shards are read as soon as they are known."""
-    return mock.patch.object(reign, "may_start", return_value=True)
+    return mock.patch.object(planner, "may_start", return_value=True)
 
 
 def unfenced_checkpoint() -> AbstractContextManager[Any]:

@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Generic, TypeVar
 
+from service.runtime.concurrency import set_within
+
 WINDOW_S = 0.004
 """Seconds that the first of a call's requests waits for others: about what DynamoDB takes for an answer."""
 
@@ -96,9 +98,6 @@ class Gatherer(Generic[K, V, R]):
             self._open = None
 
     async def _make(self, call: _Call[K, V, R]) -> R:
-        try:
-            async with asyncio.timeout(self._window_s):
-                await call.due.wait()
-        except TimeoutError:
+        if not await set_within(call.due, self._window_s):
             self._close(call)
         return await self._call(call.parts)

@@ -1,4 +1,4 @@
-"""One life of a worker under one id: join, beat, hold what the leader says, leave.
+"""One life of a worker under one id: join, beat, hold what the leader assigns, leave.
 
 join ──► beating ──stop──► draining ──► left
            │  ▲  └─stream replaced──► finishing ──► over: the coordinator turns to the new stream
@@ -17,10 +17,11 @@ import msgspec
 import structlog
 
 from service.runtime.backoff import Backoff
-from service.runtime.concurrency import first_of, for_each, keep_on
+from service.runtime.concurrency import first_of, for_each, keep_on, set_within
 from service.runtime.errors import LeaseLostError, TransientError
+from service.stream.leases.context import LeaseContext
+from service.stream.leases.election import Election
 from service.stream.leases.leader import Leader
-from service.stream.leases.leadership import LeaderPorts
 from service.stream.leases.lease import Assigned, Member
 from service.stream.position import Position
 from service.stream.tail.held import Held, TailLike
@@ -80,7 +81,7 @@ class Session:
     def __init__(
         self,
         worker: str,
-        ports: LeaderPorts,
+        context: LeaseContext,
         *,
         start: Position,
         rng: random.Random,
@@ -88,12 +89,13 @@ class Session:
         stop: asyncio.Event,
     ) -> None:
         self.worker = worker
-        self._ports = ports
+        self._context = context
         self._rng = rng
         self._open_tail = open_tail
         self._stop = stop
         self._beat_now = asyncio.Event()
-        self.leader = Leader(worker, ports, start, self._told_by_leader, self._beat_now.set)
+        self.election = Election(worker, context, start)
+        self.leader = Leader(worker, context, self.election)
         self.tails: dict[str, TailLike] = {}
         self.last_beat = float("-inf")
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -101,7 +103,7 @@ class Session:
         self._until = float("-inf")
         self._beaten = asyncio.Event()
         self._version = -1
-        self._told_at = float("-inf")
+        self._assigned_here_at = float("-inf")
         self._wanted: dict[str, Assigned] = {}
         self._done: set[str] = set()
         self._waits: dict[str, _Wait] = {}
@@ -113,11 +115,13 @@ class Session:
     @property
     def synced(self) -> bool:
         """Whether this worker beats, and there is a leader whose first plan, if it is this one, is written."""
-        return self._until > float("-inf") and (self.leader.planned > 0 if self.leader.leading else self.leader.follows)
+        return self._until > float("-inf") and (
+            self.leader.plans > 0 if self.election.leading else self.election.follows
+        )
 
     def deadline(self) -> float:
         """Return the monotonic second until which this worker may work."""
-        return min(self._until, self.leader.deadline)
+        return min(self._until, self.election.deadline)
 
     async def run(self) -> End:
         """Live; return how it ended."""
@@ -125,14 +129,14 @@ class Session:
         if self._stop.is_set() and self._until == float("-inf"):
             await self._say_goodbye()
             return End.LEFT
-        replaced = self._ports.identity.replaced
+        replaced = self._context.identity.replaced
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
-                steps = {"beat": self._beat, "guard": self._guard, "campaign": self._campaign}
-                steps |= {"survey": self.leader.survey, "rule": self.leader.rule, "take": self._take}
+                steps = {"beat": self._beat, "guard": self._guard, "election": self._elect}
+                steps |= {"list shards": self.leader.list_shards, "plan": self._plan, "take": self._take}
                 loops = [
-                    group.create_task(keep_on(what, step, self._ports.clock, self._backoff()), name=what)
+                    group.create_task(keep_on(what, step, self._context.clock, self._backoff()), name=what)
                     for what, step in steps.items()
                 ]
                 await first_of(self._stop.wait(), replaced.wait())
@@ -147,7 +151,7 @@ class Session:
             if rest is not None:
                 raise rest from None
             log.warning("worker.declared_dead", worker=self.worker)
-            self.leader.deposed()
+            self.election.lost()
             return End.TAKEN_FOR_DEAD
         finally:
             self._owned()
@@ -155,48 +159,61 @@ class Session:
         return End.LEFT if self._stop.is_set() else End.REPLACED
 
     def _backoff(self) -> Backoff:
-        return Backoff(self._rng, last=self._ports.settings.beat_interval)
+        return Backoff(self._rng, last=self._context.settings.beat_interval)
 
     async def _join(self) -> None:
         backoff = self._backoff()
         while not self._stop.is_set():
             try:
-                await self._ports.membership.join(Member(worker=self.worker, beat_ms=self._ports.clock.wall_ms()))
+                await self._context.membership.join(Member(worker=self.worker, beat_ms=self._context.clock.wall_ms()))
             except TransientError as error:
                 log.warning("worker.join_failed", worker=self.worker, error=str(error))
-                await self._ports.clock.sleep(backoff.failed())
+                await self._context.clock.sleep(backoff.failed())
             else:
                 log.info("worker.joined", worker=self.worker)
                 return
 
     async def _beat(self) -> None:
-        ports, clock = self._ports, self._ports.clock
+        context, clock = self._context, self._context.clock
         self._beat_now.clear()
         sent_at = clock.monotonic()
-        member = await ports.membership.beat(self.worker, clock.wall_ms(), leaving=self._leaving)
+        member = await context.membership.beat(self.worker, clock.wall_ms(), leaving=self._leaving)
         if member is None:
             raise _TakenForDeadError
         self.last_beat = sent_at
-        self._until = sent_at + ports.settings.lease_duration
+        self._until = sent_at + context.settings.lease_duration
         self._beaten.set()
-        ports.metrics.heartbeat.labels(ports.pipeline).set(clock.wall_ms() / 1000)
-        # The row is the truth, also where its version went back: a request of the past that landed late. Only what
-        # the leader in this process said while the question was under way may be newer than the answer.
-        if member.version >= self._version or sent_at > self._told_at:
-            self._told(member)
-        try:
-            async with asyncio.timeout(max(0.0, sent_at + ports.settings.beat_interval - clock.monotonic())):
-                await self._beat_now.wait()
-        except TimeoutError:
-            pass
+        context.metrics.heartbeat.labels(context.pipeline).set(clock.wall_ms() / 1000)
+        # The row is right, also where its version went back: an old request may land late. Only a plan that this
+        # process made as the leader while the heartbeat was under way may be newer than the answer.
+        if member.version >= self._version or sent_at > self._assigned_here_at:
+            self._assign(member)
+        await set_within(self._beat_now, max(0.0, sent_at + context.settings.beat_interval - clock.monotonic()))
 
-    async def _campaign(self) -> None:
-        if not await self.leader.campaign():
-            raise _TakenForDeadError
-        await self.leader.until_next_campaign(self.last_beat)
+    async def _elect(self) -> None:
+        """Renew the leadership held, or look at the row and bid for it once it is vacant; wait for the next turn."""
+        election = self.election
+        if election.leading:
+            if not await election.renew():
+                raise _TakenForDeadError
+        elif (look := await election.look()) is not None:
+            if look.new_plan:
+                self._beat_now.set()
+            if look.vacant and (won := await election.bid(look.row)) is not None:
+                self.leader.begin(won)
+        await election.until_next_turn(self.last_beat)
+
+    async def _plan(self) -> None:
+        """Plan for all while this worker leads. Its own part takes effect at once, without a heartbeat."""
+        cycle = await self.leader.cycle()
+        if cycle.own is not None:
+            self._assigned_here_at = self._context.clock.monotonic()
+            if cycle.own.version >= self._version:
+                self._assign(cycle.own)
+        await self.leader.until_next_cycle(cycle.pause)
 
     async def _guard(self) -> None:
-        clock = self._ports.clock
+        clock = self._context.clock
         if self._until == float("-inf"):
             await self._beaten.wait()
         wait = self.deadline() - clock.monotonic()
@@ -204,7 +221,7 @@ class Session:
             await clock.sleep(wait)
             return
         self._beaten.clear()
-        if self.leader.deadline <= clock.monotonic():
+        if self.election.deadline <= clock.monotonic():
             # A successor takes a silent leader for dead at once, whatever its heartbeats say.
             raise _TakenForDeadError
         log.error("worker.deadline_passed", worker=self.worker, dropped=len(self._tasks))
@@ -212,12 +229,7 @@ class Session:
             task.cancel()
         await self._beaten.wait()
 
-    def _told_by_leader(self, member: Member) -> None:
-        self._told_at = self._ports.clock.monotonic()
-        if member.version >= self._version:
-            self._told(member)
-
-    def _told(self, member: Member) -> None:
+    def _assign(self, member: Member) -> None:
         """Take in what this worker is to hold."""
         if self._leaving:
             return
@@ -232,23 +244,19 @@ class Session:
 
     async def _take(self) -> None:
         """Try to take what is wanted and not held; then wait until something changes or may have."""
-        clock = self._ports.clock
+        clock = self._context.clock
         self._look.clear()
         if not self._leaving and clock.monotonic() < self.deadline():
             async with self._taking:
                 missing, now = self._missing(), clock.monotonic()
                 due = [entry for entry in missing if self._next_try(entry) <= now]
                 self._pace = max(FIRST_WAIT, len(missing) / LOOKS_PER_S)
-                await for_each(due, self._try, self._ports.settings.store_concurrency)
+                await for_each(due, self._try, self._context.settings.store_concurrency)
         waits = [self._waits[entry.shard_id].at for entry in self._missing() if entry.shard_id in self._waits]
-        wait = max(0.0, min(waits) - clock.monotonic()) if waits and not self._leaving else None
-        if wait is not None and clock.monotonic() >= self.deadline():
+        wait = max(0.0, min(waits) - clock.monotonic()) if waits and not self._leaving else float("inf")
+        if clock.monotonic() >= self.deadline():
             wait = max(wait, FIRST_WAIT)
-        try:
-            async with asyncio.timeout(wait):
-                await self._look.wait()
-        except TimeoutError:
-            pass
+        await set_within(self._look, wait)
 
     def _next_try(self, entry: Assigned) -> float:
         wait = self._waits.get(entry.shard_id)
@@ -263,8 +271,8 @@ class Session:
 
     async def _try(self, entry: Assigned) -> None:
         """Take one lease, when it is free, or its owner dead, or ours from a write whose answer was lost."""
-        ports, clock, shard_id = self._ports, self._ports.clock, entry.shard_id
-        row = await ports.store.get(shard_id)
+        context, clock, shard_id = self._context, self._context.clock, entry.shard_id
+        row = await context.store.get(shard_id)
         if row is None or clock.monotonic() >= self.deadline():
             self._later(shard_id)
             return
@@ -276,7 +284,7 @@ class Session:
             self._later(shard_id)
             return
         new = row.taken_by(self.worker)
-        found = await ports.store.replace(row, new)
+        found = await context.store.replace(row, new)
         if (found is not None and found != new) or clock.monotonic() >= self.deadline() or self._group is None:
             self._later(shard_id)
             return
@@ -295,7 +303,7 @@ class Session:
         self._owned()
 
     def _later(self, shard_id: str) -> None:
-        now = self._ports.clock.monotonic()
+        now = self._context.clock.monotonic()
         before = self._waits.get(shard_id) or _Wait(since=now, at=now, seconds=0.0)
         eager = now - before.since < EAGER_S
         seconds = self._pace if eager else max(self._pace, min(LAST_WAIT, before.seconds * 1.5))
@@ -331,12 +339,8 @@ class Session:
         log.info("worker.leave_started", worker=self.worker, shards=len(self.tails))
         self.leader.leave()
         await self._end_tails(lambda tail: tail.hand_over())
-        if self.leader.leading:
-            try:
-                async with asyncio.timeout(GIVE_AWAY_TIMEOUT):
-                    await self.leader.given_away.wait()
-            except TimeoutError:
-                log.warning("leader.left_unplanned", worker=self.worker)
+        if self.election.leading and not await set_within(self.leader.given_away, GIVE_AWAY_TIMEOUT):
+            log.warning("leader.left_unplanned", worker=self.worker)
 
     async def _finish(self) -> None:
         """Finish everything in hand: the stream is gone, and nobody can read it again."""
@@ -357,23 +361,23 @@ class Session:
 
     async def _say_goodbye(self) -> None:
         """Remove this worker's row, then step down, so that a successor no longer sees it."""
-        ports, backoff = self._ports, self._backoff()
+        context, backoff = self._context, self._backoff()
 
         async def remove() -> None:
-            await ports.membership.remove(self.worker)
+            await context.membership.remove(self.worker)
 
-        for call in (remove, self.leader.step_down):
-            for _ in range(ports.settings.retries_when_leaving):
+        for call in (remove, self.election.step_down):
+            for _ in range(context.settings.retries_when_leaving):
                 try:
                     await call()
                     break
                 except TransientError as error:
                     log.warning("worker.leave_failed", worker=self.worker, error=str(error))
-                    await ports.clock.sleep(backoff.failed())
+                    await context.clock.sleep(backoff.failed())
         log.info("worker.left", worker=self.worker)
 
     def _event(self, event: str) -> None:
-        self._ports.metrics.lease_events.labels(self._ports.pipeline, event).inc()
+        self._context.metrics.lease_events.labels(self._context.pipeline, event).inc()
 
     def _owned(self) -> None:
-        self._ports.metrics.leases_owned.labels(self._ports.pipeline).set(len(self.tails))
+        self._context.metrics.leases_owned.labels(self._context.pipeline).set(len(self.tails))

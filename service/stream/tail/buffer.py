@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from service.runtime.clock import Clock
+from service.runtime.concurrency import set_within
 from service.stream.ports import Record
 from service.stream.settings import ShardSettings
 
@@ -98,11 +99,12 @@ class Buffer(Generic[P]):
     async def take(self) -> tuple[list[Record[P]], int] | None:
         """Return the next batch, and its bytes, once it is due; None when all is taken and closed."""
         while self._pieces or not self._closed:
-            left = self._left() if self._pieces else None
-            if left is not None and left <= 0:
+            left = self._left() if self._pieces else float("inf")
+            if left <= 0:
                 self._begun = True
                 return self._cut()
-            await self._wait(left)
+            self._changed.clear()
+            await set_within(self._changed, left)
         return None
 
     def _left(self) -> float:
@@ -114,15 +116,6 @@ class Buffer(Generic[P]):
         if self._closed or self.full or enough or not self._begun:
             return 0
         return self._pieces[0].since + self._settings.batch_max_age - self._clock.monotonic()
-
-    async def _wait(self, seconds: float | None) -> None:
-        """Return when something has changed, or `seconds` are over."""
-        self._changed.clear()
-        try:
-            async with asyncio.timeout(seconds):
-                await self._changed.wait()
-        except TimeoutError:
-            return
 
     def _cut(self) -> tuple[list[Record[P]], int]:
         batch: list[Record[P]] = []

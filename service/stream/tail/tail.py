@@ -11,6 +11,7 @@ always at the end of the shard, at a hand-over and at a stop.
 
 At a hand-over the next owner waits. What is in hand is finished as long as that owner, most likely, does not know yet;
 then the commit that was begun is cut short where it can be, and everything else is left for the next owner to read.
+`phase.py` has the phases that a tail goes through.
 """
 
 from __future__ import annotations
@@ -25,12 +26,14 @@ import msgspec
 import structlog
 
 from service.runtime.backoff import Backoff
+from service.runtime.concurrency import set_within
 from service.runtime.errors import LeaseLostError, LetGoError, TransientError
 from service.stream.leases.lease import Lease
 from service.stream.ports import Batch, Shard
 from service.stream.position import TRIM_HORIZON
 from service.stream.tail.buffer import Buffer
 from service.stream.tail.held import Held
+from service.stream.tail.phase import Phase, Progress
 from service.stream.tail.reader import Reader, Reading
 
 P = TypeVar("P")
@@ -68,15 +71,12 @@ class Tail(Generic[P, T]):
         self._buffer: Buffer[P] = Buffer(reading.settings, reading.clock)
         self._reader: Reader[P, T] = Reader(held, reading, self._buffer)
         self._read_task: asyncio.Task[None] | None = None
-        self._stopping = asyncio.Event()
-        self._finishing = False
-        self._late = False
+        self._progress = Progress()
         self._slots = asyncio.Semaphore(reading.settings.in_flight)
         self._prepared: asyncio.Queue[_InFlight[T] | None] = asyncio.Queue()
         self._arrivals: deque[int] = deque()
         self._durable = self._lease.checkpoint
         self._durable_moved = asyncio.Event()
-        self._drained = False
 
     @property
     def in_hand(self) -> int:
@@ -103,7 +103,7 @@ class Tail(Generic[P, T]):
 
         For a stream that is gone: nobody can read again what is dropped.
         """
-        self._finishing = True
+        self._progress.to(Phase.FINISHING)
         if self._read_task is not None:
             self._read_task.cancel()
 
@@ -114,7 +114,7 @@ class Tail(Generic[P, T]):
         yet while others are in flight is left to the next owner, who reads it again; after `hand_over_patience`, so is
         all that is not being committed.
         """
-        self._stopping.set()
+        self._progress.to(Phase.HANDING_OVER)
         if self._read_task is not None:
             self._read_task.cancel()
         if self._arrivals:
@@ -141,10 +141,10 @@ class Tail(Generic[P, T]):
         )
         try:
             async with asyncio.TaskGroup() as group:
-                if self._stopping.is_set() or self._finishing:
-                    self._buffer.close()
-                else:
+                if self._progress.phase is Phase.READING:
                     self._read_task = group.create_task(self._reader.run())
+                else:
+                    self._buffer.close()
                 preparing = group.create_task(self._prepare())
                 hurrying = group.create_task(self._hurry(preparing))
                 group.create_task(self._commit(hurrying))
@@ -162,7 +162,7 @@ class Tail(Generic[P, T]):
     async def _prepare(self) -> None:
         consumer = self._reading.consumer
         sizes = self._reading.metrics.batch_records.labels(self._reading.pipeline)
-        while not self._late:
+        while self._progress.phase is not Phase.CUT_SHORT:
             await self._slots.acquire()
             taken = await self._buffer.take()
             if taken is None:
@@ -187,16 +187,16 @@ class Tail(Generic[P, T]):
 
     async def _hurry(self, preparing: asyncio.Task[None]) -> None:
         """Once asked to hand over, wait a little; then drop everything but the commit that was begun."""
-        await self._stopping.wait()
+        await self._progress.handing_over.wait()
         await self._reading.clock.sleep(self._reading.settings.hand_over_patience)
-        self._late = True
+        self._progress.to(Phase.CUT_SHORT)
         self._reader.release(self._buffer.drop())
         preparing.cancel()
         self._prepared.put_nowait(None)
         await self._reading.consumer.let_go(self._lease.shard_id)
 
     async def _commit(self, hurrying: asyncio.Task[None]) -> None:
-        while (item := await self._prepared.get()) is not None and not self._late:
+        while (item := await self._prepared.get()) is not None and self._progress.phase is not Phase.CUT_SHORT:
             try:
                 await self._insist("commit", partial(self._reading.consumer.commit, item.prepared))
             except LetGoError:
@@ -206,30 +206,27 @@ class Tail(Generic[P, T]):
             self._reader.release(item.size)
             self._slots.release()
             self._durable_moved.set()
-        if not self._late:
+        if self._progress.phase is not Phase.CUT_SHORT:
             hurrying.cancel()
-        self._drained = True
+        self._progress.to(Phase.DRAINED)
         self._durable_moved.set()
 
     async def _keep_checkpoint(self) -> None:
         clock, interval = self._reading.clock, self._reading.settings.checkpoint_interval
         last = clock.monotonic()
-        while not self._drained:
+        handing_over = self._progress.handing_over
+        while self._progress.phase is not Phase.DRAINED:
             # At a hand-over the last write, which gives the lease back, says how far it is done too.
-            idle = self._durable == self._lease.checkpoint or self._stopping.is_set()
-            wait = None if idle else max(0.0, last + interval - clock.monotonic())
-            if wait is None or wait > 0:
+            idle = self._durable == self._lease.checkpoint or handing_over.is_set()
+            wait = float("inf") if idle else max(0.0, last + interval - clock.monotonic())
+            if wait > 0:
                 self._durable_moved.clear()
-                try:
-                    async with asyncio.timeout(wait):
-                        await self._durable_moved.wait()
-                    if wait is None:
+                if await set_within(self._durable_moved, wait):
+                    if idle:
                         # Counted from the first batch to be noted: a shard with an event now and then has few writes.
                         last = clock.monotonic()
                     continue
-                except TimeoutError:
-                    pass
-                if self._stopping.is_set():
+                if handing_over.is_set():
                     continue
             last = clock.monotonic()
             await self._write(self._lease.checkpointed(self._durable, clock.wall_ms()))

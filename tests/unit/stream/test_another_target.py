@@ -10,7 +10,7 @@ import structlog
 
 from service.admin.position import confirm
 from service.runtime.errors import RefusedError
-from service.stream.leases import leader
+from service.stream.leases import election
 from service.stream.leases.target import other
 from tests.fakes.aio import run
 from tests.fakes.leases import FakeLeases
@@ -23,7 +23,7 @@ GAUGE = "scoring_leases_of_another_target"
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch):
     # A logger keeps what it was bound to when first used, in whichever test that was.
-    monkeypatch.setattr(leader, "log", structlog.get_logger())
+    monkeypatch.setattr(election, "log", structlog.get_logger())
     with structlog.testing.capture_logs() as lines:
         yield lines
 

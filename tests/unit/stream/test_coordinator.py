@@ -142,12 +142,12 @@ def test_a_leader_that_leaves_lets_another_lead_at_once_whatever_its_last_renewa
             row = world.table.leader
             assert row is not None
             world.table.leader = msgspec.structs.replace(row, counter=row.counter + 1)
-            leader = worker.coordinator._session.leader
+            election = worker.coordinator._session.election
             worker.gate.fail = 1.0
             with pytest.raises(TransientError):
-                await leader.step_down()
+                await election.step_down()
             worker.gate.fail = 0.0
-            await leader.step_down()
+            await election.step_down()
             assert world.table.leader.leader == ""
             assert not worker.coordinator.leading
 
