@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import selectors
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from service.runtime.errors import TransientError
 
+A = ParamSpec("A")
 T = TypeVar("T")
 
 EPOCH_MS = 1_700_000_000_000
@@ -47,6 +49,16 @@ def run(coro: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on a loop of its own in virtual time, from second 0 on."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(coro)
+
+
+def in_virtual_time(test: Callable[A, Coroutine[Any, Any, None]]) -> Callable[A, None]:
+    """Let pytest, and Hypothesis, call an async test: each call runs in virtual time, from second 0 on."""
+
+    @functools.wraps(test)
+    def call(*args: A.args, **kwargs: A.kwargs) -> None:
+        run(test(*args, **kwargs))
+
+    return call
 
 
 class Gate:

@@ -154,6 +154,14 @@ class World:
         self.workers.append(worker)
         return worker
 
+    def settled(self) -> bool:
+        """Return whether every worker reads its share, and the table says so too."""
+        loads = [len(worker.shards) for worker in self.workers if not worker.task.done()]
+        unfinished = [lease for lease in self.table.leases.values() if not lease.finished]
+        return sum(loads) == len(unfinished) == len([1 for lease in unfinished if lease.owner]) > 0 and (
+            max(loads) - min(loads) <= 1
+        )
+
     async def until(self, met: Callable[[], bool], within: float = 60.0) -> float:
         """Wait until `met`; return the seconds it took; fail after `within`."""
         loop = asyncio.get_running_loop()

@@ -217,7 +217,7 @@ def test_lines_do_not_depend_on_how_the_file_comes(chunks: list[bytes]):
     assert read(chunks) == read([b"".join(chunks)])
 
 
-def test_a_line_that_no_stream_takes_is_at_fault_and_nothing_after_it_is_read(monkeypatch: pytest.MonkeyPatch):
+def test_nothing_is_read_after_a_line_that_no_stream_takes(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(send, "MAX_RECORD_BYTES", 3)
     stream = Stream()
     account = sent(stream, b"abc\nabcd\nab\n")

@@ -59,14 +59,14 @@ def test_a_stream_that_exists_is_left_alone():
     assert [(step.action.state, step.operation) for step in steps] == [(State.EXISTS, "")] * 2
 
 
-def test_a_stream_that_exists_with_a_short_retention_is_reported_and_not_changed():
+def test_an_existing_streams_short_retention_is_reported_not_changed():
     _, kept = plan_stream("arn:aws:kinesis:eu-west-1:123456789012:stream/events", FoundStream("ON_DEMAND", 24))
     assert (kept.action.state, kept.operation) == (State.DIFFERS, "")
     assert "--stream-name events --retention-period-hours 168" in kept.action.remedy
 
 
 @pytest.mark.parametrize("stream", ["events", "arn:aws:kinesis:eu-west-1:123456789012:stream/events"])
-def test_a_stream_is_made_under_its_name_with_the_retention_that_the_doctor_wants(stream: str):
+def test_a_stream_is_made_with_the_retention_that_the_doctor_wants(stream: str):
     made, kept = plan_stream(stream, None)
     assert (made.operation, made.params["StreamName"]) == ("create_stream", "events")
     assert kept.params["StreamName"] == "events"

@@ -24,7 +24,7 @@ class Clock:
         self.now += seconds
 
 
-def test_trouble_of_one_kind_with_one_resource_is_one_line_a_minute_and_every_time_a_count():
+def test_trouble_of_one_kind_is_counted_each_time_and_logged_once_a_min():
     clock, metrics = Clock(), Metrics()
     watch = CallWatch(clock, metrics)
     with structlog.testing.capture_logs() as lines:

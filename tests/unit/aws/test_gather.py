@@ -105,7 +105,7 @@ def test_a_call_that_nobody_waits_for_is_not_made():
     assert play(script).calls == [(pytest.approx(WINDOW * 2.5, abs=0.001), "a")]
 
 
-def test_a_call_under_way_goes_on_for_whoever_still_waits_and_ends_with_the_last():
+def test_a_call_goes_on_until_its_last_caller_gives_up():
     async def script(ask: Ask, service: Service) -> None:
         one, two = ask("a"), ask("b")
         await asyncio.sleep(WINDOW * 2)

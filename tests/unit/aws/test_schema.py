@@ -40,7 +40,7 @@ def inserted(text: str, parameters: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 @given(user=texts, project=texts, points=decimals, sequence=st.integers(1, 10**56), arrival=st.integers(0, 2**53))
-def test_an_inserted_item_reads_as_the_state_and_the_change_it_was_made_of(
+def test_an_inserted_item_reads_as_the_state_it_was_made_of(
     user: str, project: str, points: Decimal, sequence: int, arrival: int
 ):
     key = UserKey(user, project)

@@ -110,7 +110,7 @@ def test_ctrl_c_at_any_moment_is_130_and_not_aborted(error: BaseException):
     assert result.stderr == "interrupted\n"
 
 
-def test_a_reader_that_goes_away_inside_a_task_group_is_no_fault_of_the_program():
+def test_a_reader_that_goes_away_inside_a_task_group_is_not_a_fault():
     result = ending(ExceptionGroup("", [ExceptionGroup("", [BrokenPipeError(32, "Broken pipe")])]))
     assert result.exit_code == FAILURE
     assert result.stderr == ""

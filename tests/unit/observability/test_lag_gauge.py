@@ -18,7 +18,7 @@ from service.stream.coordinator import Coordinator, Opened
 from service.stream.ports import Page
 from service.stream.settings import ShardSettings
 from service.stream.tail.budget import ByteBudget
-from tests.fakes.aio import VirtualClock, run
+from tests.fakes.aio import VirtualClock, in_virtual_time, run
 from tests.fakes.dead_letters import MemoryDeadLetters
 from tests.fakes.images import stream_image
 from tests.fakes.leases import FakeLeases, LeaseTable
@@ -99,17 +99,15 @@ def test_while_its_lease_is_kept_but_no_page_comes(monkeypatch: pytest.MonkeyPat
     a_worker_at_its_tip(story)
 
 
-def test_from_the_first_read_on(monkeypatch: pytest.MonkeyPatch):
+@in_virtual_time
+async def test_from_the_first_read_on(monkeypatch: pytest.MonkeyPatch):
     async def throttled(_: FakeSource, _iterator: str, _limit: int) -> Page[Any]:
         raise THROTTLED
 
-    async def story() -> None:
-        async with World(FakeStream(1)) as world:
-            monkeypatch.setattr(FakeSource, "fetch", throttled)
-            worker = world.start("a")
-            await assert_rises(lambda: lag_of(worker.metrics), 598)
-
-    run(story())
+    async with World(FakeStream(1)) as world:
+        monkeypatch.setattr(FakeSource, "fetch", throttled)
+        worker = world.start("a")
+        await assert_rises(lambda: lag_of(worker.metrics), 598)
 
 
 @pytest.mark.parametrize("poll_max", [0.2, 1.0, 60.0])
@@ -122,40 +120,38 @@ def test_a_shard_without_records_has_none_however_rarely_it_is_read(poll_max: fl
     a_worker_at_its_tip(story, poll_max=poll_max)
 
 
-def test_while_the_sink_is_down():
-    async def story() -> None:
-        sink = MemorySink()
-        up = sink.decide
+@in_virtual_time
+async def test_while_the_sink_is_down():
+    sink = MemorySink()
+    up = sink.decide
 
-        def down(_: ScoreChange) -> SinkOutcome | TransientError:
-            raise TransientError("the sink is down")
+    def down(_: ScoreChange) -> SinkOutcome | TransientError:
+        raise TransientError("the sink is down")
 
-        sink.decide = down
-        stream, metrics, clock, rng = FakeStream(1), Metrics(), VirtualClock(), random.Random(1)
-        leases = FakeLeases(LeaseTable())
-        sinks: Sequence[MemorySink] = (sink,)
-        publisher = Publisher(sinks, MemoryScores(), MemoryDeadLetters(), lambda _: True, clock, metrics, rng)
-        coordinator: Coordinator[Any, Any] = Coordinator(
-            pipeline="publish",
-            worker="a",
-            opened=Opened(FakeSource(stream), leases, leases, publisher),
-            settings=ShardSettings(batch_max_age=0.1, in_flight=8),
-            clock=clock,
-            rng=rng,
-            metrics=metrics,
-            budget=ByteBudget(),
-        )
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(coordinator.run()), group.create_task(publisher.run())]
-            stream.put(FIRST, image("a", 1))
-            await assert_rises(lambda: lag_of(metrics, "publish"), 598)
-            sink.decide = up
-            await asyncio.sleep(90)
-            assert lag_of(metrics, "publish") == 0
-            for task in tasks:
-                task.cancel()
-
-    run(story())
+    sink.decide = down
+    stream, metrics, clock, rng = FakeStream(1), Metrics(), VirtualClock(), random.Random(1)
+    leases = FakeLeases(LeaseTable())
+    sinks: Sequence[MemorySink] = (sink,)
+    publisher = Publisher(sinks, MemoryScores(), MemoryDeadLetters(), lambda _: True, clock, metrics, rng)
+    coordinator: Coordinator[Any, Any] = Coordinator(
+        pipeline="publish",
+        worker="a",
+        opened=Opened(FakeSource(stream), leases, leases, publisher),
+        settings=ShardSettings(batch_max_age=0.1, in_flight=8),
+        clock=clock,
+        rng=rng,
+        metrics=metrics,
+        budget=ByteBudget(),
+    )
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(coordinator.run()), group.create_task(publisher.run())]
+        stream.put(FIRST, image("a", 1))
+        await assert_rises(lambda: lag_of(metrics, "publish"), 598)
+        sink.decide = up
+        await asyncio.sleep(90)
+        assert lag_of(metrics, "publish") == 0
+        for task in tasks:
+            task.cancel()
 
 
 def image(user: str, revision: int) -> StreamImage:

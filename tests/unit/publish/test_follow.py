@@ -14,7 +14,7 @@ from service.publish import follow
 from service.publish.follow import FollowOptions, StreamFollower
 from service.publish.pipeline import PipelineState
 from service.runtime.errors import SetupError
-from tests.fakes.aio import VirtualClock, run
+from tests.fakes.aio import VirtualClock, in_virtual_time
 from tests.fakes.pipeline import FakePipeline, PipelineRow
 
 LOOK_S = 15.0
@@ -101,120 +101,104 @@ class Worker:
         return [stream.arn for stream in self.read]
 
 
-def test_the_first_worker_writes_down_the_tables_stream_and_nothing_is_owed():
-    async def story() -> None:
-        row = PipelineRow()
-        worker = Worker(Streams("one"), row)
-        async with worker.running():
-            assert row.state is not None
-            assert (row.state.stream_arn, row.state.owes) == ("one", False)
-            assert worker.follower.holds("one")
-        assert not worker.read[0].running
-
-    run(story())
+@in_virtual_time
+async def test_the_first_worker_notes_the_tables_stream_and_owes_nothing():
+    row = PipelineRow()
+    worker = Worker(Streams("one"), row)
+    async with worker.running():
+        assert row.state is not None
+        assert (row.state.stream_arn, row.state.owes) == ("one", False)
+        assert worker.follower.holds("one")
+    assert not worker.read[0].running
 
 
-def test_scores_older_than_the_first_worker_are_published_by_one_reconciliation():
-    async def story() -> None:
-        row, streams = PipelineRow(), Streams("one", scores=True)
-        first, second = Worker(streams, row), Worker(streams, row, leading=False)
+@in_virtual_time
+async def test_scores_older_than_the_first_worker_cause_one_reconciliation():
+    row, streams = PipelineRow(), Streams("one", scores=True)
+    first, second = Worker(streams, row), Worker(streams, row, leading=False)
+    with structlog.testing.capture_logs() as lines:
         async with first.running(), second.running():
             assert row.state is not None
             assert (row.state.stream_arn, row.state.owed, row.state.owes) == ("one", 1, True)
-        assert len(row.history) == 1
-
-    with structlog.testing.capture_logs() as lines:
-        run(story())
+    assert len(row.history) == 1
     assert [line["event"] for line in lines].count("reconcile.owed") == 1
 
 
-def test_a_restart_owes_nothing_though_there_are_scores():
-    async def story() -> None:
-        row = PipelineRow()
-        async with Worker(Streams("one"), row).running():
-            pass
-        async with Worker(Streams("one", scores=True), row).running():
-            assert row.state is not None
-            assert not row.state.owes
-
-    run(story())
+@in_virtual_time
+async def test_a_restart_owes_nothing_though_there_are_scores():
+    row = PipelineRow()
+    async with Worker(Streams("one"), row).running():
+        pass
+    async with Worker(Streams("one", scores=True), row).running():
+        assert row.state is not None
+        assert not row.state.owes
 
 
-def test_a_table_without_a_stream_is_said_at_the_first_start():
-    async def story() -> None:
-        with pytest.raises(SetupError):
-            await Worker(Streams(""), PipelineRow()).follower.open()
-
-    run(story())
+@in_virtual_time
+async def test_a_table_without_a_stream_is_said_at_the_first_start():
+    with pytest.raises(SetupError):
+        await Worker(Streams(""), PipelineRow()).follower.open()
 
 
-def test_a_stream_switched_off_and_on_is_changed_over_to_once_read_to_its_end_and_a_reconciliation_is_owed():
-    async def story() -> None:
-        row, streams = PipelineRow(), Streams("one")
-        leader, other = Worker(streams, row), Worker(streams, row, leading=False)
-        async with leader.running(), other.running():
-            streams.readable = ["one", "two"]
-            await asyncio.sleep(900)
-            assert leader.arns == ["one"], "what it still holds is published before anything newer"
-            leader.read[0].ended = True
-            await asyncio.sleep(2 * LOOK_S + 1)
-            assert leader.arns == other.arns == ["one", "two"]
-            assert (leader.switched, other.switched) == (1, 1)
-            assert leader.follower.holds("two")
-            assert leader.follower.last_beat == 0.0, "no heartbeat yet, but no silence either"
-            assert not leader.read[0].running
-            assert row.state is not None
-            assert row.state.owes
-
-    run(story())
+@in_virtual_time
+async def test_a_stream_switched_off_and_on_is_followed_and_reconciled():
+    row, streams = PipelineRow(), Streams("one")
+    leader, other = Worker(streams, row), Worker(streams, row, leading=False)
+    async with leader.running(), other.running():
+        streams.readable = ["one", "two"]
+        await asyncio.sleep(900)
+        assert leader.arns == ["one"], "what it still holds is published before anything newer"
+        leader.read[0].ended = True
+        await asyncio.sleep(2 * LOOK_S + 1)
+        assert leader.arns == other.arns == ["one", "two"]
+        assert (leader.switched, other.switched) == (1, 1)
+        assert leader.follower.holds("two")
+        assert leader.follower.last_beat == 0.0, "no heartbeat yet, but no silence either"
+        assert not leader.read[0].running
+        assert row.state is not None
+        assert row.state.owes
 
 
-def test_a_stream_that_is_gone_is_left_though_it_was_not_read_to_its_end():
-    async def story() -> None:
-        row, streams = PipelineRow(), Streams("one")
-        worker = Worker(streams, row)
-        async with worker.running():
-            streams.readable = ["two"]
-            await asyncio.sleep(400)
-            assert worker.arns == ["one", "two"]
-            assert row.state is not None
-            assert row.state.owes
-
-    run(story())
+@in_virtual_time
+async def test_a_stream_that_is_gone_is_left_though_it_was_not_read_to_its_end():
+    row, streams = PipelineRow(), Streams("one")
+    worker = Worker(streams, row)
+    async with worker.running():
+        streams.readable = ["two"]
+        await asyncio.sleep(400)
+        assert worker.arns == ["one", "two"]
+        assert row.state is not None
+        assert row.state.owes
 
 
-def test_a_worker_that_starts_while_the_old_stream_is_read_reads_it_too():
-    async def story() -> None:
-        row, streams = PipelineRow(), Streams("one", "two")
-        row.state = PipelineState(counter=1, stream_arn="one")
-        worker = Worker(streams, row)
-        async with worker.running():
-            assert worker.arns == ["one"]
-
-    run(story())
+@in_virtual_time
+async def test_a_worker_that_starts_while_the_old_stream_is_read_reads_it_too():
+    row, streams = PipelineRow(), Streams("one", "two")
+    row.state = PipelineState(counter=1, stream_arn="one")
+    worker = Worker(streams, row)
+    async with worker.running():
+        assert worker.arns == ["one"]
 
 
-def test_only_the_leader_changes_over_and_only_at_the_end():
-    async def story() -> None:
-        row, streams = PipelineRow(), Streams("one", "two")
-        row.state = PipelineState(counter=1, stream_arn="one")
-        follower = Worker(streams, row, leading=False)
-        follower_ended = Worker(streams, row, leading=False)
-        async with follower.running(), follower_ended.running():
-            follower_ended.read[0].ended = True
-            await asyncio.sleep(900)
-            assert row.state.stream_arn == "one"
-
-    run(story())
+@in_virtual_time
+async def test_only_the_leader_changes_over_and_only_at_the_end():
+    row, streams = PipelineRow(), Streams("one", "two")
+    row.state = PipelineState(counter=1, stream_arn="one")
+    follower = Worker(streams, row, leading=False)
+    follower_ended = Worker(streams, row, leading=False)
+    async with follower.running(), follower_ended.running():
+        follower_ended.read[0].ended = True
+        await asyncio.sleep(900)
+        assert row.state.stream_arn == "one"
 
 
-def test_a_stream_that_is_off_is_waited_for_and_reported_now_and_then(monkeypatch: pytest.MonkeyPatch):
+@in_virtual_time
+async def test_a_stream_that_is_off_is_waited_for_and_reported_now_and_then(monkeypatch: pytest.MonkeyPatch):
     # A logger keeps what it was bound to when first used, in whichever test that was.
     monkeypatch.setattr(follow, "log", structlog.get_logger())
-
-    async def story() -> None:
-        row, streams = PipelineRow(), Streams("one")
-        worker = Worker(streams, row)
+    row, streams = PipelineRow(), Streams("one")
+    worker = Worker(streams, row)
+    with structlog.testing.capture_logs() as lines:
         async with worker.running():
             streams.readable.append("")
             worker.read[0].ended = True
@@ -223,35 +207,28 @@ def test_a_stream_that_is_off_is_waited_for_and_reported_now_and_then(monkeypatc
             streams.readable.append("two")
             await asyncio.sleep(3 * LOOK_S)
             assert worker.arns == ["one", "two"]
-
-    with structlog.testing.capture_logs() as lines:
-        run(story())
     said = [line["event"] for line in lines]
     assert 2 <= said.count("publish.stream_not_found") <= 30
     assert said.count("publish.stream_switched") == 1
 
 
-def test_a_failure_while_it_reads_is_raised():
-    async def story() -> None:
-        worker = Worker(Streams("one"), PipelineRow())
-        await worker.follower.open()
-        task = asyncio.create_task(worker.follower.run())
-        await asyncio.sleep(1)
-        worker.read[0].error = RuntimeError("a bug")
-        worker.read[0].stop()
-        with pytest.raises(ExceptionGroup) as raised:
-            await task
-        assert isinstance(raised.value.exceptions[0], RuntimeError)
-
-    run(story())
+@in_virtual_time
+async def test_a_failure_while_it_reads_is_raised():
+    worker = Worker(Streams("one"), PipelineRow())
+    await worker.follower.open()
+    task = asyncio.create_task(worker.follower.run())
+    await asyncio.sleep(1)
+    worker.read[0].error = RuntimeError("a bug")
+    worker.read[0].stop()
+    with pytest.raises(ExceptionGroup) as raised:
+        await task
+    assert isinstance(raised.value.exceptions[0], RuntimeError)
 
 
-def test_workers_that_start_together_agree():
-    async def story() -> None:
-        row = PipelineRow()
-        workers = [Worker(Streams("one"), row), Worker(Streams("one", "two"), row)]
-        await asyncio.gather(*(worker.follower.open() for worker in workers))
-        assert workers[0].arns == workers[1].arns
-        assert len(row.history) == 1
-
-    run(story())
+@in_virtual_time
+async def test_workers_that_start_together_agree():
+    row = PipelineRow()
+    workers = [Worker(Streams("one"), row), Worker(Streams("one", "two"), row)]
+    await asyncio.gather(*(worker.follower.open() for worker in workers))
+    assert workers[0].arns == workers[1].arns
+    assert len(row.history) == 1

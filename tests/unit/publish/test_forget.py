@@ -1,9 +1,9 @@
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from service.ingest.identity_store import IdentityStore
 from service.publish.forget import CHUNK, forgotten
 from service.scoring.fold import UserKey
+from tests.fakes.aio import in_virtual_time
 from tests.fakes.clock import ManualClock
 from tests.fakes.identities import MemoryRows
 
@@ -21,7 +21,8 @@ class Directory(IdentityStore):
         self.at.update(dict.fromkeys(keys, self.clock.now))
 
 
-def test_a_score_is_published_again_only_when_no_worker_uses_what_it_knew_before():
+@in_virtual_time
+async def test_a_score_is_published_again_once_no_worker_uses_old_knowledge():
     clock = ManualClock()
     directory = Directory(clock)
     read = 0
@@ -32,28 +33,23 @@ def test_a_score_is_published_again_only_when_no_worker_uses_what_it_knew_before
             read += 1
             yield UserKey(f"u{number}", "p")
 
-    async def main() -> list[str]:
-        seen = []
-        async for key in forgotten(keys(), directory, clock, wait_s=WAIT_S, per_s=30):
-            assert clock.now >= directory.at[key] + WAIT_S
-            assert read <= len(seen) + 30 * WAIT_S + 2 * CHUNK  # so much ahead, and no more
-            seen.append(key.user_id)
-            clock.now += 1 / 30
-        return seen
-
-    assert asyncio.run(main()) == [f"u{number}" for number in range(1050)]
+    seen = []
+    async for key in forgotten(keys(), directory, clock, wait_s=WAIT_S, per_s=30):
+        assert clock.now >= directory.at[key] + WAIT_S
+        assert read <= len(seen) + 30 * WAIT_S + 2 * CHUNK  # so much ahead, and no more
+        seen.append(key.user_id)
+        clock.now += 1 / 30
+    assert seen == [f"u{number}" for number in range(1050)]
     assert clock.now < 1050 / 30 + 2 * WAIT_S
 
 
-def test_few_scores_wait_as_long():
+@in_virtual_time
+async def test_few_scores_wait_as_long():
     clock = ManualClock()
     directory = Directory(clock)
 
     async def keys() -> AsyncIterator[UserKey]:
         yield UserKey("u", "p")
 
-    async def main() -> None:
-        assert [key.user_id async for key in forgotten(keys(), directory, clock, wait_s=WAIT_S, per_s=1e6)] == ["u"]
-
-    asyncio.run(main())
+    assert [key.user_id async for key in forgotten(keys(), directory, clock, wait_s=WAIT_S, per_s=1e6)] == ["u"]
     assert clock.now == WAIT_S

@@ -52,7 +52,7 @@ def test_the_newer_change_is_kept_and_both_wait_for_it():
     assert len(outbox) == 0
 
 
-def test_what_is_older_than_told_is_done_with_at_once_but_the_same_revision_is_told_again():
+def test_an_older_revision_is_done_but_an_equal_one_is_published_again():
     outbox = Outbox(10, 10)
     offer(outbox, change(5))
     outbox.acknowledge(outbox.take(1, 0, ALWAYS)[0])
@@ -112,7 +112,7 @@ def test_a_removal_ends_a_life_and_the_next_one_counts_from_one():
     assert became is Offered.KEPT
 
 
-def test_another_stream_may_begin_with_revisions_that_were_published_before():
+def test_another_stream_may_begin_with_revisions_published_before():
     """Of a score table that was made again: revision 7 of the old one, in flight or published, stops nothing."""
     outbox = Outbox(10, 10)
     offer(outbox, change(7, "published"))
@@ -126,7 +126,7 @@ def test_another_stream_may_begin_with_revisions_that_were_published_before():
         assert became is Offered.KEPT
 
 
-def test_the_outcome_of_a_life_that_ended_in_flight_says_nothing_of_the_next():
+def test_an_outcome_of_an_ended_life_says_nothing_of_the_next():
     for outcome in ("told", "failed"):
         outbox = Outbox(10, 10)
         old, _ = offer(outbox, change(7))

@@ -19,7 +19,7 @@ from service.stream.coordinator import Coordinator, Opened
 from service.stream.leases.lease import Lease
 from service.stream.settings import ShardSettings
 from service.stream.tail.budget import ByteBudget
-from tests.fakes.aio import Gate, VirtualClock, run
+from tests.fakes.aio import Gate, VirtualClock, in_virtual_time
 from tests.fakes.dead_letters import MemoryDeadLetters
 from tests.fakes.images import stream_image
 from tests.fakes.leases import FakeLeases, LeaseTable
@@ -113,35 +113,31 @@ class World:
 EVERYBODY = {key(number): Decimal(number) for number in range(USERS)}
 
 
-def test_what_the_stream_lost_is_published_at_a_limited_rate():
-    async def main() -> None:
-        world = World()
-        async with world.worker("a"):
-            await world.done(USERS)
-            assert asyncio.get_running_loop().time() > (USERS - 50) / PER_S
-            assert world.published == EVERYBODY
-            await asyncio.sleep(5)
-            assert world.row.state is not None
-            assert not world.row.state.owes
-            assert world.table.leases[SHARD].checkpoint == world.stream.shards[SHARD].records[-1].sequence
-        trimmed = world.metrics.registry.get_sample_value("scoring_records_trimmed_total", {"pipeline": "publish"})
-        assert trimmed == 1
-
-    run(main())
+@in_virtual_time
+async def test_what_the_stream_lost_is_published_at_a_limited_rate():
+    world = World()
+    async with world.worker("a"):
+        await world.done(USERS)
+        assert asyncio.get_running_loop().time() > (USERS - 50) / PER_S
+        assert world.published == EVERYBODY
+        await asyncio.sleep(5)
+        assert world.row.state is not None
+        assert not world.row.state.owes
+        assert world.table.leases[SHARD].checkpoint == world.stream.shards[SHARD].records[-1].sequence
+    trimmed = world.metrics.registry.get_sample_value("scoring_records_trimmed_total", {"pipeline": "publish"})
+    assert trimmed == 1
 
 
-def test_a_worker_that_dies_leaves_its_reconciliation_to_the_next_leader():
-    async def main() -> None:
-        world = World()
-        async with world.worker("a"):
-            await world.done(USERS // 2)
-        written = len(world.stream.shards[SHARD].records) - USERS
-        assert 4 * PER_S < written < USERS * 2 / 3
-        async with world.worker("b"):
-            await world.done(USERS)
-            assert world.published == EVERYBODY
-            await asyncio.sleep(10)
-        # It went on where the dead worker was: but for what that had not noted yet, and what a seized shard brings.
-        assert len(world.stream.shards[SHARD].records) - USERS < USERS + 4 * PER_S < USERS + written
-
-    run(main())
+@in_virtual_time
+async def test_a_worker_that_dies_leaves_its_reconciliation_to_the_next_leader():
+    world = World()
+    async with world.worker("a"):
+        await world.done(USERS // 2)
+    written = len(world.stream.shards[SHARD].records) - USERS
+    assert 4 * PER_S < written < USERS * 2 / 3
+    async with world.worker("b"):
+        await world.done(USERS)
+        assert world.published == EVERYBODY
+        await asyncio.sleep(10)
+    # It went on where the dead worker was: but for what that had not noted yet, and what a seized shard brings.
+    assert len(world.stream.shards[SHARD].records) - USERS < USERS + 4 * PER_S < USERS + written

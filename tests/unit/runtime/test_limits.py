@@ -79,7 +79,7 @@ def test_a_cache_of_nothing_is_a_mistake():
         RecentCache(1, lambda *_: 0)
 
 
-def test_success_raises_the_limit_by_one_a_round_and_throttling_halves_it_once_a_round():
+def test_success_raises_the_limit_and_throttling_halves_it_once_a_round():
     limit = AdaptiveLimit(initial=4, maximum=8)
     for _ in range(5):
         limit.succeeded()

@@ -12,7 +12,7 @@ from service.admin.position import confirm
 from service.runtime.errors import RefusedError
 from service.stream.leases import election
 from service.stream.leases.target import other
-from tests.fakes.aio import run
+from tests.fakes.aio import in_virtual_time
 from tests.fakes.leases import FakeLeases
 from tests.fakes.source import FakeStream
 from tests.fakes.workers import Worker, World
@@ -41,93 +41,85 @@ async def served(world: World, name: str, target: str) -> Worker:
     return worker
 
 
-def test_a_restored_table_under_a_new_name_is_reported_by_every_leader_until_somebody_decides(
+@in_virtual_time
+async def test_a_restored_table_is_reported_by_every_leader_until_decided(
     lines: list[dict[str, object]],
 ):
-    async def story() -> None:
-        async with World(FakeStream(1)) as world:
-            await served(world, "a", "scores 1")
-            assert warnings(lines) == []
-            for name in ("b", "c"):
-                worker = world.start(name, target="restored 2")
-                await world.until(lambda each=worker: each.value(GAUGE, pipeline="ingest") == 1)
-                await asyncio.sleep(5)
-                assert worker.value(GAUGE, pipeline="ingest") == 1
-                await worker.stop()
-                assert worker.value(GAUGE, pipeline="ingest") == 0
-            assert [(line["before"], line["now"], line["log_level"]) for line in warnings(lines)] == [
-                ("scores 1", "restored 2", "error")
-            ] * 2
-            assert world.table.leader is not None
-            assert world.table.leader.target == "scores 1"
-
-    run(story())
+    async with World(FakeStream(1)) as world:
+        await served(world, "a", "scores 1")
+        assert warnings(lines) == []
+        for name in ("b", "c"):
+            worker = world.start(name, target="restored 2")
+            await world.until(lambda each=worker: each.value(GAUGE, pipeline="ingest") == 1)
+            await asyncio.sleep(5)
+            assert worker.value(GAUGE, pipeline="ingest") == 1
+            await worker.stop()
+            assert worker.value(GAUGE, pipeline="ingest") == 0
+        assert [(line["before"], line["now"], line["log_level"]) for line in warnings(lines)] == [
+            ("scores 1", "restored 2", "error")
+        ] * 2
+        assert world.table.leader is not None
+        assert world.table.leader.target == "scores 1"
 
 
 @pytest.mark.parametrize("alive", [False, True])
-def test_it_ends_when_it_is_confirmed_whether_or_not_a_worker_runs(lines: list[dict[str, object]], *, alive: bool):
-    async def story() -> None:
-        async with World(FakeStream(1)) as world:
-            await served(world, "a", "scores 1")
-            worker = world.start("b", target="restored 2")
-            await world.until(lambda: worker.value(GAUGE, pipeline="ingest") == 1)
-            if not alive:
-                await worker.stop()
-            assert await confirm(FakeLeases(world.table)) == "scores 1"
-            if alive:
-                await world.until(lambda: worker.value(GAUGE, pipeline="ingest") == 0, within=3)
-                assert worker.coordinator.leading
-                assert worker.coordinator.worker == "b"
-            else:
-                await served(world, "c", "restored 2")
-            assert world.table.leader is not None
-            assert world.table.leader.target == "restored 2"
-            assert len(warnings(lines)) == 1
-            assert await confirm(FakeLeases(world.table)) == "restored 2"
-
-    run(story())
+@in_virtual_time
+async def test_it_ends_when_it_is_confirmed_whether_or_not_a_worker_runs(
+    lines: list[dict[str, object]], *, alive: bool
+):
+    async with World(FakeStream(1)) as world:
+        await served(world, "a", "scores 1")
+        worker = world.start("b", target="restored 2")
+        await world.until(lambda: worker.value(GAUGE, pipeline="ingest") == 1)
+        if not alive:
+            await worker.stop()
+        assert await confirm(FakeLeases(world.table)) == "scores 1"
+        if alive:
+            await world.until(lambda: worker.value(GAUGE, pipeline="ingest") == 0, within=3)
+            assert worker.coordinator.leading
+            assert worker.coordinator.worker == "b"
+        else:
+            await served(world, "c", "restored 2")
+        assert world.table.leader is not None
+        assert world.table.leader.target == "restored 2"
+        assert len(warnings(lines)) == 1
+        assert await confirm(FakeLeases(world.table)) == "restored 2"
 
 
 @pytest.mark.parametrize("target", ["", "scores", "scores 1"])
-def test_the_same_table_and_an_unknown_one_are_not_reported(lines: list[dict[str, object]], target: str):
-    async def story() -> None:
-        async with World(FakeStream(1)) as world:
-            await served(world, "a", "scores 1")
-            worker = await served(world, "b", target)
-            assert worker.value(GAUGE, pipeline="ingest") == 0
-            assert warnings(lines) == []
-
-    run(story())
+@in_virtual_time
+async def test_the_same_table_and_an_unknown_one_are_not_reported(lines: list[dict[str, object]], target: str):
+    async with World(FakeStream(1)) as world:
+        await served(world, "a", "scores 1")
+        worker = await served(world, "b", target)
+        assert worker.value(GAUGE, pipeline="ingest") == 0
+        assert warnings(lines) == []
 
 
-def test_a_row_of_an_older_version_takes_the_target_in():
-    async def story() -> None:
-        async with World(FakeStream(1)) as world:
-            await served(world, "a", "")
-            assert await confirm(FakeLeases(world.table)) == ""
-            await served(world, "b", "scores 1")
-            assert world.table.leader is not None
-            assert world.table.leader.target == "scores 1"
-
-    run(story())
+@in_virtual_time
+async def test_a_row_of_an_older_version_takes_the_target_in():
+    async with World(FakeStream(1)) as world:
+        await served(world, "a", "")
+        assert await confirm(FakeLeases(world.table)) == ""
+        await served(world, "b", "scores 1")
+        assert world.table.leader is not None
+        assert world.table.leader.target == "scores 1"
 
 
-def test_to_confirm_is_given_up_while_the_row_changes_all_the_time():
-    async def story() -> None:
-        async with World(FakeStream(1)) as world:
-            await served(world, "a", "scores 1")
+@in_virtual_time
+async def test_to_confirm_is_given_up_while_the_row_changes_all_the_time():
+    async with World(FakeStream(1)) as world:
+        await served(world, "a", "scores 1")
 
-            class Restless(FakeLeases):
-                async def leadership(self) -> object:
-                    row = self.table.leader
-                    assert row is not None
-                    self.table.leader = msgspec.structs.replace(row, counter=row.counter + 1)
-                    return row
+        class Restless(FakeLeases):
+            async def leadership(self) -> object:
+                row = self.table.leader
+                assert row is not None
+                self.table.leader = msgspec.structs.replace(row, counter=row.counter + 1)
+                return row
 
-            with pytest.raises(RefusedError, match="changes each time"):
-                await confirm(Restless(world.table))
-
-    run(story())
+        with pytest.raises(RefusedError, match="changes each time"):
+            await confirm(Restless(world.table))
 
 
 @pytest.mark.parametrize(

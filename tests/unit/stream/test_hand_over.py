@@ -9,7 +9,7 @@ import pytest
 
 from service.runtime.errors import TransientError
 from service.stream.ports import Shard
-from tests.fakes.aio import run
+from tests.fakes.aio import in_virtual_time
 from tests.fakes.leases import FakeLeases
 from tests.fakes.source import FakeStream
 from tests.fakes.workers import Worker, World
@@ -39,29 +39,30 @@ def give_work(world: World, worker: Worker, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("leaver", [0, 1])
-def test_successors_are_named_before_anything_is_released_and_take_it_at_once(leaver: int):
-    async def story() -> None:
-        async with World(FakeStream(8)) as world:
-            await two(world)
-            leaving, staying = world.workers[leaver], world.workers[1 - leaver]
-            give_work(world, leaving, 3.0)
-            await asyncio.sleep(2)
-            held = set(leaving.shards)
-            leaving.coordinator.stop()
-            took = await world.until(lambda: assigned(world, staying) == set(world.stream.shards), within=2)
-            assert took < 0.7
-            assert {row.owner for row in world.table.leases.values()} == {"a", "b"}, "nothing is released yet"
-            await world.until(lambda: len(staying.shards) == 8, within=5)
-            history = [(at, row) for at, row in world.table.history if row.shard_id in held]
-            released = {row.shard_id: at for at, row in history if not row.owner}
-            taken = {row.shard_id: at for at, row in history if row.owner == staying.name}
-            assert max(taken[shard_id] - released[shard_id] for shard_id in held) < 0.25
-            assert sorted(world.data()) == sorted(held), "what was being committed was finished"
-
-    run(story())
+@in_virtual_time
+async def test_successors_are_named_before_the_leases_are_released(leaver: int):
+    async with World(FakeStream(8)) as world:
+        await two(world)
+        leaving, staying = world.workers[leaver], world.workers[1 - leaver]
+        give_work(world, leaving, 3.0)
+        await asyncio.sleep(2)
+        held = set(leaving.shards)
+        leaving.coordinator.stop()
+        took = await world.until(lambda: assigned(world, staying) == set(world.stream.shards), within=2)
+        assert took < 0.7
+        assert {row.owner for row in world.table.leases.values()} == {"a", "b"}, "nothing is released yet"
+        await world.until(lambda: len(staying.shards) == 8, within=5)
+        history = [(at, row) for at, row in world.table.history if row.shard_id in held]
+        released = {row.shard_id: at for at, row in history if not row.owner}
+        taken = {row.shard_id: at for at, row in history if row.owner == staying.name}
+        assert max(taken[shard_id] - released[shard_id] for shard_id in held) < 0.25
+        assert sorted(world.data()) == sorted(held), "what was being committed was finished"
 
 
-def test_a_worker_of_before_that_does_not_say_so_is_followed_once_it_has_released(monkeypatch: pytest.MonkeyPatch):
+@in_virtual_time
+async def test_an_old_worker_is_followed_once_it_has_released(
+    monkeypatch: pytest.MonkeyPatch,
+):
     beat = FakeLeases.beat
 
     async def silent(self: FakeLeases, worker: str, wall_ms: int, *, leaving: bool = False) -> object:
@@ -70,72 +71,61 @@ def test_a_worker_of_before_that_does_not_say_so_is_followed_once_it_has_release
 
     monkeypatch.setattr(FakeLeases, "beat", silent)
 
-    async def story() -> None:
-        async with World(FakeStream(8)) as world:
-            await two(world)
-            leaving, staying = world.workers[1], world.workers[0]
-            leaving.coordinator.stop()
-            assert await world.until(lambda: len(staying.shards) == 8, within=5) < 2
-
-    run(story())
+    async with World(FakeStream(8)) as world:
+        await two(world)
+        leaving, staying = world.workers[1], world.workers[0]
+        leaving.coordinator.stop()
+        assert await world.until(lambda: len(staying.shards) == 8, within=5) < 2
 
 
-def test_nobody_is_given_what_a_leaving_worker_could_not_take_any_more():
-    async def story() -> None:
-        async with World(FakeStream(8)) as world:
-            await two(world)
-            leaving = world.workers[1]
-            give_work(world, leaving, 20.0)
-            await asyncio.sleep(2)
-            leaving.coordinator.stop()
-            await asyncio.sleep(1)
-            left, right = world.stream.split(world.workers[0].shards[0])
-            await world.until(lambda: {left, right} <= set(world.workers[0].shards), within=5)
-            assert not {left, right} & assigned(world, leaving)
-
-    run(story())
+@in_virtual_time
+async def test_nobody_is_given_what_a_leaving_worker_could_not_take_any_more():
+    async with World(FakeStream(8)) as world:
+        await two(world)
+        leaving = world.workers[1]
+        give_work(world, leaving, 20.0)
+        await asyncio.sleep(2)
+        leaving.coordinator.stop()
+        await asyncio.sleep(1)
+        left, right = world.stream.split(world.workers[0].shards[0])
+        await world.until(lambda: {left, right} <= set(world.workers[0].shards), within=5)
+        assert not {left, right} & assigned(world, leaving)
 
 
-def test_a_plan_is_heard_of_within_half_a_beat():
-    async def story() -> None:
-        async with World(FakeStream(2)) as world:
-            await two(world)
-            for _ in range(5):
-                await asyncio.sleep(3.3)
-                before = assigned(world, world.workers[1])
-                world.stream.split(world.workers[1].shards[0])
-                await world.until(lambda before=before: assigned(world, world.workers[1]) != before, within=25)
-                beats = world.table.members["b"].beats
-                heard = await world.until(lambda beats=beats: world.table.members["b"].beats > beats, within=2)
-                assert heard < 0.6
-
-    run(story())
+@in_virtual_time
+async def test_a_plan_is_heard_of_within_half_a_beat():
+    async with World(FakeStream(2)) as world:
+        await two(world)
+        for _ in range(5):
+            await asyncio.sleep(3.3)
+            before = assigned(world, world.workers[1])
+            world.stream.split(world.workers[1].shards[0])
+            await world.until(lambda before=before: assigned(world, world.workers[1]) != before, within=25)
+            beats = world.table.members["b"].beats
+            heard = await world.until(lambda beats=beats: world.table.members["b"].beats > beats, within=2)
+            assert heard < 0.6
 
 
-def test_a_stream_whose_list_fails_holds_up_no_take_over():
+@in_virtual_time
+async def test_a_stream_whose_list_fails_holds_up_no_take_over():
     def down() -> Sequence[Shard]:
         raise TransientError("the list is not to be had")
 
-    async def story() -> None:
-        async with World(FakeStream(4)) as world:
-            await two(world)
-            world.stream.list_shards = down  # type: ignore[method-assign, assignment] # a fault
-            world.workers[0].kill()
-            await world.until(lambda: len(world.workers[1].shards) == 4, within=world.settings.lease_duration + 2)
-
-    run(story())
+    async with World(FakeStream(4)) as world:
+        await two(world)
+        world.stream.list_shards = down  # type: ignore[method-assign, assignment] # a fault
+        world.workers[0].kill()
+        await world.until(lambda: len(world.workers[1].shards) == 4, within=world.settings.lease_duration + 2)
 
 
 @pytest.mark.parametrize(("victim", "paused"), [(0, False), (0, True), (1, False), (1, True)])
-def test_silence_is_found_out_soon_after_the_lease_duration(victim: int, paused: bool):  # noqa: FBT001 - a parameter
-    async def story() -> None:
-        for wait in (5.0, 5.15, 5.3, 5.45, 5.6, 5.75, 5.9):
-            async with World(FakeStream(8)) as world:
-                await two(world)
-                await asyncio.sleep(wait)
-                silent, survivor = world.workers[victim], world.workers[1 - victim]
-                silent.gate.pause() if paused else silent.kill()
-                took = await world.until(lambda worker=survivor: len(worker.shards) == 8, within=30)
-                assert took <= world.settings.lease_duration + 1.2
-
-    run(story())
+@in_virtual_time
+async def test_silence_is_found_out_soon_after_the_lease_duration(victim: int, paused: bool):  # noqa: FBT001 - a parameter
+    for wait in (5.0, 5.15, 5.3, 5.45, 5.6, 5.75, 5.9):
+        async with World(FakeStream(8)) as world:
+            await two(world)
+            await asyncio.sleep(wait)
+            silent, survivor = world.workers[victim], world.workers[1 - victim]
+            silent.gate.pause() if paused else silent.kill()
+            took = await world.until(lambda worker=survivor: len(worker.shards) == 8, within=30)
+            assert took <= world.settings.lease_duration + 1.2

@@ -20,7 +20,7 @@ from service.stream.leases.liveness import Liveness, Watch
 from service.stream.ports import Shard
 from service.stream.position import SHARD_END, TRIM_HORIZON
 from service.stream.tail.budget import ByteBudget
-from tests.fakes.aio import run
+from tests.fakes.aio import in_virtual_time
 
 WAITS = Patience(patience=20, rest=60)
 NONE: frozenset[str] = frozenset()
@@ -98,7 +98,7 @@ def test_a_plan_never_gives_one_shard_to_two(owners: list[str], workers: list[st
 
 
 @given(owners=owners, workers=workers)
-def test_everything_is_held_and_level_in_the_end_by_as_few_moves_as_that_takes(owners: list[str], workers: list[str]):
+def test_loads_are_levelled_by_as_few_moves_as_possible(owners: list[str], workers: list[str]):
     dead = frozenset({"gone", "a", "b", "c", "d"} - set(workers))
     leases = leases_of(owners)
     result, takes, _ = settle(leases, members_of(leases, workers), dead)
@@ -124,7 +124,7 @@ def test_a_level_fleet_is_left_alone(owners: list[str], workers: list[str]):
     assert done.assign == ()
 
 
-def test_a_worker_gets_a_limited_number_at_first_and_more_while_nobody_comes():
+def test_a_workers_first_leases_are_limited_and_more_follow():
     leases = leases_of([""] * 400)
     first = plan(leases, [Member("a")], dead=NONE, leaving=NONE, now=0, memory=Memory(), waits=WAITS)
     assert len(first.assign[0].assigned) == MAX_NEW_PER_PLAN
@@ -155,7 +155,7 @@ def test_what_nobody_known_to_be_dead_owns_is_left_alone():
     assert [entry.shard_id for entry in done.assign[0].assigned] == ["s0001"]
 
 
-def test_a_leaving_worker_gives_up_everything_and_a_stalled_one_gets_nothing():
+def test_a_leaving_worker_gives_up_all_and_a_stalled_one_gets_nothing():
     leases = leases_of(["a", "a", "b", "c", "c"])
     members = [member for member in members_of(leases, ["a", "b", "c"]) if member.worker != "a"]
     done = plan(
@@ -197,7 +197,7 @@ def test_no_shard_starts_before_its_parents_are_finished(data: st.DataObject):
             assert all(parent in some for parent in row.parents)
 
 
-def test_a_parent_whose_absence_is_not_certain_holds_up_only_what_was_never_begun():
+def test_a_parent_perhaps_absent_holds_up_only_what_was_never_begun():
     fresh = Lease("c", TRIM_HORIZON, parents=("p",))
     begun = fresh.taken_by("a").released()
     assert not may_start(fresh, {}, NONE, NONE)
@@ -222,7 +222,7 @@ def test_where_new_shards_start():
     assert {row.shard_id: row.checkpoint for row in later.create} == {"child": TRIM_HORIZON, "new": "AT_TIMESTAMP#5"}
 
 
-def test_a_row_goes_only_when_finished_absent_for_long_and_without_unfinished_children():
+def test_a_row_goes_only_when_nothing_can_depend_on_it():
     done = Lease("p", SHARD_END, ended_ms=50, children=("c",))
     child = Lease("c", TRIM_HORIZON, parents=("p",))
     ended = Lease("c", SHARD_END, parents=("p",), ended_ms=90)
@@ -237,7 +237,7 @@ def test_a_row_goes_only_when_finished_absent_for_long_and_without_unfinished_ch
     assert find(listed, {"q": Lease("q", TRIM_HORIZON), "c": ended}, {"q": 9}).delete == ()
 
 
-def test_children_of_an_unknown_parent_wait_for_a_few_lists_but_not_at_first_start():
+def test_children_of_an_unknown_parent_wait_except_at_first_start():
     shards = [Shard("child", parents=("gone",))]
     first = find(shards, {}, discovered=False)
     assert first.unknown["gone"] >= ORPHAN_LISTS
@@ -298,48 +298,44 @@ def test_back_off_draws_below_a_ceiling_that_doubles_up_to_a_limit():
 
 @settings(max_examples=50)
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=60), st.integers(0, 2**16))
-def test_the_budget_is_kept_and_everybody_gets_through(sizes: list[int], seed: int):
-    async def story() -> None:
-        rng = random.Random(seed)
-        budget = ByteBudget(100, page=30, fetches=3)
-        fetching = 0
+@in_virtual_time
+async def test_the_budget_is_kept_and_everybody_gets_through(sizes: list[int], seed: int):
+    rng = random.Random(seed)
+    budget = ByteBudget(100, page=30, fetches=3)
+    fetching = 0
 
-        async def shard(pages: list[int]) -> None:
-            nonlocal fetching
-            for size in pages:
-                spare = await budget.admit(empty_handed=True)
-                fetching += 1
-                assert fetching <= 3
-                await asyncio.sleep(rng.random())
-                fetching -= 1
-                budget.settle(size, spare=spare)
-                assert budget.used <= 130
-                await asyncio.sleep(rng.random() * 3)
-                if size:
-                    budget.release(size, spare=spare)
+    async def shard(pages: list[int]) -> None:
+        nonlocal fetching
+        for size in pages:
+            spare = await budget.admit(empty_handed=True)
+            fetching += 1
+            assert fetching <= 3
+            await asyncio.sleep(rng.random())
+            fetching -= 1
+            budget.settle(size, spare=spare)
+            assert budget.used <= 130
+            await asyncio.sleep(rng.random() * 3)
+            if size:
+                budget.release(size, spare=spare)
 
-        async with asyncio.TaskGroup() as group:
-            for index in range(6):
-                group.create_task(shard(sizes[index::6]))
-            quitter = group.create_task(shard(sizes))
-            await asyncio.sleep(0.5)
-            if budget.used <= 100 - 30:
-                quitter.cancel()
-        assert budget._free_fetches >= 0
-
-    run(story())
+    async with asyncio.TaskGroup() as group:
+        for index in range(6):
+            group.create_task(shard(sizes[index::6]))
+        quitter = group.create_task(shard(sizes))
+        await asyncio.sleep(0.5)
+        if budget.used <= 100 - 30:
+            quitter.cancel()
+    assert budget._free_fetches >= 0
 
 
-def test_a_waiter_that_gives_up_gives_its_reservation_back():
-    async def story() -> None:
-        budget = ByteBudget(30, page=30, fetches=1)
-        spare = await budget.admit(empty_handed=True)
-        second = asyncio.create_task(budget.admit(empty_handed=False))
-        await asyncio.sleep(0)
-        budget.settle(0, spare=spare)
-        second.cancel()
-        await asyncio.gather(second, return_exceptions=True)
-        assert budget.used == 0
-        assert await budget.admit(empty_handed=False) is False
-
-    run(story())
+@in_virtual_time
+async def test_a_waiter_that_gives_up_gives_its_reservation_back():
+    budget = ByteBudget(30, page=30, fetches=1)
+    spare = await budget.admit(empty_handed=True)
+    second = asyncio.create_task(budget.admit(empty_handed=False))
+    await asyncio.sleep(0)
+    budget.settle(0, spare=spare)
+    second.cancel()
+    await asyncio.gather(second, return_exceptions=True)
+    assert budget.used == 0
+    assert await budget.admit(empty_handed=False) is False

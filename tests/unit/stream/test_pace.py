@@ -77,7 +77,7 @@ def test_a_shard_that_gives_nothing_is_read_less_and_less_often():
     st.floats(0.5, 60),
     st.floats(0.01, 60),
 )
-def test_no_wait_is_shorter_than_the_stream_allows_or_longer_than_the_longest(
+def test_no_wait_is_outside_the_limits(
     now: float, reads: list[tuple[int, float]], poll_min: float, poll_max: float, batch_max_age: float
 ):
     settings = ShardSettings(poll_min=poll_min, poll_max=poll_max, batch_max_age=batch_max_age)
@@ -108,7 +108,7 @@ def reads_of_a_table(per_second: float, seconds: float, *, backlog: int = 0) -> 
 
 
 @pytest.mark.parametrize("per_second", [0, 1, 90, 110, 500, 990, 1500, 2500, 4000, 20_000])
-def test_a_tables_stream_is_read_fewer_than_five_times_a_second_at_any_rate(per_second: float):
+def test_a_tables_stream_is_read_below_five_times_a_second(per_second: float):
     """It was read back to back from 100 changes a second on: 98 calls a second and shard."""
     reads, left, shortest = reads_of_a_table(per_second, 60)
     assert reads < 5 * 60
@@ -120,7 +120,7 @@ def test_a_tables_stream_is_read_fewer_than_five_times_a_second_at_any_rate(per_
         assert left <= TABLE.fetch_limit
 
 
-def test_a_backlog_of_a_tables_stream_is_read_at_nearly_five_full_pages_a_second():
+def test_a_tables_backlog_is_read_at_nearly_five_pages_a_second():
     reads, left, shortest = reads_of_a_table(100, 60, backlog=200_000)
     assert shortest > 0.2
     assert left <= 100
@@ -156,7 +156,7 @@ def test_whatever_pages_say_the_gap_is_kept(reads: list[tuple[Seen, float]], thr
 
 
 @given(pages)
-def test_a_page_is_at_the_tip_when_the_stream_says_so_or_it_is_neither_full_nor_old(seen: Seen):
+def test_a_page_is_at_the_tip_if_stated_or_neither_full_nor_old(seen: Seen):
     if seen.behind_s is None:
         assert seen.at_tip == (seen.records < FULL * seen.limit and seen.age_s <= FRESH_S)
     else:

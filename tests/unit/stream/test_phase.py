@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.stream.tail.phase import NEXT, Phase, Progress
+from tests.fakes.aio import in_virtual_time
 
 ORDER = list(Phase)
 
@@ -43,11 +44,9 @@ def test_a_request_that_comes_too_late_changes_nothing(before: Phase, asked: Pha
     assert progress.phase is after
 
 
-def test_a_hand_over_can_be_waited_for():
-    async def story() -> None:
-        progress = Progress()
-        waiting = asyncio.create_task(progress.handing_over.wait())
-        progress.to(Phase.HANDING_OVER)
-        await asyncio.wait_for(waiting, 1)
-
-    asyncio.run(story())
+@in_virtual_time
+async def test_a_hand_over_can_be_waited_for():
+    progress = Progress()
+    waiting = asyncio.create_task(progress.handing_over.wait())
+    progress.to(Phase.HANDING_OVER)
+    await asyncio.wait_for(waiting, 1)

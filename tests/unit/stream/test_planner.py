@@ -44,7 +44,7 @@ def test_free_leases_are_shared_out_and_counted():
     assert decision.remove == ()
 
 
-def test_the_row_of_a_worker_that_fell_silent_is_removed_and_its_lease_given_away_with_leave_to_seize():
+def test_a_silent_workers_row_is_removed_and_its_lease_may_be_seized():
     planner = Planner("me", SETTINGS)
     held = Lease(shard_id="a", checkpoint=TRIM_HORIZON, owner="other", counter=7)
     members = [Member("me"), Member("other", assigned=(Assigned("a"),))]
@@ -60,7 +60,7 @@ def test_a_silent_leader_that_was_deposed_counts_as_dead_at_once():
     assert decision.remove == ("before",)
 
 
-def test_a_worker_that_leaves_gets_nothing_and_what_it_holds_goes_to_others():
+def test_what_a_leaving_worker_holds_goes_to_others():
     held = Lease(shard_id="a", checkpoint=TRIM_HORIZON, owner="me", counter=1)
     members = [Member("me", assigned=(Assigned("a"),)), Member("other")]
     decision = decide(Planner("me", SETTINGS), view([held], members, 0), leaving=frozenset({"me"}))

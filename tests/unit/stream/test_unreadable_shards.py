@@ -12,7 +12,7 @@ from service.stream.ports import Shard
 from service.stream.position import SHARD_END
 from service.stream.tail import reader
 from service.stream.tail.refusals import GONE_LISTS, LOST_AFTER_S, LOST_REFUSALS, UNREADABLE_AFTER_S, Refusals
-from tests.fakes.aio import run
+from tests.fakes.aio import in_virtual_time
 from tests.fakes.source import FakeStream
 from tests.fakes.workers import World
 
@@ -28,100 +28,92 @@ def lines(monkeypatch: pytest.MonkeyPatch):
         yield lines
 
 
-def test_a_shard_whose_iterator_is_refused_for_good_does_not_stop_the_others(lines: list[dict[str, object]]):
+@in_virtual_time
+async def test_a_shard_whose_iterator_is_refused_stops_no_other(lines: list[dict[str, object]]):
     """It used to end every worker in turn: 12 restarts in 45 s, and the other shards starved."""
 
-    async def story() -> None:
-        async with World(FakeStream(4)) as world:
-            world.stream.refused.add(FIRST)
-            workers = [world.start("a"), world.start("b")]
-            await world.until(lambda: all(len(worker.shards) == 2 for worker in workers))
-            calls = sum(worker.gate.calls for worker in workers)
-            for number in range(120):
-                world.stream.put(SECOND, number)
-                world.stream.put(FIRST, number)
-                await asyncio.sleep(1)
-            await world.until(lambda: world.data(SECOND) == [*range(120)], within=3)
-            assert world.data(FIRST) == []
-            assert not any(worker.task.done() for worker in workers)
-            assert [worker.coordinator.worker for worker in workers] == ["a", "b"]
-            assert sum(worker.gate.calls for worker in workers) - calls < 2_000
-            unreadable = [worker.value("scoring_unreadable_shards", pipeline="ingest") for worker in workers]
-            assert sorted(unreadable) == [0, 1]
-            failures = sum(
-                worker.value("scoring_read_failures_total", pipeline="ingest", kind="trouble") for worker in workers
-            )
-            assert 20 < failures < 120, "backed off"
-            said = [line for line in lines if line["event"] == "tail.shard_blocked"]
-            assert [line["log_level"] for line in said] == ["error"]
-            lag = [worker.value("scoring_lag_seconds", pipeline="ingest", shard=FIRST) for worker in workers]
-            assert max(lag) > 100
-            world.stream.refused.clear()
-            await world.until(lambda: world.data(FIRST) == [*range(120)], within=10)
-            await asyncio.sleep(2)
-            assert not any(worker.value("scoring_unreadable_shards", pipeline="ingest") for worker in workers)
-            assert any(line["event"] == "tail.recovered" for line in lines)
-
-    run(story())
+    async with World(FakeStream(4)) as world:
+        world.stream.refused.add(FIRST)
+        workers = [world.start("a"), world.start("b")]
+        await world.until(lambda: all(len(worker.shards) == 2 for worker in workers))
+        calls = sum(worker.gate.calls for worker in workers)
+        for number in range(120):
+            world.stream.put(SECOND, number)
+            world.stream.put(FIRST, number)
+            await asyncio.sleep(1)
+        await world.until(lambda: world.data(SECOND) == [*range(120)], within=3)
+        assert world.data(FIRST) == []
+        assert not any(worker.task.done() for worker in workers)
+        assert [worker.coordinator.worker for worker in workers] == ["a", "b"]
+        assert sum(worker.gate.calls for worker in workers) - calls < 2_000
+        unreadable = [worker.value("scoring_unreadable_shards", pipeline="ingest") for worker in workers]
+        assert sorted(unreadable) == [0, 1]
+        failures = sum(
+            worker.value("scoring_read_failures_total", pipeline="ingest", kind="trouble") for worker in workers
+        )
+        assert 20 < failures < 120, "backed off"
+        said = [line for line in lines if line["event"] == "tail.shard_blocked"]
+        assert [line["log_level"] for line in said] == ["error"]
+        lag = [worker.value("scoring_lag_seconds", pipeline="ingest", shard=FIRST) for worker in workers]
+        assert max(lag) > 100
+        world.stream.refused.clear()
+        await world.until(lambda: world.data(FIRST) == [*range(120)], within=10)
+        await asyncio.sleep(2)
+        assert not any(worker.value("scoring_unreadable_shards", pipeline="ingest") for worker in workers)
+        assert any(line["event"] == "tail.recovered" for line in lines)
 
 
-def test_a_listed_shard_that_cannot_be_read_does_not_block_its_children_for_ever(lines: list[dict[str, object]]):
+@in_virtual_time
+async def test_an_unreadable_closed_shard_does_not_block_its_children(lines: list[dict[str, object]]):
     """DescribeStream lists it, GetShardIterator says that it does not exist."""
 
-    async def story() -> None:
-        async with World(FakeStream(1, dynamodb=True)) as world:
-            child = world.stream.roll_over(FIRST)
-            world.stream.unknown.add(FIRST)
-            world.stream.put(child, "child")
-            worker = world.start("a")
-            await asyncio.sleep(LOST_AFTER_S - 5)
-            assert world.data() == []
-            assert worker.trimmed == []
-            took = await world.until(lambda: world.data() == ["child"], within=30)
-            assert took < 20
-            assert world.checkpoint(FIRST) == SHARD_END
-            assert worker.trimmed == [FIRST]
-            assert worker.value("scoring_records_trimmed_total", pipeline="ingest") == 1
-            first = next(line for line in lines if line["event"] == "tail.shard_refused")
-            assert (first["listed"], first["closed"]) == (True, True)
-            assert any(line["event"] == "tail.records_trimmed" for line in lines)
-
-    run(story())
+    async with World(FakeStream(1, dynamodb=True)) as world:
+        child = world.stream.roll_over(FIRST)
+        world.stream.unknown.add(FIRST)
+        world.stream.put(child, "child")
+        worker = world.start("a")
+        await asyncio.sleep(LOST_AFTER_S - 5)
+        assert world.data() == []
+        assert worker.trimmed == []
+        took = await world.until(lambda: world.data() == ["child"], within=30)
+        assert took < 20
+        assert world.checkpoint(FIRST) == SHARD_END
+        assert worker.trimmed == [FIRST]
+        assert worker.value("scoring_records_trimmed_total", pipeline="ingest") == 1
+        first = next(line for line in lines if line["event"] == "tail.shard_refused")
+        assert (first["listed"], first["closed"]) == (True, True)
+        assert any(line["event"] == "tail.records_trimmed" for line in lines)
 
 
-def test_a_closed_shard_whose_trim_horizon_is_refused_for_good_ends_too():
-    async def story() -> None:
-        async with World(FakeStream(1, dynamodb=True)) as world:
-            child = world.stream.roll_over(FIRST)
-            world.stream.put(child, "child")
-            fetch = world.stream.fetch
+@in_virtual_time
+async def test_a_closed_shard_whose_trim_horizon_is_refused_for_good_ends_too():
+    async with World(FakeStream(1, dynamodb=True)) as world:
+        child = world.stream.roll_over(FIRST)
+        world.stream.put(child, "child")
+        fetch = world.stream.fetch
 
-            def refuse(iterator: str, limit: int) -> object:
-                if iterator.startswith(FIRST):
-                    raise RecordsTrimmedError(FIRST)
-                return fetch(iterator, limit)
+        def refuse(iterator: str, limit: int) -> object:
+            if iterator.startswith(FIRST):
+                raise RecordsTrimmedError(FIRST)
+            return fetch(iterator, limit)
 
-            world.stream.fetch = refuse  # type: ignore[method-assign, assignment] # a fault
-            worker = world.start("a")
-            await world.until(lambda: world.data() == ["child"], within=LOST_AFTER_S + 30)
-            assert worker.trimmed == [FIRST]
-
-    run(story())
+        world.stream.fetch = refuse  # type: ignore[method-assign, assignment] # a fault
+        worker = world.start("a")
+        await world.until(lambda: world.data() == ["child"], within=LOST_AFTER_S + 30)
+        assert worker.trimmed == [FIRST]
 
 
-def test_an_open_shard_that_the_stream_does_not_know_is_tried_for_as_long_as_it_is_listed():
-    async def story() -> None:
-        async with World(FakeStream(1)) as world:
-            world.stream.put(FIRST, 1)
-            world.stream.unknown.add(FIRST)
-            worker = world.start("a")
-            await asyncio.sleep(600)
-            assert worker.trimmed == []
-            assert worker.value("scoring_unreadable_shards", pipeline="ingest") == 1
-            world.stream.unknown.clear()
-            await world.until(lambda: world.data() == [1], within=10)
-
-    run(story())
+@in_virtual_time
+async def test_an_unknown_open_shard_is_tried_while_it_is_listed():
+    async with World(FakeStream(1)) as world:
+        world.stream.put(FIRST, 1)
+        world.stream.unknown.add(FIRST)
+        worker = world.start("a")
+        await asyncio.sleep(600)
+        assert worker.trimmed == []
+        assert worker.value("scoring_unreadable_shards", pipeline="ingest") == 1
+        world.stream.unknown.clear()
+        await world.until(lambda: world.data() == [1], within=10)
 
 
 LISTED = Shard(FIRST, closed=True)
@@ -151,7 +143,7 @@ def test_a_shard_is_lost_once_lists_in_a_row_do_not_name_it():
     assert "no longer knows" in refusals.lost(FIRST, others, 8)
 
 
-def test_a_shard_is_unreadable_after_a_minute_and_said_to_be_once_a_minute():
+def test_a_shard_is_reported_unreadable_once_a_minute():
     refusals = Refusals()
     assert not refusals.unreadable(1e9)
     said = []
