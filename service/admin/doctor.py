@@ -31,12 +31,12 @@ from service.admin.setup_plan import FoundTable, TableSpec, tables
 from service.aws.ask import Answer, ask
 from service.aws.clients import Clients
 from service.aws.endpoints import is_aws
-from service.aws.errors import DENIED, MISSING
 from service.aws.fast.codec import OPERATIONS
 from service.aws.streams import silence
 from service.aws.streams.dynamodb_streams import DynamoDbStreamSource, stream_id
 from service.aws.streams.kinesis import named, tag_of
 from service.aws.tables.leases import LEADER
+from service.aws.translation import DENIED, MISSING
 from service.queries.streams import INGEST
 from service.runtime.errors import TransientError, Trouble, TroubleError
 

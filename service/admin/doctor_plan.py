@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from service.admin.setup_plan import RETENTION_H, VIEWS_IN_USE, FoundTable, Names, TableSpec
-from service.aws.errors import DENIED, MISSING
+from service.aws.translation import DENIED, MISSING
 from service.stream.leases.target import other
 
 PROBE = "scoring-doctor-probe"

@@ -23,7 +23,7 @@ import msgspec
 
 from service.aws.calls import Item, pages
 from service.aws.clients import AwsClient
-from service.aws.errors import translated
+from service.aws.translation import translated
 from service.stream.ports import StreamId
 
 _SHARD_ID = re.compile(r"shardId-[0-9]{1,20}")

@@ -21,11 +21,11 @@ from enum import StrEnum
 import msgspec
 
 from service.aws.clients import AwsClient
-from service.aws.errors import AwsSetupError
 from service.aws.streams.kinesis import record_at
 from service.aws.streams.writer import InvalidRecordError, KinesisWriter, Put
 from service.aws.tables.dead_letters import NEW, REDRIVING, DeadLetterTable, StoredLetter
 from service.aws.tables.scores import ScoreTable
+from service.aws.translation import AwsSetupError
 from service.ingest.letters import place_of
 from service.ingest.stores import Committed, Conflict, Throttled
 from service.runtime.errors import TransientError

@@ -139,7 +139,7 @@ def _split(chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield last
 
 
-class Sender:
+class LineSender:
     """Sends the lines of one file.
 
     Args:

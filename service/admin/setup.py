@@ -27,8 +27,8 @@ from service.admin.setup_plan import (
 from service.aws.ask import ask
 from service.aws.calls import pages
 from service.aws.clients import AwsClient
-from service.aws.errors import MISSING
 from service.aws.streams.kinesis import named
+from service.aws.translation import MISSING
 from service.runtime.errors import TransientError
 
 POLL_S = 1.0

@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 
 class CallWatch:
-    """Implements `service.aws.errors.Watch` for one worker.
+    """Implements `service.aws.translation.Watch` for one worker.
 
     Args:
         clock: Time.

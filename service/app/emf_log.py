@@ -21,7 +21,7 @@ async def log_emf(service: str, metrics: Metrics, clock: Clock, lines: Stream | 
         clock: For the time between two lines, and their time.
         lines: Where they go; standard output unless given.
     """
-    before: emf.Reading | None = None
+    before: emf.Totals | None = None
     while True:
         await clock.sleep(emf.PERIOD_S)
         now = emf.read(metrics)

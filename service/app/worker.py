@@ -25,17 +25,17 @@ from service.app.publishing import CHANGES_PAGE, make_publishing
 from service.app.retention import watch_retention
 from service.aws import credentials
 from service.aws.clients import Clients, clients
-from service.aws.errors import watched
 from service.aws.streams.kinesis import KinesisSource
 from service.aws.tables.definitions import DefinitionTable
 from service.aws.tables.identities import IdentityTable
 from service.aws.tables.leases import LeaseTable
 from service.aws.tables.scores import target_of
 from service.aws.tables.undefined import UndefinedTable
+from service.aws.translation import watched
 from service.config.settings import Settings
 from service.ingest.definition_book import CurrentDefinitions
 from service.ingest.ingest import PIPELINE as INGEST
-from service.ingest.ingest import Prepared
+from service.ingest.ingest import PreparedEvents
 from service.ingest.retention import Retention
 from service.ingest.undefined import UndefinedTypes
 from service.observability.http import Health, ObservabilityServer
@@ -249,7 +249,7 @@ class Worker:
             settings, aws, identities, definitions, undefined, clock, metrics, self._rng, retention
         )
 
-        async def open_stream() -> Opened[bytes, Prepared]:
+        async def open_stream() -> Opened[bytes, PreparedEvents]:
             asked_at = clock.monotonic()
             source = await self._patiently("stream", lambda: KinesisSource.open(aws.kinesis, settings.stream))
             keeps(source.retention_s, asked_at)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from botocore.exceptions import ClientError
 
-from service.aws.errors import code_of, failure, translated, trouble_of
+from service.aws.translation import code_of, failure, translated, trouble_of
 from service.runtime.errors import Trouble
 
 
@@ -51,7 +51,7 @@ class Answer(msgspec.Struct, frozen=True):
         """Return the result; None after a refusal with one of the `expected` codes.
 
         Raises:
-            TransientError: Any other refusal, translated as for a worker (`service.aws.errors`).
+            TransientError: Any other refusal, translated as for a worker (`service.aws.translation`).
         """
         if self.error is None or self.code in expected:
             return self.found

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from typing import Any, TypeVar
 
 from service.aws.clients import AwsClient
-from service.aws.errors import translated
 from service.aws.fast.gather import Gatherer
+from service.aws.translation import translated
 from service.runtime.concurrency import together
 from service.runtime.errors import TransientError
 

@@ -30,10 +30,10 @@ from botocore.httpsession import get_cert_path
 from botocore.loaders import JSONFileLoader, create_loader
 
 from service.aws.credentials import Credentials, SigningSession
-from service.aws.errors import UnreadableAnswerError, outcome_of
 from service.aws.fast.codec import epoch_seconds
 from service.aws.fast.express import EVENT_NAMES, Express
 from service.aws.fast.wire import Wire
+from service.aws.translation import UnreadableAnswerError, outcome_of
 from service.observability.metrics import Metrics, service_version
 
 AwsClient: TypeAlias = Any

@@ -31,7 +31,7 @@ from botocore.exceptions import (
 )
 from botocore.session import Session
 
-from service.aws.errors import CREDENTIALS_REMEDY, note_trouble, said
+from service.aws.translation import CREDENTIALS_REMEDY, note_trouble, said
 from service.runtime.errors import Trouble, TroubleError
 
 WAIT_S = 1.0

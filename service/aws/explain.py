@@ -7,7 +7,7 @@ import os
 import msgspec
 from botocore import exceptions as boto
 
-from service.aws.errors import (
+from service.aws.translation import (
     DENIED,
     EXPIRED_CREDENTIALS,
     FOREIGN_REMEDY,

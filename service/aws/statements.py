@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from service.aws.calls import chunks, each, until_nothing_is_left
 from service.aws.clients import AwsClient
-from service.aws.errors import AwsSetupError, translated, trouble_of
+from service.aws.translation import AwsSetupError, translated, trouble_of
 from service.ingest.stores import MAX_COMMITS
 from service.runtime.errors import Trouble, TroubleError
 

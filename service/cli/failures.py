@@ -9,8 +9,8 @@ from typing import IO, Any
 
 import click
 
-from service.aws.errors import AwsSetupError
 from service.aws.explain import AWS_ERRORS, explained
+from service.aws.translation import AwsSetupError
 from service.config.load import ConfigurationError
 from service.observability.http import BindError
 from service.runtime.errors import NothingWorksError, RefusedError, TransientError, TroubleError
@@ -65,12 +65,12 @@ _KNOWN = (
 
 
 def is_known(error: BaseException) -> bool:
-    """Return whether the error is one of the world's (a message will do), and not a bug (a traceback is due)."""
+    """Return whether the error is a failure outside the program (a message is enough), and not a bug (a traceback)."""
     return isinstance(leaf(error), _KNOWN)
 
 
 def leaf(error: BaseException) -> BaseException:
-    """Return the error inside the groups of task groups that matters most: a bug before a fault of the world."""
+    """Return the error in the groups of task groups that matters most: a bug before any other."""
     if not isinstance(error, BaseExceptionGroup):
         return error
     leaves = [leaf(each) for each in error.exceptions]

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import click
 
 from service.admin.input_files import HEAD_BYTES, unusable
-from service.admin.send import MAX_ROUNDS, Account, Line, Sender, batches, lines, ranges
+from service.admin.send import MAX_ROUNDS, Account, Line, LineSender, batches, lines, ranges
 from service.aws.clients import clients
 from service.aws.streams.writer import KinesisWriter
 from service.cli.context import STDIN, aws_settings, name_of, settings_for
@@ -94,7 +94,7 @@ def _send(
         aws = runner.run(opened.enter_async_context(clients(aws_settings(settings, attempts=1))))
         stack.callback(lambda: runner.run(opened.aclose()))
         writer = KinesisWriter(aws.kinesis, settings.stream, rounds=MAX_ROUNDS)
-        sender = Sender(writer, first, lambda: interrupt.asked)
+        sender = LineSender(writer, first, lambda: interrupt.asked)
         advance = stack.enter_context(_progress(file))
         numbered = batches(source)
         try:

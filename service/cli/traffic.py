@@ -42,10 +42,10 @@ def traffic(rate: float, users: int, seed: int, project: str | None) -> None:
     they are. First the people's endpoints are created in the Pinpoint that is named.
     """
     from service.aws.blocking import client_in  # noqa: PLC0415 # slow to import
+    from service.local.local_aws import LocalAwsError, settle  # noqa: PLC0415 # likewise
     from service.local.playback import Playback, PlaybackError  # noqa: PLC0415 # keeps `--help` quick
     from service.local.population import PROJECT_ID, populate  # noqa: PLC0415 # likewise
     from service.local.traffic import Meaning, stream  # noqa: PLC0415 # likewise
-    from service.local.world import WorldError, settle  # noqa: PLC0415 # likewise
 
     settings = settings_for(Purpose.STREAM)
     pinpoint_url = _emulator("PINPOINT")
@@ -76,7 +76,7 @@ def traffic(rate: float, users: int, seed: int, project: str | None) -> None:
                 if time.monotonic() >= line_at:
                     line_at += LINE_EVERY_S
                     note(f"{playback.put:,} events put")
-    except (PlaybackError, WorldError) as error:
+    except (PlaybackError, LocalAwsError) as error:
         raise Failure(
             "the traffic cannot be played", str(error), "is the emulator up, and `scoring setup` done?"
         ) from error

@@ -1,7 +1,7 @@
 """Records to committed scores: read, match, identify, group by user, commit, set aside what cannot be scored.
 
 `prepare` does what may happen while the batch before is still being committed; `commit` runs in the shard's order. What
-a later step needs travels in `Prepared`; nothing reaches back.
+a later step needs travels in `PreparedEvents`; nothing reaches back.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _OVERDUE = Rejected(
 )
 
 
-class Prepared(msgspec.Struct):
+class PreparedEvents(msgspec.Struct):
     """A batch ready to be committed.
 
     Attributes:
@@ -117,7 +117,7 @@ class Ingest:
         self._let_go: set[str] = set()
         self._writing: dict[str, Interruptible] = {}
 
-    async def prepare(self, batch: Batch[bytes]) -> Prepared:
+    async def prepare(self, batch: Batch[bytes]) -> PreparedEvents:
         """Read the records' events and find whose they are.
 
         Raises:
@@ -125,7 +125,7 @@ class Ingest:
         """
         started = self._clock.monotonic()
         self._let_go.discard(batch.shard_id)
-        prepared = Prepared(batch, self._sources.registry)
+        prepared = PreparedEvents(batch, self._sources.registry)
         tag = shard_tag(batch.stream, batch.shard_id)
         lettered = await self._lettered(batch, tag)
         attribution = Attribution(tag)
@@ -141,7 +141,7 @@ class Ingest:
             self._took("identify", started)
         return prepared
 
-    async def commit(self, prepared: Prepared) -> None:
+    async def commit(self, prepared: PreparedEvents) -> None:
         """Return once every record of the batch is in its user's score or in the dead letters.
 
         Raises:
@@ -178,7 +178,7 @@ class Ingest:
         if writing is not None:
             writing.interrupt()
 
-    async def _write(self, prepared: Prepared) -> Tally:
+    async def _write(self, prepared: PreparedEvents) -> Tally:
         batch = prepared.batch
         clock = self._clock
         marking = marking_of(batch, self._retention, now_ms=clock.wall_ms(), now=clock.monotonic())
@@ -207,7 +207,7 @@ class Ingest:
         self,
         at: int,
         book: DefinitionBook,
-        prepared: Prepared,
+        prepared: PreparedEvents,
         tag: str,
         lettered: Collection[str],
         attribution: Attribution,
@@ -260,7 +260,9 @@ class Ingest:
         prepared.sources[PINPOINT, "event"] += from_pinpoint
         return at
 
-    def _no_event(self, outcome: Outcome, record: Record[bytes], prepared: Prepared, attribution: Attribution) -> None:
+    def _no_event(
+        self, outcome: Outcome, record: Record[bytes], prepared: PreparedEvents, attribution: Attribution
+    ) -> None:
         """Put what is not an event to score where it belongs."""
         match outcome:
             case RejectedEvent():
@@ -284,7 +286,7 @@ class Ingest:
                 raise AssertionError(type(outcome))
         prepared.sources[outcome.source, name] += 1
 
-    def _nameless(self, waiting: Waiting, prepared: Prepared, attribution: Attribution) -> None:
+    def _nameless(self, waiting: Waiting, prepared: PreparedEvents, attribution: Attribution) -> None:
         """Put an event that names no user where it belongs."""
         record, event, _ = waiting
         if event.anonymous:
@@ -302,7 +304,7 @@ class Ingest:
 
     def _set_aside(
         self,
-        prepared: Prepared,
+        prepared: PreparedEvents,
         record: Record[bytes],
         event: Event | RejectedEvent,
         why: Rejected,
@@ -331,7 +333,7 @@ class Ingest:
             )
         )
 
-    async def _identify(self, attribution: Attribution, prepared: Prepared) -> None:
+    async def _identify(self, attribution: Attribution, prepared: PreparedEvents) -> None:
         """Find out whose the events are, and tell the others whose the endpoints are."""
         before = await self._identities.owners(attribution.endpoints, attribution.sought)
         followed = attribution.follow(before)
@@ -355,7 +357,7 @@ class Ingest:
         attribution: Attribution,
         users: Mapping[int, str],
         overdue: Collection[EndpointKey],
-        prepared: Prepared,
+        prepared: PreparedEvents,
     ) -> None:
         """Group what is worth points by user; set aside, or count as anonymous, what has none."""
         groups = prepared.groups
@@ -386,7 +388,7 @@ class Ingest:
         self._metrics.identities.labels("event").inc(named)
         self._metrics.identities.labels("none").inc(len(nobodys))
 
-    def _refuse(self, prepared: Prepared, refusal: Refusal) -> None:
+    def _refuse(self, prepared: PreparedEvents, refusal: Refusal) -> None:
         """Set the events of a user aside whose item the table refuses."""
         refused = {id(event) for event in refusal.events}
         for record, event, scorable in prepared.waiting:
@@ -398,7 +400,7 @@ class Ingest:
         self._metrics.stage_seconds.labels(PIPELINE, stage).observe(now - started)
         return now
 
-    def _count(self, prepared: Prepared, tally: Tally) -> None:
+    def _count(self, prepared: PreparedEvents, tally: Tally) -> None:
         """Count events and latencies: once a batch, not once an event."""
         metrics = self._metrics
         counts = prepared.counts + Counter(

@@ -1,4 +1,4 @@
-"""What the pipelines need of the world: one narrow Protocol per effect. All may raise `TransientError`."""
+"""What the pipelines need from outside: one narrow Protocol per effect. All may raise `TransientError`."""
 
 from __future__ import annotations
 

@@ -21,12 +21,13 @@ from typing import Self
 
 import msgspec
 
-from service.aws.errors import AwsSetupError
 from service.aws.explain import AWS_ERRORS
+from service.aws.translation import AwsSetupError
 from service.config.load import load
 from service.config.settings import Settings
 from service.local.emulator import Emulator
 from service.local.live import Moment, View
+from service.local.local_aws import LocalAws, LocalAwsError
 from service.local.meter import Counts
 from service.local.pinpoint_fake import PinpointProcess
 from service.local.playback import Playback, PlaybackError
@@ -35,8 +36,7 @@ from service.local.processes import ChildFailedError
 from service.local.report import Report
 from service.local.traffic import Meaning, campaign
 from service.local.truth import CUSTOM, DEFAULTS, Found, Truth, differences
-from service.local.worker_process import Gauges, Worker
-from service.local.world import World, WorldError
+from service.local.worker_process import Gauges, WorkerProcess
 from service.runtime.errors import TransientError
 
 STREAM = "demo-events"
@@ -149,7 +149,7 @@ class Demo:
         }
 
     def environment(self) -> dict[str, str]:
-        """Return the variables with which `scoring` and any AWS SDK talk to this world."""
+        """Return the variables with which `scoring` and any AWS SDK reach the embedded AWS."""
         return {name: value for name, value in self._environment.items() if name.startswith(("AWS_", "SCORING_"))}
 
     def play(self, *, keep: bool = False) -> Report:
@@ -166,17 +166,17 @@ class Demo:
             self._campaign()
             found = self._drain()
             if self._options.corrupt:
-                self._world.spoil(self._population.endpoints[0])
-                found = self._world.found()
+                self._local_aws.spoil(self._population.endpoints[0])
+                found = self._local_aws.found()
             faults = differences(self._truth, self._population, found)
-            bill = self._world.counts().since(self._baseline)
+            bill = self._local_aws.counts().since(self._baseline)
             if not keep:
                 faults += self._stop_worker()
         except ChildFailedError as error:
             raise self._failed("a process of the demo failed", str(error)) from error
         except PlaybackError as error:
             raise self._failed("the events could not be put on the stream", str(error)) from error
-        except (WorldError, OSError, TransientError, AwsSetupError, *AWS_ERRORS) as error:
+        except (LocalAwsError, OSError, TransientError, AwsSetupError, *AWS_ERRORS) as error:
             raise self._failed(
                 "the embedded AWS did not answer as it should", f"{type(error).__name__}: {error}"
             ) from error
@@ -207,15 +207,15 @@ class Demo:
             "SCORING_IDENTITY_LOOKUP_WAIT_S": "60",
         }
         self._settings: Settings = load(self.environment())
-        self._world = World(self._environment, self._settings, self._aws, self._pinpoint)
+        self._local_aws = LocalAws(self._environment, self._settings, self._aws, self._pinpoint)
         say(f"creating a stream of {options.shards} shards, the tables and the definitions")
-        self._world.create_stream(options.shards)
+        self._local_aws.create_stream(options.shards)
         self._set_up()
-        self._world.define(CUSTOM)
+        self._local_aws.define(CUSTOM)
         count = len(self._population.everything)
         say(f"creating {count:,} endpoints for {options.users:,} users")
-        self._world.settle(self._population)
-        self._baseline = self._world.counts()
+        self._local_aws.settle(self._population)
+        self._baseline = self._local_aws.counts()
 
     def _set_up(self) -> None:
         command = [sys.executable, "-m", "service", "setup", "--project", PROJECT_ID]
@@ -236,7 +236,7 @@ class Demo:
             raise self._failed(f"`scoring setup` failed with exit code {done.returncode}", last[-2_000:])
 
     def _start_worker(self) -> None:
-        self._worker = Worker(self._environment, self.worker_log)
+        self._worker = WorkerProcess(self._environment, self.worker_log)
         self._stack.callback(self._worker.stop, UNWIND_GRACE_S)
         self._worker.start()
 
@@ -251,7 +251,7 @@ class Demo:
         self._view.say(f"the worker reads; playing {options.events:,} events at {options.rate:,.0f} per second")
         began = time.monotonic()
         records = campaign(self._population, options.events, options.seed, rate=options.rate)
-        with Playback(self._world.kinesis, STREAM, records, self._tell) as playback:
+        with Playback(self._local_aws.kinesis, STREAM, records, self._tell) as playback:
             while not playback.done and playback.put < options.events / 2:
                 self._watch(playback.put)
                 time.sleep(TICK_S)
@@ -290,9 +290,9 @@ class Demo:
             self._counted_at = now
             self._moment = msgspec.structs.replace(
                 self._moment,
-                users=self._world.users_scored(),
-                endpoints=self._world.endpoints_scored(),
-                dead_letters=self._world.letters(),
+                users=self._local_aws.users_scored(),
+                endpoints=self._local_aws.endpoints_scored(),
+                dead_letters=self._local_aws.letters(),
             )
         last = self._worker.last
         # What a killed worker committed after the last look at it is in nobody's counts: at the tip all is dealt with.
@@ -321,7 +321,7 @@ class Demo:
                 quiet_since = None
             else:
                 quiet_since = quiet_since or now
-                found = self._world.found()
+                found = self._local_aws.found()
                 right = not differences(self._truth, self._population, found)
                 if right or now - quiet_since > QUIET_BUT_WRONG_S:
                     self._drained_s = now - began
@@ -331,7 +331,7 @@ class Demo:
             time.sleep(TICK_S)
 
     def _not_drained(self) -> DemoError:
-        missing = differences(self._truth, self._population, self._world.found())
+        missing = differences(self._truth, self._population, self._local_aws.found())
         first = f"; first: {missing[0]}" if missing else ""
         return self._failed(
             f"not everything was scored and published within {DRAIN_TIMEOUT_S:g} s of the last event",

@@ -77,7 +77,7 @@ def gauges_of(text: str) -> Gauges:
     return Gauges(handled, outcomes, written, published, lag, pending, shards)
 
 
-class Worker:
+class WorkerProcess:
     """One life of a worker: started, looked at, killed or stopped."""
 
     def __init__(self, environment: Mapping[str, str], log_path: Path) -> None:

@@ -35,7 +35,7 @@ METRICS: Mapping[str, str] = MappingProxyType(
 """Name to unit of every metric there is."""
 
 
-class Reading(msgspec.Struct, frozen=True):
+class Totals(msgspec.Struct, frozen=True):
     """What a worker knows at one moment. None leaves a metric out: another worker knows it, or nobody.
 
     Attributes:
@@ -55,7 +55,7 @@ class Reading(msgspec.Struct, frozen=True):
     idle_pipelines: float | None
 
 
-def metrics_between(before: Reading | None, now: Reading) -> dict[str, float]:
+def metrics_between(before: Totals | None, now: Totals) -> dict[str, float]:
     """Return the metrics of the time between two readings; `before` is None for the first line of a process."""
     metrics = {
         "DeadLetters": now.dead_letters - (before.dead_letters if before else 0.0),
@@ -102,7 +102,7 @@ def _check(dimensions: Iterable[str], metrics: Iterable[str]) -> None:
         raise ValueError(f"a dimension and a metric share the name {', '.join(shared)}")
 
 
-def read(metrics: Metrics) -> Reading:
+def read(metrics: Metrics) -> Totals:
     """Return what the process's metrics say now."""
     lags: dict[str, list[float]] = {}
     for sample in _samples(metrics.lag):
@@ -115,7 +115,7 @@ def read(metrics: Metrics) -> Reading:
         if sample.labels["state"] != "finished" and sample.value
     }
     unowned = sum(sample.value for sample in _samples(metrics.leases) if sample.labels["state"] == "unowned")
-    return Reading(
+    return Totals(
         ingest_lags=tuple(lags.get("ingest", ())),
         publish_lags=tuple(lags.get("publish", ())),
         dead_letters=_total(metrics.dead_letters),

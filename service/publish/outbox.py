@@ -27,7 +27,7 @@ from service.runtime.cache import RecentCache
 from service.scoring.change import ScoreChange, supersedes
 from service.scoring.fold import UserKey
 
-Held = Callable[[str], bool]
+StillHeld = Callable[[str], bool]
 """Whether the lease of a shard is still ours; asked with `Ticket.shard_id`."""
 
 
@@ -107,7 +107,7 @@ class Pending(msgspec.Struct, eq=False):
             ticket.close()
         self.tickets = []
 
-    def abandoned(self, held: Held) -> bool:
+    def abandoned(self, held: StillHeld) -> bool:
         """Return whether nobody waits for this any more; cancels the tickets whose lease is lost."""
         abandoned = True
         for ticket in self.tickets:
@@ -124,7 +124,7 @@ class Pending(msgspec.Struct, eq=False):
                 ticket.close()
         self.tickets = [ticket for ticket in self.tickets if not ticket.let_go]
 
-    def overtaken(self, held: Held) -> bool:
+    def overtaken(self, held: StillHeld) -> bool:
         """Return whether a batch that waits for this lost its lease: another worker may have published a newer one."""
         return any(ticket.lost or not held(ticket.shard_id) for ticket in self.tickets)
 
@@ -207,7 +207,7 @@ class Outbox:
         waiting[key] = Pending(change, [ticket])
         return Offered.KEPT
 
-    def take(self, limit: int, now: float, held: Held) -> list[Pending]:
+    def take(self, limit: int, now: float, held: StillHeld) -> list[Pending]:
         """Put up to `limit` changes in flight, the ones offered first first, and drop those nobody waits for."""
         self._promote(now)
         taken: list[Pending] = []

@@ -11,7 +11,7 @@ import msgspec
 from service.ingest.letters import publish_letter_id
 from service.ingest.stores import DeadLetter, DeadLetters, ScoreStore, Sink
 from service.observability.metrics import Metrics
-from service.publish.outbox import Held, Ticket
+from service.publish.outbox import StillHeld, Ticket
 from service.publish.republish import Republisher
 from service.publish.sender import STAGE, Sender, SenderOptions
 from service.runtime.clock import Clock
@@ -40,7 +40,7 @@ class PublishOptions(msgspec.Struct, frozen=True):
     project_ids: Collection[str] = ()
 
 
-class Prepared(msgspec.Struct, frozen=True, eq=False):
+class PreparedScores(msgspec.Struct, frozen=True, eq=False):
     """A batch whose changes are in the outboxes.
 
     Attributes:
@@ -73,7 +73,7 @@ class Publisher:
         sinks: Sequence[Sink],
         scores: ScoreStore,
         letters: DeadLetters,
-        still_held: Held,
+        still_held: StillHeld,
         clock: Clock,
         metrics: Metrics,
         rng: random.Random,
@@ -101,7 +101,7 @@ class Publisher:
             tasks.create_task(self._republisher.run())
             tasks.create_task(self._watch_leases())
 
-    async def prepare(self, batch: Batch[StreamImage]) -> Prepared:
+    async def prepare(self, batch: Batch[StreamImage]) -> PreparedScores:
         """Offer the batch's changes to every sink; waits while an outbox is full."""
         settled = asyncio.Event()
         ticket = Ticket(batch.stream.name, batch.shard_id, settled.set)
@@ -120,9 +120,9 @@ class Publisher:
                 ticket.cancel()
             raise
         ticket.offered()
-        return Prepared(ticket, settled, letters)
+        return PreparedScores(ticket, settled, letters)
 
-    async def commit(self, prepared: Prepared) -> None:
+    async def commit(self, prepared: PreparedScores) -> None:
         """Return once every sink has the batch's scores, or newer ones of the same users.
 
         Raises:

@@ -12,7 +12,7 @@ import msgspec
 from service.ingest.letters import publish_letter_id
 from service.ingest.stores import DeadLetter, DeadLetters, NoDestination, NoTarget, Published, Sink, SinkOutcome
 from service.observability.metrics import Metrics
-from service.publish.outbox import Held, Offered, Outbox, Pending, Ticket
+from service.publish.outbox import Offered, Outbox, Pending, StillHeld, Ticket
 from service.runtime.backoff import Backoff
 from service.runtime.clock import MIN_WAIT_S, Clock
 from service.runtime.concurrency import set_within
@@ -71,7 +71,7 @@ class Sender:
         sink: Sink,
         letters: DeadLetters,
         republish: RepublishLater,
-        held: Held,
+        held: StillHeld,
         clock: Clock,
         metrics: Metrics,
         rng: random.Random,

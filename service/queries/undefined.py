@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from service.aws.clients import Clients
-from service.aws.errors import AwsSetupError
 from service.aws.tables.definitions import DefinitionTable
 from service.aws.tables.undefined import UndefinedTable
+from service.aws.translation import AwsSetupError
 from service.config.settings import Settings
 from service.ingest.stores import Undefined
 from service.runtime.errors import TransientError

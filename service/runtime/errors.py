@@ -55,7 +55,7 @@ class TroubleError(TransientError):
 
     The caller retries it like every `TransientError`: it may end without anybody's doing (a key that was disabled is
     enabled again, a clock is set, a proxy recovers), and work that does not need this call goes on meanwhile. It is
-    logged as an error and counted where it is recognized (`service.aws.errors.translated`).
+    logged as an error and counted where it is recognized (`service.aws.translation.translated`).
 
     Attributes:
         kind: What is wrong.

@@ -1,4 +1,4 @@
-"""What reading a sharded stream needs of the world: one narrow Protocol per effect."""
+"""What reading a sharded stream needs from outside: one narrow Protocol per effect."""
 
 from __future__ import annotations
 

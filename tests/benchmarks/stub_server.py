@@ -36,7 +36,7 @@ Answer = tuple[int, bytes]
 _encode = msgspec.json.encode
 
 
-class World:
+class StubState:
     """Everything the stub knows."""
 
     def __init__(self, workload: w.Workload) -> None:
@@ -390,8 +390,8 @@ class World:
         return 200, answer if isinstance(answer, bytes) else _encode(answer)
 
 
-def _stream_of(world: World) -> Stream:
-    stream = world.tables[SCORES].stream
+def _stream_of(state: StubState) -> Stream:
+    stream = state.tables[SCORES].stream
     if stream is None:
         raise TypeError
     return stream
@@ -412,8 +412,8 @@ def _percentiles(values: list[float]) -> dict[str, float] | None:
 class Connection(asyncio.Protocol):
     """HTTP/1.1 with `Content-Length`, one request at a time on a connection."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, state: StubState) -> None:
+        self._state = state
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
 
@@ -443,7 +443,7 @@ class Connection(asyncio.Protocol):
             del self._buffer[: end + 4 + length]
             method, path, _ = head[0].split(" ")
             path = path.partition("?")[0]
-            status, answer = self._world.answer(method, path, fields.get("x-amz-target", ""), body)
+            status, answer = self._state.answer(method, path, fields.get("x-amz-target", ""), body)
             kind = b"application/json" if path.startswith("/v1/") else b"application/x-amz-json-1.0"
             response = b"HTTP/1.1 %d OK\r\nContent-Type: %b\r\nContent-Length: %d\r\nx-amzn-RequestId: 1\r\n\r\n%b" % (
                 status,
@@ -463,8 +463,8 @@ class Connection(asyncio.Protocol):
 
 async def serve(workload: w.Workload) -> None:
     """Serve until killed."""
-    world = World(workload)
-    server = await asyncio.get_running_loop().create_server(lambda: Connection(world), "127.0.0.1", 0)
+    state = StubState(workload)
+    server = await asyncio.get_running_loop().create_server(lambda: Connection(state), "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201 # the caller reads the port
     await server.serve_forever()
 

@@ -28,6 +28,7 @@ from botocore.config import Config
 from service.config.load import load
 from service.config.settings import Settings
 from service.local.emulator import Emulator
+from service.local.local_aws import LocalAws
 from service.local.loopback import CREDENTIALS, REGION
 from service.local.pinpoint_fake import PinpointProcess
 from service.local.playback import Playback
@@ -35,7 +36,6 @@ from service.local.population import PROJECT_ID, populate
 from service.local.processes import ChildFailedError
 from service.local.traffic import Meaning, campaign
 from service.local.truth import CUSTOM, DEFAULTS, Found, Truth, differences
-from service.local.world import World
 from tests.chaos.faults import CALM, STORM
 from tests.chaos.fleet import Fleet, Life
 from tests.chaos.kinesis import KinesisLocal
@@ -180,11 +180,11 @@ class Run:
         }
         direct = {**self._aws.environment(), **self._kinesis.environment(), **self._pinpoint.environment()}
         self._settings: Settings = load({**direct, **configured})
-        self._world = World(direct, self._settings, self._aws, self._pinpoint)
-        self._world.create_stream(FIRST_SHARDS)
+        self._local_aws = LocalAws(direct, self._settings, self._aws, self._pinpoint)
+        self._local_aws.create_stream(FIRST_SHARDS)
         self._set_up({**inherited, **direct, **configured})
-        self._world.define(CUSTOM)
-        self._world.settle(self._population)
+        self._local_aws.define(CUSTOM)
+        self._local_aws.settle(self._population)
         self._fleet = Fleet(WORKERS, {**inherited, **self._proxy.environment(), **configured}, logs)
         self._stack.callback(self._fleet.end)
         self._watch = enter(
@@ -378,12 +378,12 @@ class Run:
     # -- reshards ---------------------------------------------------------------------------------------------------
 
     def _open_shards(self) -> list[dict[str, Any]]:
-        listed = self._world.kinesis.list_shards(StreamName=STREAM)["Shards"]
+        listed = self._local_aws.kinesis.list_shards(StreamName=STREAM)["Shards"]
         still = [shard for shard in listed if "EndingSequenceNumber" not in shard["SequenceNumberRange"]]
         return sorted(still, key=lambda shard: int(shard["HashKeyRange"]["StartingHashKey"]))
 
     def _status(self) -> str:
-        summary = self._world.kinesis.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]
+        summary = self._local_aws.kinesis.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]
         return str(summary["StreamStatus"])
 
     def _split(self) -> None:
@@ -416,7 +416,7 @@ class Run:
         )
 
     def _reshard(self, what: str, ask: Callable[[Any], object]) -> None:
-        before, kinesis = len(self._open_shards()), self._world.kinesis
+        before, kinesis = len(self._open_shards()), self._local_aws.kinesis
         put = self._playback.put
         ask(kinesis)
         until = time.monotonic() + RESHARD_TIMEOUT_S
@@ -439,7 +439,7 @@ class Run:
         while True:
             self._pause(0.3)
             now = time.monotonic()
-            found = self._world.found()
+            found = self._local_aws.found()
             missing = differences(self._truth, self._population, found)
             right = not missing and self._settled()
             if not right and now > said_at + SAY_S:

@@ -13,7 +13,7 @@ import trustme
 from aiohttp import web
 
 from service.aws.clients import AwsSettings, clients
-from service.aws.errors import translated
+from service.aws.translation import translated
 from service.runtime.errors import TransientError, TroubleError
 
 ANSWER = b'{"Responses":{"scores":[]},"UnprocessedKeys":{}}'

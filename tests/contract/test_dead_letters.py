@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from service.aws.clients import Clients
-from service.aws.errors import AwsSetupError
 from service.aws.tables.dead_letters import MAX_PAYLOAD_BYTES, NEW, REDRIVEN, REDRIVING, DeadLetterTable, StoredLetter
+from service.aws.translation import AwsSetupError
 from service.ingest.letters import publish_letter_id, record_letter_id, sortable
 from service.ingest.stores import DeadLetter
 from service.scoring.event import Reason
@@ -39,7 +39,7 @@ def letter(number: int = 0, payload: bytes = b'{"event_type": 7}', reason: Reaso
     )
 
 
-class World:
+class Letters:
     def __init__(self, port: DeadLetterTable | MemoryDeadLetters, run: Run) -> None:
         self.port, self._run = port, run
 
@@ -51,10 +51,10 @@ class World:
 
 
 @pytest.fixture(params=["memory", "dynamodb"])
-def world(request: pytest.FixtureRequest, run: Run) -> World:
+def letters(request: pytest.FixtureRequest, run: Run) -> Letters:
     if request.param == "memory":
-        return World(MemoryDeadLetters(), run)
-    return World(request.getfixturevalue("table"), run)
+        return Letters(MemoryDeadLetters(), run)
+    return Letters(request.getfixturevalue("table"), run)
 
 
 @pytest.fixture
@@ -63,33 +63,33 @@ def table(make_table: MakeTable, aws_clients: Clients) -> DeadLetterTable:
 
 
 @pytest.mark.parametrize("payload", [b"", b"\xff\x00not utf-8", b"{}" * 300_000])
-def test_what_is_put_is_kept(world: World, run: Run, payload: bytes):
-    run(world.port.put([letter(payload=payload)]))
-    assert world.read(an_id(0)) == letter(payload=payload)
-    assert world.read(an_id(1)) is None
+def test_what_is_put_is_kept(letters: Letters, run: Run, payload: bytes):
+    run(letters.port.put([letter(payload=payload)]))
+    assert letters.read(an_id(0)) == letter(payload=payload)
+    assert letters.read(an_id(1)) is None
 
 
-def test_no_letters_are_no_call(world: World, run: Run):
-    run(world.port.put([]))
+def test_no_letters_are_no_call(letters: Letters, run: Run):
+    run(letters.port.put([]))
 
 
-def test_a_letter_that_is_there_stays_as_it_is(world: World, run: Run):
-    run(world.port.put([letter()]))
+def test_a_letter_that_is_there_stays_as_it_is(letters: Letters, run: Run):
+    run(letters.port.put([letter()]))
     later = msgspec.structs.replace(letter(), at_ms=1_800_000_000_000)
-    run(world.port.put([later, letter(1)]))
-    assert world.read(an_id(0)) == letter()
-    assert world.read(an_id(1)) == letter(1)
+    run(letters.port.put([later, letter(1)]))
+    assert letters.read(an_id(0)) == letter()
+    assert letters.read(an_id(1)) == letter(1)
 
 
-def test_of_one_letter_twice_in_a_call_the_first_is_kept(world: World, run: Run):
-    run(world.port.put([letter(), msgspec.structs.replace(letter(), at_ms=5)]))
-    assert world.read(an_id(0)) == letter()
+def test_of_one_letter_twice_in_a_call_the_first_is_kept(letters: Letters, run: Run):
+    run(letters.port.put([letter(), msgspec.structs.replace(letter(), at_ms=5)]))
+    assert letters.read(an_id(0)) == letter()
 
 
-def test_any_number_of_letters_is_kept(world: World, run: Run):
-    run(world.port.put([letter(number) for number in range(230)]))
-    assert all(world.read(an_id(number)) == letter(number) for number in range(0, 230, 23))
-    assert world.read(an_id(229)) == letter(229)
+def test_any_number_of_letters_is_kept(letters: Letters, run: Run):
+    run(letters.port.put([letter(number) for number in range(230)]))
+    assert all(letters.read(an_id(number)) == letter(number) for number in range(0, 230, 23))
+    assert letters.read(an_id(229)) == letter(229)
 
 
 def test_of_a_record_too_large_the_pointer_and_size_are_kept(table: DeadLetterTable, run: Run):
@@ -166,15 +166,15 @@ def test_a_missing_table_is_named(aws_clients: Clients, run: Run):
         run(DeadLetterTable(aws_clients.dynamodb, "no-such-table").put([letter()]))
 
 
-def test_the_letters_of_a_stretch_of_a_shard_are_found(world: World, run: Run):
+def test_the_letters_of_a_stretch_of_a_shard_are_found(letters: Letters, run: Run):
     other_shard = msgspec.structs.replace(letter(3), letter_id=record_letter_id("tag-1", str(10**55 + 3)))
-    run(world.port.put([*(letter(number) for number in (1, 3, 5, 9)), other_shard]))
+    run(letters.port.put([*(letter(number) for number in (1, 3, 5, 9)), other_shard]))
 
     def between(first: int, last: int) -> set[str]:
-        found = world.port.between("tag-0", sortable(str(10**55 + first)), sortable(str(10**55 + last)))
+        found = letters.port.between("tag-0", sortable(str(10**55 + first)), sortable(str(10**55 + last)))
         return set(run(found))
 
     assert between(3, 5) == {an_id(3), an_id(5)}
     assert between(0, 100) == {an_id(1), an_id(3), an_id(5), an_id(9)}
     assert between(6, 8) == set()
-    assert set(run(world.port.between("tag-2", sortable("0"), sortable("9" * 56)))) == set()
+    assert set(run(letters.port.between("tag-2", sortable("0"), sortable("9" * 56)))) == set()

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from service.aws.clients import Clients
-from service.aws.errors import AwsSetupError
 from service.aws.tables.definitions import DefinitionTable, definition_of
+from service.aws.translation import AwsSetupError
 from service.scoring.definitions import Definition, Malformed
 from tests.fakes.definitions import MemoryDefinitions
 from tests.fakes.embedded import MakeTable, Run

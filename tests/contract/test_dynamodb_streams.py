@@ -7,9 +7,9 @@ from decimal import Decimal
 import pytest
 
 from service.aws.clients import Clients
-from service.aws.errors import AwsSetupError
 from service.aws.streams.dynamodb_streams import DynamoDbStreamSource, ScoreTableStreams, stream_id
 from service.aws.tables.scores import ScoreTable
+from service.aws.translation import AwsSetupError
 from service.ingest.stores import Change
 from service.observability.metrics import Metrics
 from service.runtime.errors import TransientError

@@ -23,7 +23,7 @@ from tests.fakes.identities import MemoryLookup
 APP, OTHER = "a" * 32, "b" * 32
 
 
-class World(Protocol):
+class EndpointDirectory(Protocol):
     lookup: EndpointLookup
 
     def add(self, key: EndpointKey, user: str | None) -> None:
@@ -33,7 +33,7 @@ class World(Protocol):
     def throttle(self, key: EndpointKey, *, on: bool) -> None: ...
 
 
-class MemoryWorld:
+class MemoryDirectory:
     def __init__(self) -> None:
         self.lookup = MemoryLookup()
 
@@ -44,7 +44,7 @@ class MemoryWorld:
         (self.lookup.fails.add if on else self.lookup.fails.discard)(key)
 
 
-class PinpointWorld:
+class PinpointDirectory:
     def __init__(self, fake: PinpointFake, lookup: PinpointLookup) -> None:
         self._fake = fake
         self.lookup = lookup
@@ -62,31 +62,31 @@ class PinpointWorld:
 
 
 @asynccontextmanager
-async def memory(_: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    yield MemoryWorld()
+async def memory(_: pytest.MonkeyPatch) -> AsyncIterator[EndpointDirectory]:
+    yield MemoryDirectory()
 
 
 @asynccontextmanager
-async def pinpoint(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+async def pinpoint(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[EndpointDirectory]:
     async with PinpointFake(apps=[APP, OTHER]) as fake:
         for name, value in fake.environment().items():
             monkeypatch.setenv(name, value)
         async with clients(AwsSettings(region="us-east-1", attempts=1)) as made:
-            yield PinpointWorld(fake, PinpointLookup(made.pinpoint, SystemClock(), Metrics(), per_second=1000))
+            yield PinpointDirectory(fake, PinpointLookup(made.pinpoint, SystemClock(), Metrics(), per_second=1000))
 
 
-Play = Callable[[Callable[[World], Awaitable[None]]], None]
+Play = Callable[[Callable[[EndpointDirectory], Awaitable[None]]], None]
 
 
 @pytest.fixture(params=[memory, pinpoint])
 def play(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Play:
-    """Run a story in a world of its own."""
-    make: Callable[[pytest.MonkeyPatch], AbstractAsyncContextManager[World]] = request.param
+    """Run a story in a directory of its own."""
+    make: Callable[[pytest.MonkeyPatch], AbstractAsyncContextManager[EndpointDirectory]] = request.param
 
-    def run(story: Callable[[World], Awaitable[None]]) -> None:
+    def run(story: Callable[[EndpointDirectory], Awaitable[None]]) -> None:
         async def main() -> None:
-            async with make(monkeypatch) as world:
-                await story(world)
+            async with make(monkeypatch) as directory:
+                await story(directory)
 
         asyncio.run(main())
 
@@ -94,44 +94,44 @@ def play(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Pla
 
 
 def test_an_endpoint_has_the_user_it_was_given(play: Play):
-    async def story(world: World) -> None:
-        world.add(EndpointKey("phone", APP), "ann")
-        world.add(EndpointKey("mail", APP), "bob")
-        assert await world.lookup.user_of(EndpointKey("phone", APP)) == "ann"
-        assert await world.lookup.user_of(EndpointKey("mail", APP)) == "bob"
+    async def story(directory: EndpointDirectory) -> None:
+        directory.add(EndpointKey("phone", APP), "ann")
+        directory.add(EndpointKey("mail", APP), "bob")
+        assert await directory.lookup.user_of(EndpointKey("phone", APP)) == "ann"
+        assert await directory.lookup.user_of(EndpointKey("mail", APP)) == "bob"
 
     play(story)
 
 
 def test_an_endpoint_belongs_to_its_project(play: Play):
-    async def story(world: World) -> None:
-        world.add(EndpointKey("phone", APP), "ann")
-        world.add(EndpointKey("phone", OTHER), "bob")
-        assert await world.lookup.user_of(EndpointKey("phone", APP)) == "ann"
-        assert await world.lookup.user_of(EndpointKey("phone", OTHER)) == "bob"
+    async def story(directory: EndpointDirectory) -> None:
+        directory.add(EndpointKey("phone", APP), "ann")
+        directory.add(EndpointKey("phone", OTHER), "bob")
+        assert await directory.lookup.user_of(EndpointKey("phone", APP)) == "ann"
+        assert await directory.lookup.user_of(EndpointKey("phone", OTHER)) == "bob"
 
     play(story)
 
 
 def test_an_endpoint_without_a_user_is_told_from_one_that_does_not_exist(play: Play):
-    async def story(world: World) -> None:
-        world.add(EndpointKey("nobodys", APP), None)
-        assert await world.lookup.user_of(EndpointKey("nobodys", APP)) == ""
-        world.add(EndpointKey("phone", APP), "ann")
+    async def story(directory: EndpointDirectory) -> None:
+        directory.add(EndpointKey("nobodys", APP), None)
+        assert await directory.lookup.user_of(EndpointKey("nobodys", APP)) == ""
+        directory.add(EndpointKey("phone", APP), "ann")
         for endpoint_id, project_id in (
             ("unknown", APP), ("phone", OTHER), ("phone", "no-project"), ("..", APP),
             ("phone/../phone", APP), ("x" * 5000, APP),
         ):  # fmt: skip
-            assert await world.lookup.user_of(EndpointKey(endpoint_id, project_id)) is None, endpoint_id
+            assert await directory.lookup.user_of(EndpointKey(endpoint_id, project_id)) is None, endpoint_id
 
     play(story)
 
 
 @pytest.mark.parametrize("name", ["a b", "Zoë", "a%2Fb", "+49170", "ann@example.com", "a?b#c"])
 def test_any_id_is_asked_for_as_it_is(play: Play, name: str):
-    async def story(world: World) -> None:
-        world.add(EndpointKey(name, APP), name)
-        assert await world.lookup.user_of(EndpointKey(name, APP)) == name
+    async def story(directory: EndpointDirectory) -> None:
+        directory.add(EndpointKey(name, APP), name)
+        assert await directory.lookup.user_of(EndpointKey(name, APP)) == name
 
     play(story)
 
@@ -140,32 +140,32 @@ def test_the_case_of_an_id_does_not_matter_to_pinpoint(play: Play, request: pyte
     if request.node.callspec.params["play"] is memory:
         pytest.skip("keys in memory are in lower case already")
 
-    async def story(world: World) -> None:
-        world.add(EndpointKey("Phone-A", APP), "ann")
-        assert await world.lookup.user_of(EndpointKey("phone-a", APP)) == "ann"
+    async def story(directory: EndpointDirectory) -> None:
+        directory.add(EndpointKey("Phone-A", APP), "ann")
+        assert await directory.lookup.user_of(EndpointKey("phone-a", APP)) == "ann"
 
     play(story)
 
 
 def test_an_endpoint_that_changed_hands_has_its_new_user(play: Play):
-    async def story(world: World) -> None:
+    async def story(directory: EndpointDirectory) -> None:
         key = EndpointKey("phone", APP)
         for user in ("ann", "bob"):
-            world.add(key, user)
-            assert await world.lookup.user_of(key) == user
+            directory.add(key, user)
+            assert await directory.lookup.user_of(key) == user
 
     play(story)
 
 
 def test_throttling_is_told_and_passes(play: Play):
-    async def story(world: World) -> None:
+    async def story(directory: EndpointDirectory) -> None:
         key = EndpointKey("phone", APP)
-        world.add(key, "ann")
-        world.throttle(key, on=True)
+        directory.add(key, "ann")
+        directory.throttle(key, on=True)
         with pytest.raises(TransientError) as told:
-            await world.lookup.user_of(key)
+            await directory.lookup.user_of(key)
         assert told.value.throttled
-        world.throttle(key, on=False)
-        assert await world.lookup.user_of(key) == "ann"
+        directory.throttle(key, on=False)
+        assert await directory.lookup.user_of(key) == "ann"
 
     play(story)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from service.aws.clients import Clients
-from service.aws.errors import AwsSetupError
 from service.aws.tables.identities import IdentityRows, IdentityTable
+from service.aws.translation import AwsSetupError
 from service.ingest.identity_plan import endpoint_row, user_row
 from service.ingest.identity_rows import Row, RowStore, Write
 from service.ingest.identity_store import CONFIRMED_FOR_S, IdentityStore

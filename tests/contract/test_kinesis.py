@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from service.aws.clients import Clients
-from service.aws.errors import AwsSetupError
 from service.aws.streams.kinesis import KinesisSource
 from service.aws.streams.writer import KinesisWriter, Put
+from service.aws.translation import AwsSetupError
 from service.stream.ports import Page
 from service.stream.position import TRIM_HORIZON
 from tests.fakes.embedded import POLLED, FreshName, Run

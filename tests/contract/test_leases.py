@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from service.aws.clients import Clients
-from service.aws.errors import AwsSetupError
 from service.aws.tables.leases import LeaseTable
+from service.aws.translation import AwsSetupError
 from service.stream.leases.lease import Assigned, Leadership, Lease, Member
 from service.stream.ports import StreamId
 from service.stream.position import SHARD_END, TRIM_HORIZON, at_timestamp

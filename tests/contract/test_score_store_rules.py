@@ -14,11 +14,11 @@ from service.scoring.rules.evaluate import Facts, evaluate
 from service.scoring.rules.fold import RuleEvent
 from service.scoring.rules.model import FOREIGN_SLOT, Group, Rule, RuleSet, Tier
 from service.scoring.rules.score import fold_by_rules, person_of
-from tests.contract.test_score_store import ANN, SEQUENCE, TAG, DynamoWorld, World, commit, folded, stored
-from tests.contract.test_score_store import world as world_of_scores
+from tests.contract.test_score_store import ANN, SEQUENCE, TAG, DynamoStore, Store, commit, folded, stored
+from tests.contract.test_score_store import subject as world_of_scores
 from tests.fakes.embedded import Run
 
-world = world_of_scores
+subject = world_of_scores
 
 pytestmark = pytest.mark.usefixtures("fast_calls")
 
@@ -41,79 +41,81 @@ def by_rules(state: ScoreState, step: int = 0, day: int = DAY) -> Folded:
     return outcome
 
 
-def test_a_score_by_rules_is_read_back_with_its_state(world: World, run: Run):
+def test_a_score_by_rules_is_read_back_with_its_state(subject: Store, run: Run):
     first = by_rules(ABSENT)
-    assert commit(world, run, Change(ANN, first)) == [Committed()]
-    assert stored(world, run) == first.after
+    assert commit(subject, run, Change(ANN, first)) == [Committed()]
+    assert stored(subject, run) == first.after
     second = by_rules(first.after, 1)
-    assert commit(world, run, Change(ANN, second)) == [Committed()]
-    state = stored(world, run)
+    assert commit(subject, run, Change(ANN, second)) == [Committed()]
+    state = stored(subject, run)
     assert state == second.after
     assert state.by_rules is not None
     assert (state.score, state.by_rules.tier, state.by_rules.day) == (100, "hot", DAY)
 
 
-def test_a_score_that_something_else_added_to_is_folded_again_and_the_points_are_kept(world: World, run: Run):
+def test_a_score_that_something_else_added_to_is_folded_again_and_the_points_are_kept(subject: Store, run: Run):
     first = by_rules(ABSENT)
-    commit(world, run, Change(ANN, first))
-    world.increment(ANN, Decimal("2.5"))
-    (outcome,) = commit(world, run, Change(ANN, by_rules(first.after, 1)))
+    commit(subject, run, Change(ANN, first))
+    subject.increment(ANN, Decimal("2.5"))
+    (outcome,) = commit(subject, run, Change(ANN, by_rules(first.after, 1)))
     assert isinstance(outcome, Conflict)
-    current = outcome.current or stored(world, run)
+    current = outcome.current or stored(subject, run)
     assert current.score == Decimal("52.5")
-    assert commit(world, run, Change(ANN, by_rules(current, 1))) == [Committed()]
-    state = stored(world, run)
+    assert commit(subject, run, Change(ANN, by_rules(current, 1))) == [Committed()]
+    state = stored(subject, run)
     assert state.score == Decimal("102.5")
     assert person_of(state).slots[FOREIGN_SLOT].sums == {0: 2_500_000_000}
 
 
-def test_an_item_from_before_the_project_had_rules_keeps_its_points(world: World, run: Run):
-    commit(world, run, Change(ANN, folded(ABSENT, "17", SEQUENCE)))
-    outcome = by_rules(stored(world, run), 1)
-    assert commit(world, run, Change(ANN, outcome)) == [Committed()]
-    assert stored(world, run).score == 67
+def test_an_item_from_before_the_project_had_rules_keeps_its_points(subject: Store, run: Run):
+    commit(subject, run, Change(ANN, folded(ABSENT, "17", SEQUENCE)))
+    outcome = by_rules(stored(subject, run), 1)
+    assert commit(subject, run, Change(ANN, outcome)) == [Committed()]
+    assert stored(subject, run).score == 67
 
 
 @pytest.mark.parametrize("score", [Decimal("12.5"), None])
-def test_an_item_of_something_else_becomes_ours(world: World, run: Run, score: Decimal | None):
-    world.put_foreign(ANN, score)
-    outcome = by_rules(stored(world, run))
-    assert commit(world, run, Change(ANN, outcome)) == [Committed()]
-    state = stored(world, run)
+def test_an_item_of_something_else_becomes_ours(subject: Store, run: Run, score: Decimal | None):
+    subject.put_foreign(ANN, score)
+    outcome = by_rules(stored(subject, run))
+    assert commit(subject, run, Change(ANN, outcome)) == [Committed()]
+    state = stored(subject, run)
     assert (state.origin, state.score) == (Origin.OURS, (score or 0) + 50)
 
 
 @pytest.mark.parametrize("score", [Decimal(1), None])
-def test_an_item_of_something_else_that_changed_meanwhile_is_a_conflict(world: World, run: Run, score: Decimal | None):
-    world.put_foreign(ANN, score)
-    outcome = by_rules(stored(world, run))
-    world.put_foreign(ANN, Decimal(9))
-    assert isinstance(commit(world, run, Change(ANN, outcome))[0], Conflict)
+def test_an_item_of_something_else_that_changed_meanwhile_is_a_conflict(
+    subject: Store, run: Run, score: Decimal | None
+):
+    subject.put_foreign(ANN, score)
+    outcome = by_rules(stored(subject, run))
+    subject.put_foreign(ANN, Decimal(9))
+    assert isinstance(commit(subject, run, Change(ANN, outcome))[0], Conflict)
 
 
-def test_the_same_write_again_is_a_conflict(world: World, run: Run):
+def test_the_same_write_again_is_a_conflict(subject: Store, run: Run):
     change = Change(ANN, by_rules(ABSENT))
-    commit(world, run, change)
-    assert isinstance(commit(world, run, change)[0], Conflict)
-    second = Change(ANN, by_rules(stored(world, run), 1))
-    commit(world, run, second)
-    assert isinstance(commit(world, run, second)[0], Conflict)
+    commit(subject, run, change)
+    assert isinstance(commit(subject, run, change)[0], Conflict)
+    second = Change(ANN, by_rules(stored(subject, run), 1))
+    commit(subject, run, second)
+    assert isinstance(commit(subject, run, second)[0], Conflict)
 
 
-def test_plain_points_on_an_item_with_state_keep_the_state_and_count_as_added_by_others(world: World, run: Run):
-    commit(world, run, Change(ANN, by_rules(ABSENT)))
-    state = stored(world, run)
-    commit(world, run, Change(ANN, folded(state, "7", SEQUENCE + 1)))
-    after = stored(world, run)
+def test_plain_points_on_an_item_with_state_keep_the_state_and_count_as_added_by_others(subject: Store, run: Run):
+    commit(subject, run, Change(ANN, by_rules(ABSENT)))
+    state = stored(subject, run)
+    commit(subject, run, Change(ANN, folded(state, "7", SEQUENCE + 1)))
+    after = stored(subject, run)
     assert (after.score, after.by_rules) == (57, state.by_rules)
     again = by_rules(after, 2)
-    commit(world, run, Change(ANN, again))
-    assert stored(world, run).score == 107
+    commit(subject, run, Change(ANN, again))
+    assert stored(subject, run).score == 107
 
 
-def test_a_state_that_is_no_binary_is_no_score(world: World, run: Run):
-    if not isinstance(world, DynamoWorld):
+def test_a_state_that_is_no_binary_is_no_score(subject: Store, run: Run):
+    if not isinstance(subject, DynamoStore):
         pytest.skip("the fake holds states, not items")
-    commit(world, run, Change(ANN, by_rules(ABSENT)))
-    world.put({**world.raw(ANN), "State": {"S": "x"}})
-    assert "State is not a binary" in str(run(world.store.load([ANN]))[ANN])
+    commit(subject, run, Change(ANN, by_rules(ABSENT)))
+    subject.put({**subject.raw(ANN), "State": {"S": "x"}})
+    assert "State is not a binary" in str(run(subject.store.load([ANN]))[ANN])

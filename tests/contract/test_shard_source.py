@@ -48,7 +48,7 @@ class Sent(NamedTuple):
     sequence: str
 
 
-class World(Protocol):
+class OneShard(Protocol):
     """A stream of one shard, and what happens to it."""
 
     source: ShardSource[Any]
@@ -71,21 +71,21 @@ class World(Protocol):
         ...
 
 
-class Resharding(World, Protocol):
-    """A world that reshards."""
+class Resharding(OneShard, Protocol):
+    """A subject that reshards."""
 
     def split(self, shard_id: str) -> None: ...
 
     def merge(self, one: str, other: str) -> None: ...
 
 
-class Replaced(World, Protocol):
-    """A world whose stream can be deleted and made again."""
+class Replaced(OneShard, Protocol):
+    """A subject whose stream can be deleted and made again."""
 
     def recreate(self) -> None: ...
 
 
-class MemoryWorld:
+class MemoryShard:
     def __init__(self, runner: asyncio.Runner, *, dynamodb: bool) -> None:
         self.fake = FakeStream(dynamodb=dynamodb)
         self.source = FakeSource(self.fake)
@@ -134,7 +134,7 @@ class MemoryWorld:
         self.fake.trim(shard_id, records)
 
 
-class KinesisWorld:
+class KinesisShard:
     def __init__(self, client: AwsClient, name: str, run: Run) -> None:
         self.run = run
         self._client = client
@@ -185,7 +185,7 @@ class KinesisWorld:
         return iterator[::-1]  # the embedded AWS says of any iterator it does not know that it has expired
 
 
-class TableWorld:
+class TableShard:
     def __init__(self, aws: Clients, table: str, run: Run) -> None:
         self.run = run
         self._aws = aws
@@ -239,297 +239,300 @@ ALL = ("memory", "memory-table", "ministack", "kinesis-local", "ministack-table"
 def of(*worlds: str) -> pytest.MarkDecorator:
     """Ask something of these worlds only."""
     assert set(worlds) <= set(ALL)
-    return pytest.mark.parametrize("world", worlds, indirect=True)
+    return pytest.mark.parametrize("subject", worlds, indirect=True)
 
 
 @pytest.fixture(params=ALL)
-def world(request: pytest.FixtureRequest, run: Run, fresh_name: FreshName) -> Iterator[World]:
+def subject(request: pytest.FixtureRequest, run: Run, fresh_name: FreshName) -> Iterator[OneShard]:
     def given(fixture: str) -> Any:  # noqa: ANN401 - pytest does not know either
         return request.getfixturevalue(fixture)
 
     match request.param:
         case "ministack":
-            yield KinesisWorld(given("aws_clients").kinesis, fresh_name("events"), run)
+            yield KinesisShard(given("aws_clients").kinesis, fresh_name("events"), run)
         case "kinesis-local":
-            yield KinesisWorld(given("kinesis_local"), fresh_name("events"), run)
+            yield KinesisShard(given("kinesis_local"), fresh_name("events"), run)
         case "ministack-table":
             make_table: MakeTable = given("make_table")
-            yield TableWorld(given("aws_clients"), make_table("scores"), run)
+            yield TableShard(given("aws_clients"), make_table("scores"), run)
         case memory:
             with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-                yield MemoryWorld(runner, dynamodb=memory == "memory-table")
+                yield MemoryShard(runner, dynamodb=memory == "memory-table")
 
 
-def shard_of(world: World) -> str:
-    (shard,) = world.run(world.source.list_shards())
+def shard_of(subject: OneShard) -> str:
+    (shard,) = subject.run(subject.source.list_shards())
     return str(shard.shard_id)
 
 
-def read(world: World, position: str, limit: int = 100, shard_id: str = "") -> Page[Any]:
+def read(subject: OneShard, position: str, limit: int = 100, shard_id: str = "") -> Page[Any]:
     """Return the first page from a position on."""
-    iterator = world.run(world.source.iterator(shard_id or shard_of(world), position))
-    page: Page[Any] = world.run(world.source.fetch(iterator, limit))
+    iterator = subject.run(subject.source.iterator(shard_id or shard_of(subject), position))
+    page: Page[Any] = subject.run(subject.source.fetch(iterator, limit))
     return page
 
 
-def fetch(world: World, iterator: str | None, limit: int = 100) -> Page[Any]:
+def fetch(subject: OneShard, iterator: str | None, limit: int = 100) -> Page[Any]:
     assert iterator is not None
-    page: Page[Any] = world.run(world.source.fetch(iterator, limit))
+    page: Page[Any] = subject.run(subject.source.fetch(iterator, limit))
     return page
 
 
-def texts(world: World, page: Page[Any]) -> list[str]:
-    return [world.text(record) for record in page.records]
+def texts(subject: OneShard, page: Page[Any]) -> list[str]:
+    return [subject.text(record) for record in page.records]
 
 
-def drained(world: World, shard_id: str, position: str = TRIM_HORIZON, limit: int = 100) -> list[Page[Any]]:
+def drained(subject: OneShard, shard_id: str, position: str = TRIM_HORIZON, limit: int = 100) -> list[Page[Any]]:
     """Return the pages of a closed shard to its end: the end may come with the last records, or after them."""
-    pages = [read(world, position, limit, shard_id)]
+    pages = [read(subject, position, limit, shard_id)]
     while pages[-1].next_iterator is not None:
         assert len(pages) < 20
-        pages.append(fetch(world, pages[-1].next_iterator, limit))
+        pages.append(fetch(subject, pages[-1].next_iterator, limit))
     return pages
 
 
-def all_texts(world: World, pages: list[Page[Any]]) -> list[str]:
-    return [text for page in pages for text in texts(world, page)]
+def all_texts(subject: OneShard, pages: list[Page[Any]]) -> list[str]:
+    return [text for page in pages for text in texts(subject, page)]
 
 
-def test_a_new_stream_lists_one_open_shard_without_parents(world: World):
-    (shard,) = world.run(world.source.list_shards())
+def test_a_new_stream_lists_one_open_shard_without_parents(subject: OneShard):
+    (shard,) = subject.run(subject.source.list_shards())
     assert shard.shard_id.startswith("shardId-")
     assert shard == Shard(shard.shard_id, starting=shard.starting)
 
 
-def test_only_a_stream_that_can_be_replaced_tells_where_its_shards_start(world: World):
-    (shard,) = world.run(world.source.list_shards())
-    assert shard.starting.isdecimal() == world.source.replaceable
-    assert world.run(world.source.is_current())
-    world.put("1")
-    (record,) = read(world, TRIM_HORIZON).records
+def test_only_a_stream_that_can_be_replaced_tells_where_its_shards_start(subject: OneShard):
+    (shard,) = subject.run(subject.source.list_shards())
+    assert shard.starting.isdecimal() == subject.source.replaceable
+    assert subject.run(subject.source.is_current())
+    subject.put("1")
+    (record,) = read(subject, TRIM_HORIZON).records
     assert not shard.starting or int(shard.starting) <= int(record.sequence)
-    assert world.run(world.source.list_shards()) == [shard]
+    assert subject.run(subject.source.list_shards()) == [shard]
 
 
 @of("memory", "ministack", "kinesis-local")
-def test_a_stream_made_again_under_its_name_starts_elsewhere_and_is_not_current(world: Replaced):
-    (before,) = world.run(world.source.list_shards())
-    world.put("1")
-    iterator = world.run(world.source.iterator(before.shard_id, TRIM_HORIZON))
-    world.recreate()
-    (after,) = world.run(world.source.list_shards())
+def test_a_stream_made_again_under_its_name_starts_elsewhere_and_is_not_current(subject: Replaced):
+    (before,) = subject.run(subject.source.list_shards())
+    subject.put("1")
+    iterator = subject.run(subject.source.iterator(before.shard_id, TRIM_HORIZON))
+    subject.recreate()
+    (after,) = subject.run(subject.source.list_shards())
     assert after.shard_id == before.shard_id
     assert int(after.starting) > int(before.starting)
-    assert not world.run(world.source.is_current())
+    assert not subject.run(subject.source.is_current())
     # What is asked with the old name is answered by the new stream: nothing else shows it.
-    assert texts(world, read(world, TRIM_HORIZON)) == []
-    world.put("2")
-    assert texts(world, read(world, TRIM_HORIZON)) == ["2"]
+    assert texts(subject, read(subject, TRIM_HORIZON)) == []
+    subject.put("2")
+    assert texts(subject, read(subject, TRIM_HORIZON)) == ["2"]
     with pytest.raises((IteratorExpiredError, ShardGoneError, TransientError)):
-        fetch(world, iterator)
+        fetch(subject, iterator)
 
 
-def test_the_stream_has_a_name_and_a_tag_that_fits_a_key(world: World):
-    stream = world.source.stream
+def test_the_stream_has_a_name_and_a_tag_that_fits_a_key(subject: OneShard):
+    stream = subject.source.stream
     assert stream.name in stream.arn
     assert stream.tag
     assert ":" not in stream.tag
 
 
-def test_records_come_in_order_with_pointers_and_arrival(world: World):
-    before = world.now_ms()
-    sent = world.put("one", "two, which is longer", "three")
-    page = read(world, TRIM_HORIZON)
-    assert texts(world, page) == ["one", "two, which is longer", "three"]
+def test_records_come_in_order_with_pointers_and_arrival(subject: OneShard):
+    before = subject.now_ms()
+    sent = subject.put("one", "two, which is longer", "three")
+    page = read(subject, TRIM_HORIZON)
+    assert texts(subject, page) == ["one", "two, which is longer", "three"]
     sequences = [record.sequence for record in page.records]
     assert all(sequence.isdecimal() for sequence in sequences)
     assert all(int(one) < int(next_one) for one, next_one in pairwise(sequences))
     assert all(put.sequence in {"", sequence} for put, sequence in zip(sent, sequences, strict=True))
     # Tables tell arrivals by the second.
-    assert all(before - 1001 < record.arrival_ms <= world.now_ms() + 1 for record in page.records)
+    assert all(before - 1001 < record.arrival_ms <= subject.now_ms() + 1 for record in page.records)
     assert page.next_iterator is not None
     assert list(page.children) == []
 
 
 @of("memory", "memory-table", "ministack", "kinesis-local")
-def test_a_record_says_how_large_it_is(world: World):
-    world.put("one", "two, which is longer")
-    one, two = read(world, TRIM_HORIZON).records
+def test_a_record_says_how_large_it_is(subject: OneShard):
+    subject.put("one", "two, which is longer")
+    one, two = read(subject, TRIM_HORIZON).records
     assert len("one") <= one.size < two.size
     assert two.size - one.size == len("two, which is longer") - len("one")
 
 
-def test_a_limit_is_kept_and_the_next_page_goes_on(world: World):
-    world.put("1", "2", "3")
-    first = read(world, TRIM_HORIZON, limit=2)
-    assert texts(world, first) == ["1", "2"]
-    rest = fetch(world, first.next_iterator, limit=20_000)
-    assert texts(world, rest) == ["3"]
+def test_a_limit_is_kept_and_the_next_page_goes_on(subject: OneShard):
+    subject.put("1", "2", "3")
+    first = read(subject, TRIM_HORIZON, limit=2)
+    assert texts(subject, first) == ["1", "2"]
+    rest = fetch(subject, first.next_iterator, limit=20_000)
+    assert texts(subject, rest) == ["3"]
 
 
-def test_an_iterator_may_be_used_again_as_after_a_lost_answer(world: World):
-    world.put("1", "2", "3")
-    iterator = world.run(world.source.iterator(shard_of(world), TRIM_HORIZON))
-    pages = [fetch(world, iterator, limit=2) for _ in range(2)]
-    assert [texts(world, page) for page in pages] == [["1", "2"], ["1", "2"]]
-    assert texts(world, fetch(world, pages[0].next_iterator)) == ["3"]
+def test_an_iterator_may_be_used_again_as_after_a_lost_answer(subject: OneShard):
+    subject.put("1", "2", "3")
+    iterator = subject.run(subject.source.iterator(shard_of(subject), TRIM_HORIZON))
+    pages = [fetch(subject, iterator, limit=2) for _ in range(2)]
+    assert [texts(subject, page) for page in pages] == [["1", "2"], ["1", "2"]]
+    assert texts(subject, fetch(subject, pages[0].next_iterator)) == ["3"]
 
 
-def test_reading_goes_on_after_a_sequence_number(world: World):
-    world.put("1", "2", "3")
-    sequences = [record.sequence for record in read(world, TRIM_HORIZON).records]
-    assert texts(world, read(world, sequences[0])) == ["2", "3"]
-    tip = read(world, sequences[2])
-    assert texts(world, tip) == []
-    world.put("4")
-    assert texts(world, fetch(world, tip.next_iterator)) == ["4"]
+def test_reading_goes_on_after_a_sequence_number(subject: OneShard):
+    subject.put("1", "2", "3")
+    sequences = [record.sequence for record in read(subject, TRIM_HORIZON).records]
+    assert texts(subject, read(subject, sequences[0])) == ["2", "3"]
+    tip = read(subject, sequences[2])
+    assert texts(subject, tip) == []
+    subject.put("4")
+    assert texts(subject, fetch(subject, tip.next_iterator)) == ["4"]
 
 
-def test_an_empty_page_with_an_iterator_is_not_the_end(world: World):
-    page = read(world, TRIM_HORIZON)
+def test_an_empty_page_with_an_iterator_is_not_the_end(subject: OneShard):
+    page = read(subject, TRIM_HORIZON)
     for number in range(3):
-        assert texts(world, page) == []
+        assert texts(subject, page) == []
         assert not page.behind_ms
-        page = fetch(world, page.next_iterator)
+        page = fetch(subject, page.next_iterator)
         assert page.next_iterator is not None, number
-    world.put("new")
-    assert texts(world, fetch(world, page.next_iterator)) == ["new"]
+    subject.put("new")
+    assert texts(subject, fetch(subject, page.next_iterator)) == ["new"]
 
 
-def test_latest_leaves_out_what_was_there_and_tells_what_comes(world: World):
-    world.put("old")
-    page = read(world, LATEST)
-    assert texts(world, page) == []
-    world.put("new")
-    assert texts(world, fetch(world, page.next_iterator)) == ["new"]
+def test_latest_leaves_out_what_was_there_and_tells_what_comes(subject: OneShard):
+    subject.put("old")
+    page = read(subject, LATEST)
+    assert texts(subject, page) == []
+    subject.put("new")
+    assert texts(subject, fetch(subject, page.next_iterator)) == ["new"]
 
 
 @of("memory", "ministack", "kinesis-local")
-def test_a_start_by_time_tells_what_arrived_since(world: World):
-    world.put("first")
-    (first,) = read(world, TRIM_HORIZON).records
+def test_a_start_by_time_tells_what_arrived_since(subject: OneShard):
+    subject.put("first")
+    (first,) = read(subject, TRIM_HORIZON).records
     puts = 0
-    while (last := read(world, TRIM_HORIZON, 20_000).records[-1]).arrival_ms < first.arrival_ms + 10:
+    while (last := read(subject, TRIM_HORIZON, 20_000).records[-1]).arrival_ms < first.arrival_ms + 10:
         puts += 1
         assert puts < MAX_PUTS
-        world.put(f"last {puts}")
-    assert texts(world, read(world, at_timestamp(first.arrival_ms - 60_000), 20_000))[0] == "first"
-    since = texts(world, read(world, at_timestamp(last.arrival_ms - 5), 20_000))
+        subject.put(f"last {puts}")
+    assert texts(subject, read(subject, at_timestamp(first.arrival_ms - 60_000), 20_000))[0] == "first"
+    since = texts(subject, read(subject, at_timestamp(last.arrival_ms - 5), 20_000))
     assert "first" not in since
-    assert since[-1] == world.text(last)
+    assert since[-1] == subject.text(last)
 
 
 @of("memory-table", "ministack-table")
-def test_a_stream_without_a_start_by_time_says_so(world: World):
+def test_a_stream_without_a_start_by_time_says_so(subject: OneShard):
     with pytest.raises(ValueError, match="AT_TIMESTAMP"):
-        world.run(world.source.iterator(shard_of(world), at_timestamp(1)))
+        subject.run(subject.source.iterator(shard_of(subject), at_timestamp(1)))
 
 
-def test_nothing_follows_the_end_of_a_shard(world: World):
+def test_nothing_follows_the_end_of_a_shard(subject: OneShard):
     with pytest.raises(ValueError, match=r"end|END"):
-        world.run(world.source.iterator(shard_of(world), SHARD_END))
+        subject.run(subject.source.iterator(shard_of(subject), SHARD_END))
 
 
-def test_an_unknown_shard_is_gone(world: World):
-    unknown = shard_of(world).replace("0", "9")
+def test_an_unknown_shard_is_gone(subject: OneShard):
+    unknown = shard_of(subject).replace("0", "9")
     with pytest.raises(ShardGoneError, match=unknown):
-        world.run(world.source.iterator(unknown, TRIM_HORIZON))
+        subject.run(subject.source.iterator(unknown, TRIM_HORIZON))
 
 
 @of("memory", "memory-table", "ministack", "ministack-table")
-def test_an_old_iterator_has_expired_and_a_new_one_goes_on(world: World):
-    world.put("1", "2")
-    first = read(world, TRIM_HORIZON, limit=1)
+def test_an_old_iterator_has_expired_and_a_new_one_goes_on(subject: OneShard):
+    subject.put("1", "2")
+    first = read(subject, TRIM_HORIZON, limit=1)
     assert first.next_iterator is not None
     with pytest.raises(IteratorExpiredError):
-        fetch(world, world.aged(first.next_iterator))
-    assert texts(world, read(world, first.records[-1].sequence)) == ["2"]
+        fetch(subject, subject.aged(first.next_iterator))
+    assert texts(subject, read(subject, first.records[-1].sequence)) == ["2"]
 
 
-def trimmed(world: World) -> str:
+def trimmed(subject: OneShard) -> str:
     """Put "1", "2" and "3"; return a sequence number that is held no longer, or is older than all that are."""
-    world.put("1", "2", "3")
-    oldest: str = read(world, TRIM_HORIZON).records[0].sequence
-    if isinstance(world, MemoryWorld):
-        world.trim(1)
+    subject.put("1", "2", "3")
+    oldest: str = read(subject, TRIM_HORIZON).records[0].sequence
+    if isinstance(subject, MemoryShard):
+        subject.trim(1)
         return oldest
     return str(int(oldest) - 1).zfill(len(oldest))
 
 
 @of("memory-table", "ministack-table")
-def test_a_table_tells_that_a_sequence_number_is_held_no_longer(world: World):
-    position = trimmed(world)
+def test_a_table_tells_that_a_sequence_number_is_held_no_longer(subject: OneShard):
+    position = trimmed(subject)
     with pytest.raises(RecordsTrimmedError):
-        read(world, position)
-    assert texts(world, read(world, TRIM_HORIZON))[-2:] == ["2", "3"]
+        read(subject, position)
+    assert texts(subject, read(subject, TRIM_HORIZON))[-2:] == ["2", "3"]
 
 
 @of("memory", "ministack")
-def test_kinesis_silently_starts_at_the_oldest_record_held(world: World):
-    position = trimmed(world)
-    page = read(world, position)
-    assert texts(world, page) == texts(world, read(world, TRIM_HORIZON))
-    assert texts(world, page)[-2:] == ["2", "3"]
+def test_kinesis_silently_starts_at_the_oldest_record_held(subject: OneShard):
+    position = trimmed(subject)
+    page = read(subject, position)
+    assert texts(subject, page) == texts(subject, read(subject, TRIM_HORIZON))
+    assert texts(subject, page)[-2:] == ["2", "3"]
 
 
 @of("memory", "memory-table", "kinesis-local", "ministack-table")
-def test_a_closed_shard_is_listed_closed_and_drained_to_its_end(world: World):
-    shard_id = shard_of(world)
-    world.put("1", "2", "3")
-    begun = read(world, TRIM_HORIZON, limit=1)
-    world.close()
-    listed = {shard.shard_id: shard for shard in world.run(world.source.list_shards())}
+def test_a_closed_shard_is_listed_closed_and_drained_to_its_end(subject: OneShard):
+    shard_id = shard_of(subject)
+    subject.put("1", "2", "3")
+    begun = read(subject, TRIM_HORIZON, limit=1)
+    subject.close()
+    listed = {shard.shard_id: shard for shard in subject.run(subject.source.list_shards())}
     assert listed[shard_id].closed
     assert all(shard.parents == (shard_id,) for shard in listed.values() if shard.shard_id != shard_id)
-    pages = [fetch(world, begun.next_iterator, limit=1)]
+    pages = [fetch(subject, begun.next_iterator, limit=1)]
     while pages[-1].next_iterator is not None:
-        pages.append(fetch(world, pages[-1].next_iterator, limit=1))
-    assert all_texts(world, pages) == ["2", "3"]
-    assert all_texts(world, drained(world, shard_id)) == ["1", "2", "3"]
+        pages.append(fetch(subject, pages[-1].next_iterator, limit=1))
+    assert all_texts(subject, pages) == ["2", "3"]
+    assert all_texts(subject, drained(subject, shard_id)) == ["1", "2", "3"]
     last = [record.sequence for page in pages for record in page.records][-1]
-    assert all_texts(world, drained(world, shard_id, last)) == []
+    assert all_texts(subject, drained(subject, shard_id, last)) == []
 
 
 @of("memory", "kinesis-local")
-def test_a_split_names_two_children_whose_records_start_after_the_parents(world: Resharding):
-    parent = shard_of(world)
-    world.put("1", "2", "3")
-    world.split(parent)
-    (landed,) = world.put("4")
-    pages = drained(world, parent, limit=2)
-    assert all_texts(world, pages) == ["1", "2", "3"]
+def test_a_split_names_two_children_whose_records_start_after_the_parents(subject: Resharding):
+    parent = shard_of(subject)
+    subject.put("1", "2", "3")
+    subject.split(parent)
+    (landed,) = subject.put("4")
+    pages = drained(subject, parent, limit=2)
+    assert all_texts(subject, pages) == ["1", "2", "3"]
     assert [list(page.children) for page in pages[:-1]] == [[]] * (len(pages) - 1)
     children = sorted(pages[-1].children, key=lambda child: child.shard_id)
     assert len(children) == 2
     assert {child.parents for child in children} == {(parent,)}
-    listed = world.run(world.source.list_shards())
+    listed = subject.run(subject.source.list_shards())
     known = [Shard(shard.shard_id, shard.parents, shard.closed) for shard in listed]
     assert sorted(known, key=lambda shard: shard.shard_id) == [Shard(parent, closed=True), *children]
     assert landed.shard_id in {child.shard_id for child in children}
-    (fourth,) = read(world, TRIM_HORIZON, shard_id=landed.shard_id).records
-    assert world.text(fourth) == "4"
+    (fourth,) = read(subject, TRIM_HORIZON, shard_id=landed.shard_id).records
+    assert subject.text(fourth) == "4"
     assert int(fourth.sequence) > max(int(record.sequence) for page in pages for record in page.records)
-    assert [read(world, LATEST, shard_id=child.shard_id).next_iterator is None for child in children] == [False, False]
-    assert drained(world, parent, LATEST)[-1].next_iterator is None
+    assert [read(subject, LATEST, shard_id=child.shard_id).next_iterator is None for child in children] == [
+        False,
+        False,
+    ]
+    assert drained(subject, parent, LATEST)[-1].next_iterator is None
 
 
 @of("memory", "kinesis-local")
-def test_a_merge_names_one_child_with_two_parents(world: Resharding):
-    first = shard_of(world)
-    world.split(first)
-    parents = sorted(shard.shard_id for shard in world.run(world.source.list_shards()) if not shard.closed)
-    (landed,) = world.put("1")
-    world.merge(*parents)
-    (after,) = world.put("2")
-    ends = [drained(world, parent) for parent in parents]
-    assert [all_texts(world, pages) for pages in ends] == [["1"] if one == landed.shard_id else [] for one in parents]
+def test_a_merge_names_one_child_with_two_parents(subject: Resharding):
+    first = shard_of(subject)
+    subject.split(first)
+    parents = sorted(shard.shard_id for shard in subject.run(subject.source.list_shards()) if not shard.closed)
+    (landed,) = subject.put("1")
+    subject.merge(*parents)
+    (after,) = subject.put("2")
+    ends = [drained(subject, parent) for parent in parents]
+    assert [all_texts(subject, pages) for pages in ends] == [["1"] if one == landed.shard_id else [] for one in parents]
     (child,) = {child for pages in ends for child in pages[-1].children}
     assert [list(pages[-1].children) for pages in ends] == [[child], [child]]
     assert sorted(child.parents) == parents
-    listed = {shard.shard_id: shard for shard in world.run(world.source.list_shards())}
+    listed = {shard.shard_id: shard for shard in subject.run(subject.source.list_shards())}
     assert listed.pop(child.shard_id).parents == child.parents
     assert {shard.shard_id for shard in listed.values() if shard.closed} == {first, *parents}
     assert after.shard_id == child.shard_id
-    (second,) = read(world, TRIM_HORIZON, shard_id=child.shard_id).records
-    assert world.text(second) == "2"
+    (second,) = read(subject, TRIM_HORIZON, shard_id=child.shard_id).records
+    assert subject.text(second) == "2"
     assert int(second.sequence) > int(landed.sequence)

@@ -24,7 +24,7 @@ import yaml
 from service.local.emulator import Emulator
 from service.local.pinpoint_fake import PinpointProcess
 from service.local.processes import ChildProcess
-from service.local.worker_process import Worker
+from service.local.worker_process import WorkerProcess
 from tests.deploy.files import (
     DEMO_RULE_FILES,
     PROMETHEUS_FILE,
@@ -111,7 +111,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         subprocess.run(  # noqa: S603 - our own command
             [*scoring, "setup", "--project", PROJECT], env=environment, check=True, capture_output=True, timeout=60
         )
-        worker = Worker(environment, folder / "worker.log")
+        worker = WorkerProcess(environment, folder / "worker.log")
         stack.callback(worker.stop)
         worker.start()
         worker.wait_ready()

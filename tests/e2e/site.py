@@ -25,7 +25,7 @@ from botocore.exceptions import ClientError
 
 from service.local.emulator import Emulator
 from service.local.pinpoint_fake import PinpointProcess
-from service.local.worker_process import Worker
+from service.local.worker_process import WorkerProcess
 from tests.e2e.target import Kind, Target
 
 T = TypeVar("T")
@@ -224,9 +224,9 @@ class Site:
         count: int = summary["OpenShardCount"]
         return count
 
-    def worker(self) -> Worker:
+    def worker(self) -> WorkerProcess:
         """Return a worker that serves its metrics; whoever asks for it ends it."""
-        worker = Worker(self.environment, self._scratch / f"worker-{secrets.token_hex(3)}.log").start()
+        worker = WorkerProcess(self.environment, self._scratch / f"worker-{secrets.token_hex(3)}.log").start()
         try:
             worker.wait_ready()
         except BaseException:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from service.local.worker_process import Worker
+from service.local.worker_process import WorkerProcess
 from tests.e2e.site import Site, settles
 from tests.e2e.target import Kind, choose
 
@@ -70,20 +70,20 @@ class Fleet:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self.workers: list[Worker] = []
+        self.workers: list[WorkerProcess] = []
 
-    def grow(self, number: int) -> list[Worker]:
+    def grow(self, number: int) -> list[WorkerProcess]:
         """Return the workers there are, at least `number`."""
         while len(self.workers) < number:
             self.workers.append(self._site.worker())
         return list(self.workers)
 
-    def stop(self, worker: Worker) -> None:
+    def stop(self, worker: WorkerProcess) -> None:
         """SIGTERM: it must exit with 0."""
         self.workers.remove(worker)
         assert worker.stop() == 0
 
-    def kill(self, worker: Worker) -> None:
+    def kill(self, worker: WorkerProcess) -> None:
         """SIGKILL."""
         self.workers.remove(worker)
         worker.kill()

@@ -28,7 +28,7 @@ APP = "a" * 32
 QUICK = PinpointOptions(updates_per_s=1000, lookups_per_s=10_000)
 
 
-class World:
+class PinpointSetup:
     def __init__(self, fake: PinpointFake, client: Any, options: PinpointOptions) -> None:  # noqa: ANN401 - made at run time
         self.fake = fake
         self.client = client
@@ -82,12 +82,12 @@ class World:
 @asynccontextmanager
 async def pinpoint(
     monkeypatch: pytest.MonkeyPatch, options: PinpointOptions = QUICK, attempts: int = 1
-) -> AsyncIterator[World]:
+) -> AsyncIterator[PinpointSetup]:
     async with PinpointFake(apps=[APP]) as fake:
         for name, value in (fake.environment() | {"AWS_DEFAULT_REGION": "us-east-1"}).items():
             monkeypatch.setenv(name, value)
         async with clients(AwsSettings(region="us-east-1", attempts=attempts)) as made:
-            yield World(fake, made.pinpoint, options)
+            yield PinpointSetup(fake, made.pinpoint, options)
 
 
 def change(user: str, score: str, revision: int = 1, project: str = APP) -> ScoreChange:

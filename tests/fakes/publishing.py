@@ -1,4 +1,4 @@
-"""A publisher in a world in memory: its sinks, the scores, the dead letters, and which leases are lost."""
+"""A publisher in a setup in memory: its sinks, the scores, the dead letters, and which leases are lost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from decimal import Decimal
 
 from service.ingest.stores import COMMITTED, Change, DeadLetter, Outcome
 from service.observability.metrics import Metrics
-from service.publish.outbox import Held
+from service.publish.outbox import StillHeld
 from service.publish.publisher import Publisher, PublishOptions
 from service.runtime.clock import SystemClock
 from service.scoring.change import StreamImage
@@ -76,12 +76,12 @@ class Letters:
             self.letters.setdefault(letter.letter_id, letter)
 
 
-class World:
+class PublishSetup:
     def __init__(
         self,
         *sinks: MemorySink,
         scores: Scores | None = None,
-        held: Held | None = None,
+        held: StillHeld | None = None,
         options: PublishOptions | None = None,
     ) -> None:
         self.lost: set[str] = set()

@@ -62,24 +62,24 @@ class FakeConsumer:
         self.let_gone.append(shard_id)
 
 
-class Worker:
+class FakeWorker:
     """One process."""
 
-    def __init__(self, world: World, name: str, **options: Any) -> None:  # noqa: ANN401 - passed on
-        rng = random.Random(f"{world.seed} {name}")
+    def __init__(self, cluster: Cluster, name: str, **options: Any) -> None:  # noqa: ANN401 - passed on
+        rng = random.Random(f"{cluster.seed} {name}")
         self.name = name
         self.gate = Gate(rng, latency=lambda: rng.uniform(0.001, 0.004))
         self.clock = VirtualClock(self.gate, skew_ms=options.pop("skew_ms", 0))
         self.metrics = Metrics(CollectorRegistry())
         self.budget = options.pop("budget", None) or ByteBudget()
-        self.consumer = FakeConsumer(name, world.committed, self.gate)
+        self.consumer = FakeConsumer(name, cluster.committed, self.gate)
 
         async def opened() -> Opened[Any, Any]:
             return open_now()
 
         def open_now() -> Opened[Any, Any]:
-            store = FakeLeases(world.table, self.gate)
-            return Opened(FakeSource(world.stream, self.gate), store, store, self.consumer)
+            store = FakeLeases(cluster.table, self.gate)
+            return Opened(FakeSource(cluster.stream, self.gate), store, store, self.consumer)
 
         self.trimmed: list[str] = []
         self.coordinator: Coordinator[Any, Any] = Coordinator(
@@ -87,7 +87,7 @@ class Worker:
             worker=name,
             opened=open_now(),
             reopen=opened,
-            settings=options.pop("settings", world.settings),
+            settings=options.pop("settings", cluster.settings),
             clock=self.clock,
             rng=rng,
             metrics=self.metrics,
@@ -96,7 +96,7 @@ class Worker:
             on_trimmed=self._trimmed,
             **options,
         )
-        self.task = world.group.create_task(self.coordinator.run())
+        self.task = cluster.group.create_task(self.coordinator.run())
 
     @property
     def shards(self) -> tuple[str, ...]:
@@ -121,7 +121,7 @@ class Worker:
         return self.metrics.registry.get_sample_value(name, labels) or 0.0
 
 
-class World:
+class Cluster:
     """A stream, a lease table, and workers; `async with` ends the workers."""
 
     def __init__(self, stream: FakeStream, *, seed: int = 1, settings: ShardSettings | None = None) -> None:
@@ -130,7 +130,7 @@ class World:
         self.settings = settings or ShardSettings()
         self.tables = [LeaseTable()]
         self.committed: list[Committed] = []
-        self.workers: list[Worker] = []
+        self.workers: list[FakeWorker] = []
         self.group = asyncio.TaskGroup()
 
     @property
@@ -149,8 +149,8 @@ class World:
             worker.task.cancel()
         await self.group.__aexit__(*error)  # type: ignore[arg-type] # handed on as it came
 
-    def start(self, name: str, **options: Any) -> Worker:  # noqa: ANN401 - passed on
-        worker = Worker(self, name, **options)
+    def start(self, name: str, **options: Any) -> FakeWorker:  # noqa: ANN401 - passed on
+        worker = FakeWorker(self, name, **options)
         self.workers.append(worker)
         return worker
 

@@ -18,7 +18,6 @@ from aiohttp import web
 
 from service.aws import calls
 from service.aws.clients import AwsSettings, Clients, clients
-from service.aws.errors import AwsSetupError
 from service.aws.streams.dynamodb_streams import DynamoDbStreamSource
 from service.aws.streams.kinesis import KinesisSource
 from service.aws.streams.writer import KinesisWriter, Put
@@ -26,6 +25,7 @@ from service.aws.tables.dead_letters import DeadLetterTable
 from service.aws.tables.former import FormerTable
 from service.aws.tables.identities import IdentityTable
 from service.aws.tables.scores import ScoreTable
+from service.aws.translation import AwsSetupError
 from service.ingest.stores import Change, Committed, Conflict, DeadLetter, EndpointKey, Throttled
 from service.observability.metrics import Metrics
 from service.runtime.errors import (

@@ -23,8 +23,8 @@ from service.admin.doctor_plan import Finding, Verdict, Wanted
 from service.admin.setup_plan import Names
 from service.aws import credentials
 from service.aws.clients import AwsSettings, clients
-from service.aws.errors import CREDENTIALS_REMEDY, AwsSetupError, watched
 from service.aws.tables.leases import LeaseTable
+from service.aws.translation import CREDENTIALS_REMEDY, AwsSetupError, watched
 from service.runtime.errors import Trouble, TroubleError
 from service.stream.ports import StreamId
 

@@ -17,7 +17,7 @@ import pytest
 from service.local.emulator import REGION, Emulator
 from service.local.meter import Meter
 from service.local.pinpoint_fake import PinpointProcess
-from service.local.worker_process import Worker
+from service.local.worker_process import WorkerProcess
 from tests.deploy.calls import worker_actions
 from tests.deploy.templates import DIGEST, service, text
 from tests.fakes.embedded import POLLED
@@ -98,7 +98,7 @@ def operations(deployed: Deployed, tmp_path_factory: pytest.TempPathFactory) -> 
         EndpointRequest={"ChannelType": "EMAIL", "Address": "pat@example.com", "User": {"UserId": "user-pat"}},
     )
     before = Meter.read(deployed.aws, deployed.pinpoint)
-    worker = Worker(deployed.environment, tmp_path_factory.mktemp("worker") / "log")
+    worker = WorkerProcess(deployed.environment, tmp_path_factory.mktemp("worker") / "log")
     try:
         worker.start().wait_ready()
         deadline = time.monotonic() + PATIENCE_S

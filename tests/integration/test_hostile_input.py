@@ -15,7 +15,7 @@ import pytest
 from service.aws.schema import state_of
 from service.aws.streams.writer import KinesisWriter, Put
 from service.aws.tables.dead_letters import DeadLetterTable, StoredLetter
-from service.local.worker_process import Worker
+from service.local.worker_process import WorkerProcess
 from service.scoring.event import Rejected
 from service.sources.registry import Registry
 from tests.fakes.hostile import MIB, event, large, records, stored_values
@@ -57,9 +57,9 @@ def names(
 
 
 @pytest.fixture
-def worker(aws_environment: dict[str, str], names: dict[str, str], tmp_path: Path) -> Iterator[Worker]:
+def worker(aws_environment: dict[str, str], names: dict[str, str], tmp_path: Path) -> Iterator[WorkerProcess]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SCORING_", "AWS_"))}
-    worker = Worker({**inherited, **aws_environment, **names}, tmp_path / "worker.log")
+    worker = WorkerProcess({**inherited, **aws_environment, **names}, tmp_path / "worker.log")
     yield worker
     worker.kill()
 
@@ -98,7 +98,7 @@ async def scores_in(aws: Aws, table: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def until_done(worker: Worker, count: int) -> None:
+def until_done(worker: WorkerProcess, count: int) -> None:
     """Wait until `count` events are dealt with and all is published."""
     ends = time.monotonic() + DEADLINE_S
     while not ((gauges := worker.look()) and gauges.handled >= count and gauges.quiet):
@@ -107,7 +107,7 @@ def until_done(worker: Worker, count: int) -> None:
         time.sleep(0.1)  # another process cannot be awaited
 
 
-def peak_bytes(worker: Worker) -> int | None:
+def peak_bytes(worker: WorkerProcess) -> int | None:
     """Return the most memory the process ever had; None where the system does not tell."""
     status = Path(f"/proc/{worker._child.pid}/status")
     if not status.exists():
@@ -118,7 +118,7 @@ def peak_bytes(worker: Worker) -> int | None:
 
 @pytest.mark.filterwarnings("ignore:Sending a large body directly")
 def test_the_worker_lives_and_accounts_for_every_record(
-    aws_clients: Aws, run: Run, names: dict[str, str], worker: Worker
+    aws_clients: Aws, run: Run, names: dict[str, str], worker: WorkerProcess
 ):
     items = hostile_items()
     run(prepare(aws_clients, names, items))

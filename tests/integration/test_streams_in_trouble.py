@@ -31,7 +31,7 @@ REFUSED = (
 )
 
 
-class World:
+class StreamAndTables:
     """Tables and a stream of their own, and what tests do with them."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -74,7 +74,7 @@ HALVES = ("0", str(2**127))
 
 
 @pytest.fixture
-def world(aws: Emulator, fresh_name: FreshName, monkeypatch: pytest.MonkeyPatch) -> World:
+def aws_parts(aws: Emulator, fresh_name: FreshName, monkeypatch: pytest.MonkeyPatch) -> StreamAndTables:
     tables = ("SCORES", "DEFINITIONS", "IDENTITIES", "LEASES", "DEAD_LETTERS")
     own = {
         **aws.environment(),
@@ -87,10 +87,10 @@ def world(aws: Emulator, fresh_name: FreshName, monkeypatch: pytest.MonkeyPatch)
     }
     for name, value in own.items():
         monkeypatch.setenv(name, value)
-    world = World(own)
-    world.make_stream(2)
+    aws_parts = StreamAndTables(own)
+    aws_parts.make_stream(2)
     scoring({**os.environ, **own}, "setup", "--project", PROJECT)
-    return world
+    return aws_parts
 
 
 @contextlib.asynccontextmanager
@@ -114,7 +114,7 @@ def owned(*catalogues: Metrics) -> float:
 
 
 @pytest.mark.parametrize("before", [0, 3])
-def test_a_stream_made_again_while_a_worker_lives_counts_each_event_once(world: World, before: int):
+def test_a_stream_made_again_while_a_worker_lives_counts_each_event_once(aws_parts: StreamAndTables, before: int):
     """40 events gave 80: the survivor read under the old stream's leases, the newcomer under the new one's."""
 
     async def main() -> None:
@@ -122,20 +122,20 @@ def test_a_stream_made_again_while_a_worker_lives_counts_each_event_once(world: 
         async with a_worker(old) as survivor:
             await until(lambda: owned(old) == 2, "the leases are taken")
             for _ in range(before):
-                await asyncio.to_thread(world.send, "before", hash_key=HALVES[0])
-            await until(lambda: world.events_in("before") == before, "what was sent before is scored")
-            await asyncio.to_thread(world.make_stream_again, 2)
+                await asyncio.to_thread(aws_parts.send, "before", hash_key=HALVES[0])
+            await until(lambda: aws_parts.events_in("before") == before, "what was sent before is scored")
+            await asyncio.to_thread(aws_parts.make_stream_again, 2)
             async with a_worker(new) as newcomer:
                 for number in range(40):
-                    await asyncio.to_thread(world.send, "ann", hash_key=HALVES[number % 2])
+                    await asyncio.to_thread(aws_parts.send, "ann", hash_key=HALVES[number % 2])
                 await until(lambda: value(old, "scoring_streams_replaced_total", pipeline="ingest"), "it is noticed")
                 await until(lambda: (owned(old), owned(new)) == (1, 1), "both read the new stream")
-                await until(lambda: world.events_in("ann") >= 40, "all is scored")
+                await until(lambda: aws_parts.events_in("ann") >= 40, "all is scored")
                 for half in HALVES:
-                    await asyncio.to_thread(world.send, "last", hash_key=half)
-                await until(lambda: world.events_in("last") == 2, "what came last is scored")
-                assert world.events_in("ann") == 40
-                assert world.events_in("before") == before
+                    await asyncio.to_thread(aws_parts.send, "last", hash_key=half)
+                await until(lambda: aws_parts.events_in("last") == 2, "what came last is scored")
+                assert aws_parts.events_in("ann") == 40
+                assert aws_parts.events_in("before") == before
                 assert not survivor.done()
                 assert not newcomer.done()
 
@@ -143,7 +143,7 @@ def test_a_stream_made_again_while_a_worker_lives_counts_each_event_once(world: 
 
 
 def test_a_shard_whose_iterator_is_refused_for_good_stops_neither_worker_nor_other_shards(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    aws_parts: StreamAndTables, monkeypatch: pytest.MonkeyPatch
 ):
     refused = "shardId-000000000000"
 
@@ -169,8 +169,8 @@ def test_a_shard_whose_iterator_is_refused_for_good_stops_neither_worker_nor_oth
             sent = 0
             while proxy.spoiled["GetShardIterator"] < 8:
                 sent += 1
-                await asyncio.to_thread(world.send, "ann", hash_key=HALVES[1])
-                await until(lambda due=sent: world.events_in("ann") == due, "the other shard is read")
+                await asyncio.to_thread(aws_parts.send, "ann", hash_key=HALVES[1])
+                await until(lambda due=sent: aws_parts.events_in("ann") == due, "the other shard is read")
             assert not running.done()
             assert owned(metrics) == 2
             failures = {"pipeline": "ingest", "kind": "trouble"}
@@ -180,7 +180,7 @@ def test_a_shard_whose_iterator_is_refused_for_good_stops_neither_worker_nor_oth
     asyncio.run(main())
 
 
-def test_scores_go_on_after_the_embedded_stream_is_resharded(world: World):
+def test_scores_go_on_after_the_embedded_stream_is_resharded(world: StreamAndTables):
     """UpdateShardCount gave the new shards the ids of the old ones: workers waited for good."""
 
     async def main() -> None:

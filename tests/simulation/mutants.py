@@ -161,7 +161,7 @@ def tally_before_commit() -> AbstractContextManager[Any]:
     """A commit that failed half-way is taken for done when it is repeated (as it once was)."""
     original = ingest.Ingest.commit
 
-    async def wrong(self: ingest.Ingest, prepared: ingest.Prepared) -> None:
+    async def wrong(self: ingest.Ingest, prepared: ingest.PreparedEvents) -> None:
         tried = getattr(self, "_tried", None)
         if tried is prepared and prepared.tally is None:
             prepared.tally = commit.Tally()
@@ -175,7 +175,7 @@ def letters_after_scores() -> AbstractContextManager[Any]:
     """Records are set aside only after the scores of their batch are written (as they once were)."""
     original = ingest.Ingest.commit
 
-    async def wrong(self: ingest.Ingest, prepared: ingest.Prepared) -> None:
+    async def wrong(self: ingest.Ingest, prepared: ingest.PreparedEvents) -> None:
         letters, prepared.letters = prepared.letters, []
         try:
             await original(self, prepared)

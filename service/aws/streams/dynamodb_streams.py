@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from service.aws.clients import AwsClient
-from service.aws.errors import AwsSetupError, translated
 from service.aws.fast.codec import StreamRecord
 from service.aws.streams.kinesis import numbered, stream_tag
+from service.aws.translation import AwsSetupError, translated
 from service.runtime.errors import ShardGoneError
 from service.scoring.change import StreamImage
 from service.stream.ports import Page, Record, Shard, StreamId

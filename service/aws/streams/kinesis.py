@@ -15,8 +15,8 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from service.aws.clients import AwsClient
-from service.aws.errors import AwsSetupError, translated
 from service.aws.fast.codec import KinesisRecord
+from service.aws.translation import AwsSetupError, translated
 from service.runtime.errors import RecordsTrimmedError, ShardGoneError, TransientError, Trouble
 from service.stream.ports import Page, Record, Shard, StreamId
 from service.stream.position import LATEST, SHARD_END, TRIM_HORIZON, Position, timestamp_of

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from service.aws.clients import AwsClient
-from service.aws.errors import translated
 from service.aws.streams.dynamodb_streams import DynamoDbStreamSource
+from service.aws.translation import translated
 from service.runtime.errors import IteratorExpiredError, RecordsTrimmedError, ShardGoneError
 from service.scoring.change import whole_of
 from service.stream.position import TRIM_HORIZON

@@ -11,8 +11,8 @@ from botocore.exceptions import ClientError
 
 from service.aws.calls import MAX_ROUNDS, pause
 from service.aws.clients import AwsClient
-from service.aws.errors import translated
 from service.aws.streams.kinesis import named
+from service.aws.translation import translated
 from service.runtime.errors import TransientError, TroubleError
 
 MAX_PUT_RECORDS = 500

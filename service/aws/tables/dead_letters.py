@@ -31,8 +31,8 @@ from botocore.exceptions import ClientError
 
 from service.aws.calls import Item, each, pages
 from service.aws.clients import AwsClient
-from service.aws.errors import is_condition_failure, translated
 from service.aws.statements import execute
+from service.aws.translation import is_condition_failure, translated
 from service.ingest.letters import split_letter_id
 from service.ingest.stores import MAX_COMMITS, DeadLetter
 from service.scoring.event import Reason

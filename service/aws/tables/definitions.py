@@ -12,7 +12,7 @@ from typing import Any
 
 from service.aws.calls import Item, pages
 from service.aws.clients import AwsClient
-from service.aws.errors import translated
+from service.aws.translation import translated
 from service.scoring.change import number_of, whole_of
 from service.scoring.definitions import RESERVED, RULES_TYPE, Definition, Malformed, points_fault
 from service.scoring.rules.stored import RulesRow

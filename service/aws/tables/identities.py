@@ -30,8 +30,8 @@ from typing import Any
 
 from service.aws.calls import Item, ItemReader
 from service.aws.clients import AwsClient
-from service.aws.errors import translated
 from service.aws.statements import execute
+from service.aws.translation import translated
 from service.ingest.identity_rows import Row, RowKey, Write
 from service.ingest.identity_store import CACHED, DEFAULT_TTL_DAYS, IdentityStore
 

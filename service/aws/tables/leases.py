@@ -26,7 +26,7 @@ from botocore.exceptions import ClientError
 
 from service.aws.calls import SETUP, Item, pages
 from service.aws.clients import AwsClient
-from service.aws.errors import is_condition_failure, item_of, translated
+from service.aws.translation import is_condition_failure, item_of, translated
 from service.stream.leases.lease import Assigned, Leadership, Lease, Member, Snapshot
 from service.stream.ports import StreamId
 

@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 
 from service.aws.calls import Item
 from service.aws.clients import AwsClient
-from service.aws.errors import is_condition_failure, translated
+from service.aws.translation import is_condition_failure, translated
 from service.publish.pipeline import PipelineState
 from service.scoring.fold import UserKey
 

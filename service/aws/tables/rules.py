@@ -18,8 +18,8 @@ from botocore.exceptions import ClientError
 
 from service.aws.calls import pages
 from service.aws.clients import AwsClient
-from service.aws.errors import is_condition_failure, translated
 from service.aws.tables.definitions import REMEDY, is_rules, rules_of
+from service.aws.translation import is_condition_failure, translated
 from service.scoring.definitions import RULES_TYPE, Malformed
 from service.scoring.rules.stored import RulesRow
 

@@ -9,10 +9,10 @@ import structlog
 
 from service.aws.calls import MAX_ROUNDS, ItemReader, pages
 from service.aws.clients import AwsClient
-from service.aws.errors import AwsSetupError, translated
 from service.aws.fast.gather import Gatherer
 from service.aws.schema import ATTRIBUTES, KEY_NAMES, restatement, state_of, statement
 from service.aws.statements import Result, result_of
+from service.aws.translation import AwsSetupError, translated
 from service.ingest.stores import COMMITTED, MAX_COMMITS, Change, Conflict, Outcome, Throttled
 from service.observability.metrics import Metrics
 from service.runtime.errors import Trouble

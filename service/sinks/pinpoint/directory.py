@@ -10,7 +10,7 @@ import msgspec
 from botocore.exceptions import ClientError
 
 from service.aws.clients import AwsClient
-from service.aws.errors import code_of, translated
+from service.aws.translation import code_of, translated
 from service.ingest.stores import DirectoryEntry, Disputes, EndpointDirectory, Found, Known, NoDestination
 from service.runtime.clock import Clock
 from service.runtime.errors import TransientError

@@ -7,7 +7,7 @@ import asyncio
 from botocore.exceptions import ClientError
 
 from service.aws.clients import AwsClient
-from service.aws.errors import code_of, translated
+from service.aws.translation import code_of, translated
 from service.ingest.stores import EndpointKey
 from service.observability.metrics import Metrics
 from service.runtime.clock import Clock

@@ -15,7 +15,7 @@ import structlog
 from botocore.exceptions import ClientError
 
 from service.aws.clients import AwsClient
-from service.aws.errors import AwsSetupError, code_of, translated
+from service.aws.translation import AwsSetupError, code_of, translated
 from service.runtime.cache import RecentCache
 from service.runtime.clock import Clock
 

@@ -28,7 +28,7 @@ from botocore.exceptions import ClientError
 from msgspec.structs import replace
 
 from service.aws.clients import AwsClient
-from service.aws.errors import code_of, translated
+from service.aws.translation import code_of, translated
 from service.ingest.stores import DirectoryEntry, EndpointDirectory, NoDestination, NoTarget, Published, SinkOutcome
 from service.observability.metrics import Metrics
 from service.runtime.cache import RecentCache

@@ -14,7 +14,7 @@ import structlog
 from service.runtime.concurrency import set_within
 from service.stream.leases.context import LeaseContext
 from service.stream.leases.lease import Leadership
-from service.stream.leases.liveness import Watch
+from service.stream.leases.liveness import LeaderWatch
 from service.stream.leases.target import other
 from service.stream.position import LATEST, Position, at_timestamp
 
@@ -68,7 +68,7 @@ class Election:
         self._plans_seen = 0
         self._row: Leadership | None = None
         self._until = float("-inf")
-        self._watch = Watch(context.settings.lease_duration)
+        self._watch = LeaderWatch(context.settings.lease_duration)
         self._renew_now = asyncio.Event()
         self._withdrawn = False
         self.follows = False

@@ -31,7 +31,7 @@ def renewed(pulse: Pulse | None, count: int, answered_at: float) -> Pulse:
     return pulse if pulse is not None and pulse.count == count else Pulse(count=count, since=answered_at)
 
 
-class Watch:
+class LeaderWatch:
     """Watches the leadership row of somebody else."""
 
     def __init__(self, lease_duration: float) -> None:

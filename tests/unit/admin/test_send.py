@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.admin import send
-from service.admin.send import Account, Line, Sender, batches, lines, partition_key, ranges
+from service.admin.send import Account, Line, LineSender, batches, lines, partition_key, ranges
 from service.aws import calls
 from service.aws.streams import writer
 from service.aws.streams.writer import MAX_PUT_BYTES, MAX_PUT_RECORDS, KinesisWriter, Put
@@ -66,7 +66,7 @@ def sent(
     stream: Stream, content: bytes, *, first: int = 1, rounds: int = 3, stopped: Callable[[], bool] = lambda: False
 ) -> Account:
     """Send a file; return the account."""
-    sender = Sender(KinesisWriter(stream, "events", rounds=rounds), first, stopped)
+    sender = LineSender(KinesisWriter(stream, "events", rounds=rounds), first, stopped)
 
     async def run() -> None:
         for batch in batches(lines([content], [], first)):

@@ -6,8 +6,8 @@ from typing import Any
 import botocore.session
 import pytest
 
-from service.aws.errors import AwsSetupError
 from service.aws.statements import Result, execute, result_of
+from service.aws.translation import AwsSetupError
 from service.runtime.errors import Trouble, TroubleError
 
 CODES = (

@@ -9,7 +9,7 @@ import pytest
 from botocore import exceptions as aws
 from click.testing import CliRunner, Result
 
-from service.aws.errors import AwsSetupError
+from service.aws.translation import AwsSetupError
 from service.cli.failures import FAILURE, USAGE, Failure, explain, is_known, leaf
 from service.cli.root import Root
 from service.config.load import ConfigurationError, Problem

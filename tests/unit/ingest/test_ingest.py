@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from service.ingest.definition_book import CurrentDefinitions
-from service.ingest.ingest import Prepared
+from service.ingest.ingest import PreparedEvents
 from service.ingest.stores import Change, EndpointKey, Outcome
 from service.runtime.errors import LetGoError, TransientError
 from service.scoring.definitions import Definition, Malformed
@@ -196,7 +196,7 @@ def test_a_batch_let_go_of_sets_aside_what_it_must_and_stops_writing_and_the_nex
         with pytest.raises(LetGoError):
             await committing
         with pytest.raises(LetGoError):
-            await ingest.commit(unwritten := Prepared(given, Registry(), groups={UserKey("late", P): []}))
+            await ingest.commit(unwritten := PreparedEvents(given, Registry(), groups={UserKey("late", P): []}))
         assert unwritten.tally is None
         assert world.reasons() == [Reason.NOT_JSON]
         slow.set()

@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.observability.emf import METRICS, Reading, emf_line, metrics_between, read
+from service.observability.emf import METRICS, Totals, emf_line, metrics_between, read
 from service.observability.metrics import Metrics
 
 SECONDS = st.floats(min_value=0, max_value=1e6, allow_nan=False)
 COUNT = st.integers(min_value=0, max_value=10**9).map(float)
 READINGS = st.builds(
-    Reading,
+    Totals,
     ingest_lags=st.lists(SECONDS, max_size=4).map(tuple),
     publish_lags=st.lists(SECONDS, max_size=4).map(tuple),
     dead_letters=COUNT,
@@ -42,7 +42,7 @@ def test_the_line_is_what_cloudwatch_logs_extracts_metrics_from():
 
 
 @given(st.none() | READINGS, READINGS)
-def test_every_metric_named_in_the_directive_is_a_number_at_the_root(before: Reading | None, now: Reading):
+def test_every_metric_named_in_the_directive_is_a_number_at_the_root(before: Totals | None, now: Totals):
     line = emf_line("N", {"Service": "s"}, metrics_between(before, now), 1)
     directive = line["_aws"]["CloudWatchMetrics"][0]
     assert {metric["Name"] for metric in directive["Metrics"]} <= set(METRICS)
@@ -50,7 +50,7 @@ def test_every_metric_named_in_the_directive_is_a_number_at_the_root(before: Rea
 
 
 def test_the_worst_shard_is_the_lag_and_no_shard_is_no_lag():
-    reading = Reading((1.0, 7.0, 3.0), (), 0.0, 0.0, None, None)
+    reading = Totals((1.0, 7.0, 3.0), (), 0.0, 0.0, None, None)
     metrics = metrics_between(None, reading)
     assert metrics["IngestLag"] == 7.0
     assert "PublishLag" not in metrics
@@ -58,8 +58,8 @@ def test_the_worst_shard_is_the_lag_and_no_shard_is_no_lag():
 
 
 def test_counts_are_those_since_the_last_line():
-    first = Reading((), (), 3.0, 1.0, 2.0, 1.0)
-    second = Reading((), (), 5.0, 1.0, 0.0, 0.0)
+    first = Totals((), (), 3.0, 1.0, 2.0, 1.0)
+    second = Totals((), (), 5.0, 1.0, 0.0, 0.0)
     assert metrics_between(None, first)["DeadLetters"] == 3.0
     assert metrics_between(first, second) == {
         "DeadLetters": 2.0,

@@ -25,7 +25,7 @@ from tests.fakes.leases import FakeLeases, LeaseTable
 from tests.fakes.scores import MemoryScores
 from tests.fakes.sinks import MemorySink
 from tests.fakes.source import FakeSource, FakeStream
-from tests.fakes.workers import Worker, World
+from tests.fakes.workers import Cluster, FakeWorker
 
 FIRST = "shardId-000000000000"
 THROTTLED = TransientError("injected: throttled", throttled=True)
@@ -46,36 +46,36 @@ async def assert_rises(lag: Callable[[], float | None], at_least: float, *, seco
     assert seen[-1] >= at_least
 
 
-def a_worker_at_its_tip(story: Callable[[World, Worker], Awaitable[None]], **options: Any) -> None:  # noqa: ANN401 - passed on
+def a_worker_at_its_tip(story: Callable[[Cluster, FakeWorker], Awaitable[None]], **options: Any) -> None:  # noqa: ANN401 - passed on
     async def main() -> None:
-        async with World(FakeStream(2), settings=ShardSettings(**options)) as world:
-            worker = world.start("a")
+        async with Cluster(FakeStream(2), settings=ShardSettings(**options)) as cluster:
+            worker = cluster.start("a")
             await asyncio.sleep(10)
             assert lag_of(worker.metrics) == 0
-            await story(world, worker)
+            await story(cluster, worker)
 
     run(main())
 
 
 def test_while_commits_are_always_throttled():
-    async def story(world: World, worker: Worker) -> None:
+    async def story(cluster: Cluster, worker: FakeWorker) -> None:
         worker.consumer.error = THROTTLED
-        world.stream.put(FIRST, 1)
+        cluster.stream.put(FIRST, 1)
         await assert_rises(lambda: lag_of(worker.metrics), 598)
         assert lag_of(worker.metrics, shard="shardId-000000000001") == 0
         worker.consumer.error = None
-        await world.until(lambda: lag_of(worker.metrics) == 0, within=20)
+        await cluster.until(lambda: lag_of(worker.metrics) == 0, within=20)
 
     a_worker_at_its_tip(story)
 
 
 def test_while_commits_are_always_throttled_and_more_keeps_coming():
-    async def story(world: World, worker: Worker) -> None:
+    async def story(cluster: Cluster, worker: FakeWorker) -> None:
         worker.consumer.error = THROTTLED
 
         async def produce() -> None:
             while True:
-                world.stream.put_many(FIRST, range(10))
+                cluster.stream.put_many(FIRST, range(10))
                 await asyncio.sleep(0.5)
 
         producing = asyncio.create_task(produce())
@@ -86,7 +86,7 @@ def test_while_commits_are_always_throttled_and_more_keeps_coming():
 
 
 def test_while_its_lease_is_kept_but_no_page_comes(monkeypatch: pytest.MonkeyPatch):
-    async def story(world: World, worker: Worker) -> None:
+    async def story(cluster: Cluster, worker: FakeWorker) -> None:
         async def throttled(_: FakeSource, _iterator: str, _limit: int) -> Page[Any]:
             raise THROTTLED
 
@@ -94,7 +94,7 @@ def test_while_its_lease_is_kept_but_no_page_comes(monkeypatch: pytest.MonkeyPat
             fault.setattr(FakeSource, "fetch", throttled)
             await assert_rises(lambda: lag_of(worker.metrics), 598)
             assert len(worker.shards) == 2
-        await world.until(lambda: lag_of(worker.metrics) == 0, within=30)
+        await cluster.until(lambda: lag_of(worker.metrics) == 0, within=30)
 
     a_worker_at_its_tip(story)
 
@@ -104,15 +104,15 @@ async def test_from_the_first_read_on(monkeypatch: pytest.MonkeyPatch):
     async def throttled(_: FakeSource, _iterator: str, _limit: int) -> Page[Any]:
         raise THROTTLED
 
-    async with World(FakeStream(1)) as world:
+    async with Cluster(FakeStream(1)) as cluster:
         monkeypatch.setattr(FakeSource, "fetch", throttled)
-        worker = world.start("a")
+        worker = cluster.start("a")
         await assert_rises(lambda: lag_of(worker.metrics), 598)
 
 
 @pytest.mark.parametrize("poll_max", [0.2, 1.0, 60.0])
 def test_a_shard_without_records_has_none_however_rarely_it_is_read(poll_max: float):
-    async def story(_: World, worker: Worker) -> None:
+    async def story(_: Cluster, worker: FakeWorker) -> None:
         for _ in range(300):
             await asyncio.sleep(1)
             assert lag_of(worker.metrics) == 0
@@ -161,7 +161,7 @@ def image(user: str, revision: int) -> StreamImage:
 
 
 def test_the_series_of_a_shard_given_back_is_gone():
-    async def story(_: World, worker: Worker) -> None:
+    async def story(_: Cluster, worker: FakeWorker) -> None:
         await worker.stop()
         assert lag_of(worker.metrics) is None
 

@@ -66,7 +66,7 @@ class Stream:
             raise self.error
 
 
-class Worker:
+class FollowingWorker:
     """A follower, and what it has read."""
 
     def __init__(self, streams: Streams, row: PipelineRow, *, leading: bool = True) -> None:
@@ -104,7 +104,7 @@ class Worker:
 @in_virtual_time
 async def test_the_first_worker_notes_the_tables_stream_and_owes_nothing():
     row = PipelineRow()
-    worker = Worker(Streams("one"), row)
+    worker = FollowingWorker(Streams("one"), row)
     async with worker.running():
         assert row.state is not None
         assert (row.state.stream_arn, row.state.owes) == ("one", False)
@@ -115,7 +115,7 @@ async def test_the_first_worker_notes_the_tables_stream_and_owes_nothing():
 @in_virtual_time
 async def test_scores_older_than_the_first_worker_cause_one_reconciliation():
     row, streams = PipelineRow(), Streams("one", scores=True)
-    first, second = Worker(streams, row), Worker(streams, row, leading=False)
+    first, second = FollowingWorker(streams, row), FollowingWorker(streams, row, leading=False)
     with structlog.testing.capture_logs() as lines:
         async with first.running(), second.running():
             assert row.state is not None
@@ -127,9 +127,9 @@ async def test_scores_older_than_the_first_worker_cause_one_reconciliation():
 @in_virtual_time
 async def test_a_restart_owes_nothing_though_there_are_scores():
     row = PipelineRow()
-    async with Worker(Streams("one"), row).running():
+    async with FollowingWorker(Streams("one"), row).running():
         pass
-    async with Worker(Streams("one", scores=True), row).running():
+    async with FollowingWorker(Streams("one", scores=True), row).running():
         assert row.state is not None
         assert not row.state.owes
 
@@ -137,13 +137,13 @@ async def test_a_restart_owes_nothing_though_there_are_scores():
 @in_virtual_time
 async def test_a_table_without_a_stream_is_said_at_the_first_start():
     with pytest.raises(SetupError):
-        await Worker(Streams(""), PipelineRow()).follower.open()
+        await FollowingWorker(Streams(""), PipelineRow()).follower.open()
 
 
 @in_virtual_time
 async def test_a_stream_switched_off_and_on_is_followed_and_reconciled():
     row, streams = PipelineRow(), Streams("one")
-    leader, other = Worker(streams, row), Worker(streams, row, leading=False)
+    leader, other = FollowingWorker(streams, row), FollowingWorker(streams, row, leading=False)
     async with leader.running(), other.running():
         streams.readable = ["one", "two"]
         await asyncio.sleep(900)
@@ -162,7 +162,7 @@ async def test_a_stream_switched_off_and_on_is_followed_and_reconciled():
 @in_virtual_time
 async def test_a_stream_that_is_gone_is_left_though_it_was_not_read_to_its_end():
     row, streams = PipelineRow(), Streams("one")
-    worker = Worker(streams, row)
+    worker = FollowingWorker(streams, row)
     async with worker.running():
         streams.readable = ["two"]
         await asyncio.sleep(400)
@@ -175,7 +175,7 @@ async def test_a_stream_that_is_gone_is_left_though_it_was_not_read_to_its_end()
 async def test_a_worker_that_starts_while_the_old_stream_is_read_reads_it_too():
     row, streams = PipelineRow(), Streams("one", "two")
     row.state = PipelineState(counter=1, stream_arn="one")
-    worker = Worker(streams, row)
+    worker = FollowingWorker(streams, row)
     async with worker.running():
         assert worker.arns == ["one"]
 
@@ -184,8 +184,8 @@ async def test_a_worker_that_starts_while_the_old_stream_is_read_reads_it_too():
 async def test_only_the_leader_changes_over_and_only_at_the_end():
     row, streams = PipelineRow(), Streams("one", "two")
     row.state = PipelineState(counter=1, stream_arn="one")
-    follower = Worker(streams, row, leading=False)
-    follower_ended = Worker(streams, row, leading=False)
+    follower = FollowingWorker(streams, row, leading=False)
+    follower_ended = FollowingWorker(streams, row, leading=False)
     async with follower.running(), follower_ended.running():
         follower_ended.read[0].ended = True
         await asyncio.sleep(900)
@@ -197,7 +197,7 @@ async def test_a_stream_that_is_off_is_waited_for_and_reported_now_and_then(monk
     # A logger keeps what it was bound to when first used, in whichever test that was.
     monkeypatch.setattr(follow, "log", structlog.get_logger())
     row, streams = PipelineRow(), Streams("one")
-    worker = Worker(streams, row)
+    worker = FollowingWorker(streams, row)
     with structlog.testing.capture_logs() as lines:
         async with worker.running():
             streams.readable.append("")
@@ -214,7 +214,7 @@ async def test_a_stream_that_is_off_is_waited_for_and_reported_now_and_then(monk
 
 @in_virtual_time
 async def test_a_failure_while_it_reads_is_raised():
-    worker = Worker(Streams("one"), PipelineRow())
+    worker = FollowingWorker(Streams("one"), PipelineRow())
     await worker.follower.open()
     task = asyncio.create_task(worker.follower.run())
     await asyncio.sleep(1)
@@ -228,7 +228,7 @@ async def test_a_failure_while_it_reads_is_raised():
 @in_virtual_time
 async def test_workers_that_start_together_agree():
     row = PipelineRow()
-    workers = [Worker(Streams("one"), row), Worker(Streams("one", "two"), row)]
+    workers = [FollowingWorker(Streams("one"), row), FollowingWorker(Streams("one", "two"), row)]
     await asyncio.gather(*(worker.follower.open() for worker in workers))
     assert workers[0].arns == workers[1].arns
     assert len(row.history) == 1

@@ -24,7 +24,7 @@ from tests.fakes.scores import MemoryScores
 PEOPLE = 100
 
 
-class World:
+class ReconcileSetup:
     """A score table, the row, and as many workers as wanted."""
 
     def __init__(self, **options: object) -> None:
@@ -61,104 +61,104 @@ class World:
 
 @in_virtual_time
 async def test_every_score_gets_its_next_revision_and_nothing_else():
-    world = World()
-    before = dict(world.scores.items)
-    async with world.running() as worker:
+    setup = ReconcileSetup()
+    before = dict(setup.scores.items)
+    async with setup.running() as worker:
         await worker.owe("a test")
         await asyncio.sleep(PEOPLE / 50 + 2)
-    for key, state in world.scores.items.items():
+    for key, state in setup.scores.items.items():
         old = before[key]
         assert isinstance(state, ScoreState)
         assert isinstance(old, ScoreState)
         assert (state.score, state.revision) == (old.score, old.revision + 1)
-    assert world.row.state is not None
-    assert not world.row.state.owes
+    assert setup.row.state is not None
+    assert not setup.row.state.owes
 
 
 @in_virtual_time
 async def test_only_the_leader_carries_it_out():
-    world = World()
-    world.leading = False
-    async with world.running() as worker:
+    setup = ReconcileSetup()
+    setup.leading = False
+    async with setup.running() as worker:
         await worker.owe("a test")
         await asyncio.sleep(30)
-        assert world.scores.written == 0
-        world.leading = True
+        assert setup.scores.written == 0
+        setup.leading = True
         await asyncio.sleep(10)
-        assert world.scores.written == PEOPLE
+        assert setup.scores.written == PEOPLE
 
 
 @in_virtual_time
 async def test_a_leader_deposed_in_the_middle_stops_and_the_next_one_goes_on():
-    world = World(per_s=20.0)
-    async with world.running() as worker:
+    setup = ReconcileSetup(per_s=20.0)
+    async with setup.running() as worker:
         await worker.owe("a test")
         await asyncio.sleep(3)
-        world.leading = False
+        setup.leading = False
         await asyncio.sleep(10)
-    done = world.scores.written
+    done = setup.scores.written
     assert 0 < done < PEOPLE
-    world.leading = True
-    async with world.running():
+    setup.leading = True
+    async with setup.running():
         await asyncio.sleep(20)
-    assert PEOPLE <= world.scores.written <= PEOPLE + reconcile.CHUNK
-    assert world.revisions[0] == 2
+    assert PEOPLE <= setup.scores.written <= PEOPLE + reconcile.CHUNK
+    assert setup.revisions[0] == 2
 
 
 @in_virtual_time
 async def test_a_loss_found_in_the_middle_has_everything_published_once_more():
-    world = World(per_s=20.0)
-    async with world.running() as worker:
+    setup = ReconcileSetup(per_s=20.0)
+    async with setup.running() as worker:
         await worker.owe("the first")
         await asyncio.sleep(3)
         await worker.owe("the second")
         await asyncio.sleep(30)
-    assert world.revisions == [3] * PEOPLE
-    assert world.row.state is not None
-    assert not world.row.state.owes
+    assert setup.revisions == [3] * PEOPLE
+    assert setup.row.state is not None
+    assert not setup.row.state.owes
 
 
 @in_virtual_time
 async def test_losses_found_before_it_begins_are_one_reconciliation():
-    world = World(settle_s=5.0)
-    async with world.running() as worker:
+    setup = ReconcileSetup(settle_s=5.0)
+    async with setup.running() as worker:
         for why in ("one shard", "another", "a third"):
             await worker.owe(why)
         await asyncio.sleep(30)
-    assert world.revisions == [2] * PEOPLE
+    assert setup.revisions == [2] * PEOPLE
 
 
 @in_virtual_time
 async def test_a_scan_that_breaks_off_is_resumed():
-    world = World(per_s=20.0)
-    async with world.running() as worker:
+    setup = ReconcileSetup(per_s=20.0)
+    async with setup.running() as worker:
         await worker.owe("a test")
         await asyncio.sleep(2.5)
-        world.scores.faults.append(TransientError("no page"))  # the next load, which is repeated
+        setup.scores.faults.append(TransientError("no page"))  # the next load, which is repeated
         await asyncio.sleep(0.5)
-        world.scores.faults.append(TransientError("no page"))
+        setup.scores.faults.append(TransientError("no page"))
         await asyncio.sleep(30)
-    assert world.revisions == [2] * PEOPLE
+    assert setup.revisions == [2] * PEOPLE
 
 
 @in_virtual_time
 async def test_other_projects_are_left_alone():
-    world = World(project_ids=frozenset({"p1"}))
-    async with world.running() as worker:
+    setup = ReconcileSetup(project_ids=frozenset({"p1"}))
+    async with setup.running() as worker:
         await worker.owe("a test")
         await asyncio.sleep(10)
-    assert world.revisions == [1] * (PEOPLE // 2) + [2] * (PEOPLE // 2)
+    assert setup.revisions == [1] * (PEOPLE // 2) + [2] * (PEOPLE // 2)
 
 
 @in_virtual_time
 async def test_a_table_that_throttles_slows_it_down_and_nothing_is_left_out():
-    world = World()
-    world.scores.throttled = 70
-    scores = world.scores
+    setup = ReconcileSetup()
+    setup.scores.throttled = 70
+    scores = setup.scores
     found = restated(scores.scan(), scores, VirtualClock(), Metrics(), random.Random(1), 1000.0)
     assert sum([len(done) async for done in found]) == PEOPLE
     assert asyncio.get_running_loop().time() > PEOPLE / 1000 + 0.5
-    assert world.revisions == [2] * PEOPLE
+    assert setup.revisions == [2] * PEOPLE
 
 
 @given(st.lists(st.sampled_from(["owe", "begin", "progress", "complete"]), max_size=30))

@@ -55,7 +55,7 @@ class StreamedScores(MemoryScores):
         self._stream.put(SHARD, image(of, score, after.revision))
 
 
-class World:
+class TrimmedStream:
     """A stream that lost all but its last ten records, and workers."""
 
     def __init__(self) -> None:
@@ -115,29 +115,29 @@ EVERYBODY = {key(number): Decimal(number) for number in range(USERS)}
 
 @in_virtual_time
 async def test_what_the_stream_lost_is_published_at_a_limited_rate():
-    world = World()
-    async with world.worker("a"):
-        await world.done(USERS)
+    setup = TrimmedStream()
+    async with setup.worker("a"):
+        await setup.done(USERS)
         assert asyncio.get_running_loop().time() > (USERS - 50) / PER_S
-        assert world.published == EVERYBODY
+        assert setup.published == EVERYBODY
         await asyncio.sleep(5)
-        assert world.row.state is not None
-        assert not world.row.state.owes
-        assert world.table.leases[SHARD].checkpoint == world.stream.shards[SHARD].records[-1].sequence
-    trimmed = world.metrics.registry.get_sample_value("scoring_records_trimmed_total", {"pipeline": "publish"})
+        assert setup.row.state is not None
+        assert not setup.row.state.owes
+        assert setup.table.leases[SHARD].checkpoint == setup.stream.shards[SHARD].records[-1].sequence
+    trimmed = setup.metrics.registry.get_sample_value("scoring_records_trimmed_total", {"pipeline": "publish"})
     assert trimmed == 1
 
 
 @in_virtual_time
 async def test_a_worker_that_dies_leaves_its_reconciliation_to_the_next_leader():
-    world = World()
-    async with world.worker("a"):
-        await world.done(USERS // 2)
-    written = len(world.stream.shards[SHARD].records) - USERS
+    setup = TrimmedStream()
+    async with setup.worker("a"):
+        await setup.done(USERS // 2)
+    written = len(setup.stream.shards[SHARD].records) - USERS
     assert 4 * PER_S < written < USERS * 2 / 3
-    async with world.worker("b"):
-        await world.done(USERS)
-        assert world.published == EVERYBODY
+    async with setup.worker("b"):
+        await setup.done(USERS)
+        assert setup.published == EVERYBODY
         await asyncio.sleep(10)
     # It went on where the dead worker was: but for what that had not noted yet, and what a seized shard brings.
-    assert len(world.stream.shards[SHARD].records) - USERS < USERS + 4 * PER_S < USERS + written
+    assert len(setup.stream.shards[SHARD].records) - USERS < USERS + 4 * PER_S < USERS + written

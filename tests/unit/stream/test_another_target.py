@@ -15,7 +15,7 @@ from service.stream.leases.target import other
 from tests.fakes.aio import in_virtual_time
 from tests.fakes.leases import FakeLeases
 from tests.fakes.source import FakeStream
-from tests.fakes.workers import Worker, World
+from tests.fakes.workers import Cluster, FakeWorker
 
 GAUGE = "scoring_leases_of_another_target"
 
@@ -32,10 +32,10 @@ def warnings(lines: list[dict[str, object]]) -> list[dict[str, object]]:
     return [line for line in lines if line["event"] == "leases.target_changed"]
 
 
-async def served(world: World, name: str, target: str) -> Worker:
+async def served(cluster: Cluster, name: str, target: str) -> FakeWorker:
     """Run a worker for a while, and stop it."""
-    worker = world.start(name, target=target)
-    await world.until(lambda: worker.coordinator.first_sync_done)
+    worker = cluster.start(name, target=target)
+    await cluster.until(lambda: worker.coordinator.first_sync_done)
     await asyncio.sleep(3)
     await worker.stop()
     return worker
@@ -45,12 +45,12 @@ async def served(world: World, name: str, target: str) -> Worker:
 async def test_a_restored_table_is_reported_by_every_leader_until_decided(
     lines: list[dict[str, object]],
 ):
-    async with World(FakeStream(1)) as world:
-        await served(world, "a", "scores 1")
+    async with Cluster(FakeStream(1)) as cluster:
+        await served(cluster, "a", "scores 1")
         assert warnings(lines) == []
         for name in ("b", "c"):
-            worker = world.start(name, target="restored 2")
-            await world.until(lambda each=worker: each.value(GAUGE, pipeline="ingest") == 1)
+            worker = cluster.start(name, target="restored 2")
+            await cluster.until(lambda each=worker: each.value(GAUGE, pipeline="ingest") == 1)
             await asyncio.sleep(5)
             assert worker.value(GAUGE, pipeline="ingest") == 1
             await worker.stop()
@@ -58,8 +58,8 @@ async def test_a_restored_table_is_reported_by_every_leader_until_decided(
         assert [(line["before"], line["now"], line["log_level"]) for line in warnings(lines)] == [
             ("scores 1", "restored 2", "error")
         ] * 2
-        assert world.table.leader is not None
-        assert world.table.leader.target == "scores 1"
+        assert cluster.table.leader is not None
+        assert cluster.table.leader.target == "scores 1"
 
 
 @pytest.mark.parametrize("alive", [False, True])
@@ -67,49 +67,49 @@ async def test_a_restored_table_is_reported_by_every_leader_until_decided(
 async def test_it_ends_when_it_is_confirmed_whether_or_not_a_worker_runs(
     lines: list[dict[str, object]], *, alive: bool
 ):
-    async with World(FakeStream(1)) as world:
-        await served(world, "a", "scores 1")
-        worker = world.start("b", target="restored 2")
-        await world.until(lambda: worker.value(GAUGE, pipeline="ingest") == 1)
+    async with Cluster(FakeStream(1)) as cluster:
+        await served(cluster, "a", "scores 1")
+        worker = cluster.start("b", target="restored 2")
+        await cluster.until(lambda: worker.value(GAUGE, pipeline="ingest") == 1)
         if not alive:
             await worker.stop()
-        assert await confirm(FakeLeases(world.table)) == "scores 1"
+        assert await confirm(FakeLeases(cluster.table)) == "scores 1"
         if alive:
-            await world.until(lambda: worker.value(GAUGE, pipeline="ingest") == 0, within=3)
+            await cluster.until(lambda: worker.value(GAUGE, pipeline="ingest") == 0, within=3)
             assert worker.coordinator.leading
             assert worker.coordinator.worker == "b"
         else:
-            await served(world, "c", "restored 2")
-        assert world.table.leader is not None
-        assert world.table.leader.target == "restored 2"
+            await served(cluster, "c", "restored 2")
+        assert cluster.table.leader is not None
+        assert cluster.table.leader.target == "restored 2"
         assert len(warnings(lines)) == 1
-        assert await confirm(FakeLeases(world.table)) == "restored 2"
+        assert await confirm(FakeLeases(cluster.table)) == "restored 2"
 
 
 @pytest.mark.parametrize("target", ["", "scores", "scores 1"])
 @in_virtual_time
 async def test_the_same_table_and_an_unknown_one_are_not_reported(lines: list[dict[str, object]], target: str):
-    async with World(FakeStream(1)) as world:
-        await served(world, "a", "scores 1")
-        worker = await served(world, "b", target)
+    async with Cluster(FakeStream(1)) as cluster:
+        await served(cluster, "a", "scores 1")
+        worker = await served(cluster, "b", target)
         assert worker.value(GAUGE, pipeline="ingest") == 0
         assert warnings(lines) == []
 
 
 @in_virtual_time
 async def test_a_row_of_an_older_version_takes_the_target_in():
-    async with World(FakeStream(1)) as world:
-        await served(world, "a", "")
-        assert await confirm(FakeLeases(world.table)) == ""
-        await served(world, "b", "scores 1")
-        assert world.table.leader is not None
-        assert world.table.leader.target == "scores 1"
+    async with Cluster(FakeStream(1)) as cluster:
+        await served(cluster, "a", "")
+        assert await confirm(FakeLeases(cluster.table)) == ""
+        await served(cluster, "b", "scores 1")
+        assert cluster.table.leader is not None
+        assert cluster.table.leader.target == "scores 1"
 
 
 @in_virtual_time
 async def test_to_confirm_is_given_up_while_the_row_changes_all_the_time():
-    async with World(FakeStream(1)) as world:
-        await served(world, "a", "scores 1")
+    async with Cluster(FakeStream(1)) as cluster:
+        await served(cluster, "a", "scores 1")
 
         class Restless(FakeLeases):
             async def leadership(self) -> object:
@@ -119,7 +119,7 @@ async def test_to_confirm_is_given_up_while_the_row_changes_all_the_time():
                 return row
 
         with pytest.raises(RefusedError, match="changes each time"):
-            await confirm(Restless(world.table))
+            await confirm(Restless(cluster.table))
 
 
 @pytest.mark.parametrize(

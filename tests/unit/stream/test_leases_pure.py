@@ -16,7 +16,7 @@ from service.stream.leases.assignment import MAX_NEW_PER_PLAN, Memory, Patience,
 from service.stream.leases.discovery import ORPHAN_LISTS, discover
 from service.stream.leases.lease import Assigned, Leadership, Lease, Member
 from service.stream.leases.lineage import may_start
-from service.stream.leases.liveness import Liveness, Watch
+from service.stream.leases.liveness import LeaderWatch, Liveness
 from service.stream.ports import Shard
 from service.stream.position import SHARD_END, TRIM_HORIZON
 from service.stream.tail.budget import ByteBudget
@@ -274,7 +274,7 @@ def test_a_new_leader_trusts_wall_clocks_only_so_far():
 
 
 def test_a_leadership_is_vacant_when_it_stands_still():
-    watch = Watch(10)
+    watch = LeaderWatch(10)
     row = Leadership(leader="a", counter=1, initial=TRIM_HORIZON)
     assert watch.vacant(None, 0, 0)
     assert watch.vacant_in(0) == float("inf")

@@ -14,7 +14,7 @@ from service.stream.tail import reader
 from service.stream.tail.refusals import GONE_LISTS, LOST_AFTER_S, LOST_REFUSALS, UNREADABLE_AFTER_S, Refusals
 from tests.fakes.aio import in_virtual_time
 from tests.fakes.source import FakeStream
-from tests.fakes.workers import World
+from tests.fakes.workers import Cluster
 
 FIRST = "shardId-000000000000"
 SECOND = "shardId-000000000001"
@@ -32,17 +32,17 @@ def lines(monkeypatch: pytest.MonkeyPatch):
 async def test_a_shard_whose_iterator_is_refused_stops_no_other(lines: list[dict[str, object]]):
     """It used to end every worker in turn: 12 restarts in 45 s, and the other shards starved."""
 
-    async with World(FakeStream(4)) as world:
-        world.stream.refused.add(FIRST)
-        workers = [world.start("a"), world.start("b")]
-        await world.until(lambda: all(len(worker.shards) == 2 for worker in workers))
+    async with Cluster(FakeStream(4)) as cluster:
+        cluster.stream.refused.add(FIRST)
+        workers = [cluster.start("a"), cluster.start("b")]
+        await cluster.until(lambda: all(len(worker.shards) == 2 for worker in workers))
         calls = sum(worker.gate.calls for worker in workers)
         for number in range(120):
-            world.stream.put(SECOND, number)
-            world.stream.put(FIRST, number)
+            cluster.stream.put(SECOND, number)
+            cluster.stream.put(FIRST, number)
             await asyncio.sleep(1)
-        await world.until(lambda: world.data(SECOND) == [*range(120)], within=3)
-        assert world.data(FIRST) == []
+        await cluster.until(lambda: cluster.data(SECOND) == [*range(120)], within=3)
+        assert cluster.data(FIRST) == []
         assert not any(worker.task.done() for worker in workers)
         assert [worker.coordinator.worker for worker in workers] == ["a", "b"]
         assert sum(worker.gate.calls for worker in workers) - calls < 2_000
@@ -56,8 +56,8 @@ async def test_a_shard_whose_iterator_is_refused_stops_no_other(lines: list[dict
         assert [line["log_level"] for line in said] == ["error"]
         lag = [worker.value("scoring_lag_seconds", pipeline="ingest", shard=FIRST) for worker in workers]
         assert max(lag) > 100
-        world.stream.refused.clear()
-        await world.until(lambda: world.data(FIRST) == [*range(120)], within=10)
+        cluster.stream.refused.clear()
+        await cluster.until(lambda: cluster.data(FIRST) == [*range(120)], within=10)
         await asyncio.sleep(2)
         assert not any(worker.value("scoring_unreadable_shards", pipeline="ingest") for worker in workers)
         assert any(line["event"] == "tail.recovered" for line in lines)
@@ -67,17 +67,17 @@ async def test_a_shard_whose_iterator_is_refused_stops_no_other(lines: list[dict
 async def test_an_unreadable_closed_shard_does_not_block_its_children(lines: list[dict[str, object]]):
     """DescribeStream lists it, GetShardIterator says that it does not exist."""
 
-    async with World(FakeStream(1, dynamodb=True)) as world:
-        child = world.stream.roll_over(FIRST)
-        world.stream.unknown.add(FIRST)
-        world.stream.put(child, "child")
-        worker = world.start("a")
+    async with Cluster(FakeStream(1, dynamodb=True)) as cluster:
+        child = cluster.stream.roll_over(FIRST)
+        cluster.stream.unknown.add(FIRST)
+        cluster.stream.put(child, "child")
+        worker = cluster.start("a")
         await asyncio.sleep(LOST_AFTER_S - 5)
-        assert world.data() == []
+        assert cluster.data() == []
         assert worker.trimmed == []
-        took = await world.until(lambda: world.data() == ["child"], within=30)
+        took = await cluster.until(lambda: cluster.data() == ["child"], within=30)
         assert took < 20
-        assert world.checkpoint(FIRST) == SHARD_END
+        assert cluster.checkpoint(FIRST) == SHARD_END
         assert worker.trimmed == [FIRST]
         assert worker.value("scoring_records_trimmed_total", pipeline="ingest") == 1
         first = next(line for line in lines if line["event"] == "tail.shard_refused")
@@ -87,33 +87,33 @@ async def test_an_unreadable_closed_shard_does_not_block_its_children(lines: lis
 
 @in_virtual_time
 async def test_a_closed_shard_whose_trim_horizon_is_refused_for_good_ends_too():
-    async with World(FakeStream(1, dynamodb=True)) as world:
-        child = world.stream.roll_over(FIRST)
-        world.stream.put(child, "child")
-        fetch = world.stream.fetch
+    async with Cluster(FakeStream(1, dynamodb=True)) as cluster:
+        child = cluster.stream.roll_over(FIRST)
+        cluster.stream.put(child, "child")
+        fetch = cluster.stream.fetch
 
         def refuse(iterator: str, limit: int) -> object:
             if iterator.startswith(FIRST):
                 raise RecordsTrimmedError(FIRST)
             return fetch(iterator, limit)
 
-        world.stream.fetch = refuse  # type: ignore[method-assign, assignment] # a fault
-        worker = world.start("a")
-        await world.until(lambda: world.data() == ["child"], within=LOST_AFTER_S + 30)
+        cluster.stream.fetch = refuse  # type: ignore[method-assign, assignment] # a fault
+        worker = cluster.start("a")
+        await cluster.until(lambda: cluster.data() == ["child"], within=LOST_AFTER_S + 30)
         assert worker.trimmed == [FIRST]
 
 
 @in_virtual_time
 async def test_an_unknown_open_shard_is_tried_while_it_is_listed():
-    async with World(FakeStream(1)) as world:
-        world.stream.put(FIRST, 1)
-        world.stream.unknown.add(FIRST)
-        worker = world.start("a")
+    async with Cluster(FakeStream(1)) as cluster:
+        cluster.stream.put(FIRST, 1)
+        cluster.stream.unknown.add(FIRST)
+        worker = cluster.start("a")
         await asyncio.sleep(600)
         assert worker.trimmed == []
         assert worker.value("scoring_unreadable_shards", pipeline="ingest") == 1
-        world.stream.unknown.clear()
-        await world.until(lambda: world.data() == [1], within=10)
+        cluster.stream.unknown.clear()
+        await cluster.until(lambda: cluster.data() == [1], within=10)
 
 
 LISTED = Shard(FIRST, closed=True)

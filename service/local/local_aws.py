@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any
 
 from service.aws.blocking import client_in
-from service.aws.errors import translated
+from service.aws.translation import translated
 from service.config.settings import Settings
 from service.local.emulator import Emulator
 from service.local.meter import Counts, Meter
@@ -31,11 +31,11 @@ WRONG_SCORE = "31337"
 """The score that `spoil` writes."""
 
 
-class WorldError(Exception):
+class LocalAwsError(Exception):
     """The embedded AWS did not do what the demo needs of it."""
 
 
-class World:
+class LocalAws:
     """The embedded AWS and the Pinpoint fake, seen from outside the service.
 
     Args:
@@ -76,7 +76,9 @@ class World:
             if summary["StreamStatus"] == "ACTIVE":
                 return
             if time.monotonic() > deadline:
-                raise WorldError(f"the stream {name} was still {summary['StreamStatus']} after {STREAM_TIMEOUT_S:g} s")
+                raise LocalAwsError(
+                    f"the stream {name} was still {summary['StreamStatus']} after {STREAM_TIMEOUT_S:g} s"
+                )
             time.sleep(0.1)
 
     def define(self, points: Mapping[str, Decimal]) -> None:
@@ -162,7 +164,7 @@ def settle(pinpoint: Any, population: Population, project_id: str) -> None:  # n
     """Create every endpoint of the population in a project.
 
     Raises:
-        WorldError: It was throttled for too long.
+        LocalAwsError: It was throttled for too long.
     """
     endpoints = iter(population.everything)
     while batch := [_request(endpoint) for endpoint in islice(endpoints, BATCH)]:
@@ -180,7 +182,7 @@ def _update_batch(pinpoint: Any, batch: Sequence[Mapping[str, Any]], project_id:
             time.sleep(THROTTLE_PAUSE_S)
         else:
             return
-    raise WorldError(f"Pinpoint refused {len(batch)} endpoints {MAX_THROTTLES} times")
+    raise LocalAwsError(f"Pinpoint refused {len(batch)} endpoints {MAX_THROTTLES} times")
 
 
 def _request(endpoint: Endpoint) -> dict[str, Any]:
