@@ -128,11 +128,5 @@ class Attribution:
                 owners[key] = ownership
         return Followed(users, owners)
 
-    def _after(self, ownership: Ownership | None, run: _Run) -> Ownership:
-        if ownership is not None and ownership.user_id == run.user_id and not ownership.former:
-            return ownership
-        ownership = after_naming(ownership, run.user_id, self._position(run.first))
-        return ownership if run.last is run.first else ownership.named(run.user_id, self._position(run.last))
-
     def _position(self, record: Record[bytes]) -> Position:
         return Position(self._shard_tag, record.sequence, record.arrival_ms)

@@ -111,15 +111,6 @@ def change_of(keys: Json, new: Json | None) -> ScoreChange | Rejected | None:
     return _change(whose, item)
 
 
-def change_of_item(item: Mapping[str, object]) -> ScoreChange | Rejected | None:
-    """Read a whole item of the score table, as a scan returns it; see `change_of`."""
-    try:
-        read = msgspec.convert(item, _Item)
-    except msgspec.ValidationError as error:
-        return Rejected(Reason.BAD_SCORE_ITEM, f"the item is not DynamoDB's JSON: {error}")
-    return _change(read, read)
-
-
 def _change(whose: _Keys, item: _Item | None) -> ScoreChange | Rejected | None:
     user_id, project_id = whose.user.s, whose.project.s
     if not isinstance(user_id, str) or not isinstance(project_id, str) or not user_id or not project_id:

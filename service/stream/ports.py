@@ -11,7 +11,6 @@ from service.stream.leases.lease import Leadership, Lease, Member, Snapshot
 from service.stream.position import Position
 
 P = TypeVar("P")
-P_co = TypeVar("P_co", covariant=True)
 T = TypeVar("T")
 
 

@@ -20,19 +20,18 @@ import msgspec
 import uvloop
 
 from tests.benchmarks import workload as w
+from tests.benchmarks.percentiles import percentiles
 from tests.benchmarks.proc import usage
+from tests.benchmarks.stub_connection import Answer, Connection
 from tests.benchmarks.stub_tables import KEYS, ConditionFailedError, Item, Stream, Table, check, execute, update
 
-LATENCY_S = 0.002
 MAX_PAGE_RECORDS = 10_000
 CREATED = 1_790_000_000
 STREAM_ARN = "arn:aws:kinesis:us-east-1:111122223333:stream/engagement"
 SCORES, IDENTITIES, DEFINITIONS = "userEngagementScore", "engagementScoringIdentities", "engagementScoreDefinition"
 TABLE_STREAM = f"arn:aws:dynamodb:us-east-1:111122223333:table/{SCORES}/stream/2026-10-01T00:00:00.000"
-
 TABLE_SHARD = f"shardId-{CREATED:020d}-00000001"
 
-Answer = tuple[int, bytes]
 _encode = msgspec.json.encode
 
 
@@ -68,8 +67,6 @@ class StubState:
             name.removeprefix("call_"): getattr(self, name) for name in dir(self) if name.startswith("call_")
         }
 
-    # What the benchmark asks.
-
     def report(self) -> dict[str, Any]:
         wrong = sum(1 for user, score in self.truth.items() if self.scored.get(user, 0) != score)
         unpublished = sum(1 for user, score in self.truth.items() if self.published.get(user) != score)
@@ -84,8 +81,8 @@ class StubState:
             "at_done": self.done,
             "requests": dict(self.requests),
             "write_units": self.write_units,
-            "score_latency_s": _percentiles(self.score_latencies),
-            "sink_latency_s": _percentiles(self.sink_latencies),
+            "score_latency_s": percentiles(self.score_latencies),
+            "sink_latency_s": percentiles(self.sink_latencies),
         }
 
     def _sample(self) -> dict[str, Any]:
@@ -353,15 +350,7 @@ class StubState:
                 self.score_published(w.number_of(item["Id"]), int(score), now)
             return 202, b'{"Message":"Accepted","RequestID":"1"}'
         user = w.number_of(parts[1])
-        endpoint = {
-            "Id": w.endpoint_id(user),
-            "ApplicationId": w.PROJECT,
-            "ChannelType": "EMAIL",
-            "Address": "someone@example.com",
-            "EndpointStatus": "ACTIVE",
-            "OptOut": "NONE",
-            "User": {"UserId": w.user_id(user), "UserAttributes": {}},
-        }
+        endpoint = w.endpoint(user)
         if parts[0] == "users":
             self.requests["GetUserEndpoints"] += 1
             return 200, _encode({"Item": [endpoint]})
@@ -397,74 +386,10 @@ def _stream_of(state: StubState) -> Stream:
     return stream
 
 
-def _percentiles(values: list[float]) -> dict[str, float] | None:
-    if not values:
-        return None
-    ordered = sorted(values)
-    return {
-        "p50": ordered[len(ordered) // 2],
-        "p99": ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)],
-        "max": ordered[-1],
-        "count": len(ordered),
-    }
-
-
-class Connection(asyncio.Protocol):
-    """HTTP/1.1 with `Content-Length`, one request at a time on a connection."""
-
-    def __init__(self, state: StubState) -> None:
-        self._state = state
-        self._buffer = bytearray()
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        while True:
-            end = self._buffer.find(b"\r\n\r\n")
-            if end < 0:
-                return
-            head = bytes(self._buffer[:end]).decode("latin-1").split("\r\n")
-            fields = {}
-            for line in head[1:]:
-                name, _, value = line.partition(":")
-                fields[name.strip().lower()] = value.strip()
-            length = int(fields.get("content-length", 0))
-            if len(self._buffer) < end + 4 + length:
-                if fields.get("expect"):
-                    self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
-                    del self._buffer[: end + 4]
-                    self._buffer[:0] = ("\r\n".join(x for x in head if not x.lower().startswith("expect"))).encode()
-                    self._buffer[len(self._buffer) :] = b"\r\n\r\n"
-                return
-            body = bytes(self._buffer[end + 4 : end + 4 + length])
-            del self._buffer[: end + 4 + length]
-            method, path, _ = head[0].split(" ")
-            path = path.partition("?")[0]
-            status, answer = self._state.answer(method, path, fields.get("x-amz-target", ""), body)
-            kind = b"application/json" if path.startswith("/v1/") else b"application/x-amz-json-1.0"
-            response = b"HTTP/1.1 %d OK\r\nContent-Type: %b\r\nContent-Length: %d\r\nx-amzn-RequestId: 1\r\n\r\n%b" % (
-                status,
-                kind,
-                len(answer),
-                answer,
-            )
-            if path.startswith("/_bench/"):
-                self._write(response)
-            else:
-                asyncio.get_running_loop().call_later(LATENCY_S, self._write, response)
-
-    def _write(self, data: bytes) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
-
-
 async def serve(workload: w.Workload) -> None:
     """Serve until killed."""
     state = StubState(workload)
-    server = await asyncio.get_running_loop().create_server(lambda: Connection(state), "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(lambda: Connection(state.answer), "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201 # the caller reads the port
     await server.serve_forever()
 

@@ -79,6 +79,19 @@ def endpoint_id(user: int) -> str:
     return f"e-{user:0{_ID_DIGITS}d}"
 
 
+def endpoint(user: int) -> dict[str, object]:
+    """Return the user's endpoint, as Pinpoint shows it."""
+    return {
+        "Id": endpoint_id(user),
+        "ApplicationId": PROJECT,
+        "ChannelType": "EMAIL",
+        "Address": "someone@example.com",
+        "EndpointStatus": "ACTIVE",
+        "OptOut": "NONE",
+        "User": {"UserId": user_id(user), "UserAttributes": {}},
+    }
+
+
 def number_of(any_id: str) -> int:
     """Return the user's number, from a user's or an endpoint's id."""
     return int(any_id[-_ID_DIGITS:])

@@ -10,8 +10,9 @@ import sys
 import time
 
 from service.local.processes import ChildFailedError
-from tests.chaos.chaos import Options, Run
+from tests.chaos.chaos import Run
 from tests.chaos.kinesis import NodeMissingError, install
+from tests.chaos.options import Options
 from tests.chaos.report import text
 
 

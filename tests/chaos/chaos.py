@@ -19,17 +19,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from random import Random
 from types import TracebackType
-from typing import Any, Self
-
-import boto3
-import msgspec
-from botocore.config import Config
+from typing import Self
 
 from service.config.load import load
 from service.config.settings import Settings
 from service.local.emulator import Emulator
 from service.local.local_aws import LocalAws
-from service.local.loopback import CREDENTIALS, REGION
 from service.local.pinpoint_fake import PinpointProcess
 from service.local.playback import Playback
 from service.local.population import PROJECT_ID, populate
@@ -39,8 +34,11 @@ from service.local.truth import CUSTOM, DEFAULTS, Found, Truth, differences
 from tests.chaos.faults import CALM, STORM
 from tests.chaos.fleet import Fleet, Life
 from tests.chaos.kinesis import KinesisLocal
+from tests.chaos.options import Options
+from tests.chaos.producer import client
 from tests.chaos.proxy import ProxyProcess
 from tests.chaos.report import Report
+from tests.chaos.reshards import Reshards
 from tests.chaos.watch import LeaseWatch, TakeOver
 
 STREAM = "chaos-events"
@@ -62,33 +60,12 @@ STABLE_S = 2.0
 QUIET_BUT_WRONG_S = 15.0
 SAY_S = 3.0
 """Seconds between two lines about what is still missing at the end."""
-RESHARD_TIMEOUT_S = 30.0
 CALM_SHARE = 0.3
 """Share of the events before the proxy's faults begin: take-overs are timed without and with them."""
 KILLED_AGAIN = 0.3
 """Probability that a worker that was killed is killed once more while it starts."""
 DECK = ("SIGKILL", "SIGTERM", "SIGSTOP", "SIGKILL", "SIGTERM", "two SIGKILLs", "SIGTERM")
 """Attacks come as from this deck, shuffled anew when it is used up."""
-
-
-class Options(msgspec.Struct, frozen=True):
-    """What to play.
-
-    Attributes:
-        events: Records to put.
-        seed: Another seed, another run.
-        seconds: Over how many seconds they are put, where the machine keeps up.
-        lease_s: Lease duration of the workers.
-        storm: Factor on the probability of every fault; 0: none.
-        keep_logs: Whether to keep the logs of an exact run.
-    """
-
-    events: int = 50_000
-    seed: int = 1
-    seconds: float = 100.0
-    lease_s: float = 3.0
-    storm: float = 1.0
-    keep_logs: bool = False
 
 
 class Run:
@@ -188,7 +165,7 @@ class Run:
         self._fleet = Fleet(WORKERS, {**inherited, **self._proxy.environment(), **configured}, logs)
         self._stack.callback(self._fleet.end)
         self._watch = enter(
-            LeaseWatch(_client("dynamodb", self._aws.endpoint_url, timeout_s=10), self._settings.leases_table)
+            LeaseWatch(client("dynamodb", self._aws.endpoint_url, timeout_s=10), self._settings.leases_table)
         )
 
     def _set_up(self, environment: dict[str, str]) -> None:
@@ -206,15 +183,16 @@ class Run:
         options = self._options
         self._fleet.start_missing()
         self._until(self._settled, SETTLE_TIMEOUT_S, "three workers share the shards")
+        reshards = Reshards(self._local_aws.kinesis, STREAM, self._rng, self._resharded)
         self._due = [
-            (0.15, self._split),
+            (0.15, reshards.split),
             (CALM_SHARE, self._begin_storm),
-            (0.45, self._merge),
-            (0.70, self._double),
+            (0.45, reshards.merge),
+            (0.70, reshards.double),
         ]
         began = time.monotonic()
         records = campaign(self._population, options.events, options.seed, rate=options.events / options.seconds)
-        producer = _client("kinesis", self._proxy.endpoint_url, timeout_s=60)
+        producer = client("kinesis", self._proxy.endpoint_url, timeout_s=60)
         with Playback(producer, STREAM, records, self._tell) as self._playback:
             for attack in self._attacks():
                 # A worker that has only started cannot take anything over yet.
@@ -375,58 +353,8 @@ class Run:
         life.send(signal.SIGCONT)
         self._await(take_over)
 
-    # -- reshards ---------------------------------------------------------------------------------------------------
-
-    def _open_shards(self) -> list[dict[str, Any]]:
-        listed = self._local_aws.kinesis.list_shards(StreamName=STREAM)["Shards"]
-        still = [shard for shard in listed if "EndingSequenceNumber" not in shard["SequenceNumberRange"]]
-        return sorted(still, key=lambda shard: int(shard["HashKeyRange"]["StartingHashKey"]))
-
-    def _status(self) -> str:
-        summary = self._local_aws.kinesis.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]
-        return str(summary["StreamStatus"])
-
-    def _split(self) -> None:
-        shard = self._rng.choice(self._open_shards())
-        first, last = (int(shard["HashKeyRange"][f"{end}HashKey"]) for end in ("Starting", "Ending"))
-        self._reshard(
-            "a split",
-            lambda kinesis: kinesis.split_shard(
-                StreamName=STREAM, ShardToSplit=shard["ShardId"], NewStartingHashKey=str((first + last) // 2)
-            ),
-        )
-
-    def _merge(self) -> None:
-        shards = self._open_shards()
-        at = self._rng.randrange(len(shards) - 1)
-        self._reshard(
-            "a merge",
-            lambda kinesis: kinesis.merge_shards(
-                StreamName=STREAM, ShardToMerge=shards[at]["ShardId"], AdjacentShardToMerge=shards[at + 1]["ShardId"]
-            ),
-        )
-
-    def _double(self) -> None:
-        count = 2 * len(self._open_shards())
-        self._reshard(
-            "UpdateShardCount",
-            lambda kinesis: kinesis.update_shard_count(
-                StreamName=STREAM, TargetShardCount=count, ScalingType="UNIFORM_SCALING"
-            ),
-        )
-
-    def _reshard(self, what: str, ask: Callable[[Any], object]) -> None:
-        before, kinesis = len(self._open_shards()), self._local_aws.kinesis
-        put = self._playback.put
-        ask(kinesis)
-        until = time.monotonic() + RESHARD_TIMEOUT_S
-        while (
-            kinesis.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]["StreamStatus"] != "ACTIVE"
-        ):
-            if time.monotonic() > until:
-                raise ChildFailedError(f"{what} took more than {RESHARD_TIMEOUT_S:g} s")
-            time.sleep(TICK_S)
-        self._reshards.append(f"{what}, {before} to {len(self._open_shards())} open shards, at event {put:,}")
+    def _resharded(self, what: str) -> None:
+        self._reshards.append(f"{what}, at event {self._playback.put:,}")
         self._say(self._reshards[-1])
 
     # -- after ------------------------------------------------------------------------------------------------------
@@ -466,14 +394,3 @@ class Run:
         for life in lives:
             life.wait(EXIT_TIMEOUT_S)
             self._ended(life)
-
-
-def _client(service: str, endpoint_url: str, *, timeout_s: float) -> Any:  # noqa: ANN401 - boto3 makes its clients at run time
-    session = boto3.Session(
-        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
-        region_name=REGION,
-    )
-    # No retries: a record put again because a response was lost would count twice, and rightly so.
-    config = Config(retries={"total_max_attempts": 1}, read_timeout=timeout_s)
-    return session.client(service, endpoint_url=endpoint_url, config=config)

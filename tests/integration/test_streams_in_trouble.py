@@ -180,7 +180,7 @@ def test_a_shard_whose_iterator_is_refused_for_good_stops_neither_worker_nor_oth
     asyncio.run(main())
 
 
-def test_scores_go_on_after_the_embedded_stream_is_resharded(world: StreamAndTables):
+def test_scores_go_on_after_the_embedded_stream_is_resharded(aws_parts: StreamAndTables):
     """UpdateShardCount gave the new shards the ids of the old ones: workers waited for good."""
 
     async def main() -> None:
@@ -189,13 +189,13 @@ def test_scores_go_on_after_the_embedded_stream_is_resharded(world: StreamAndTab
             await until(lambda: owned(metrics) == 2, "the leases are taken")
             for due, shards in enumerate((3, 1, 2), 1):
                 for half in HALVES:
-                    await asyncio.to_thread(world.send, "ann", hash_key=half)
-                await until(lambda due=due: world.events_in("ann") == 2 * due, "what was sent before is scored")
-                await asyncio.to_thread(world.reshard, shards)
+                    await asyncio.to_thread(aws_parts.send, "ann", hash_key=half)
+                await until(lambda due=due: aws_parts.events_in("ann") == 2 * due, "what was sent before is scored")
+                await asyncio.to_thread(aws_parts.reshard, shards)
             for half in HALVES:
-                await asyncio.to_thread(world.send, "last", hash_key=half)
-            await until(lambda: world.events_in("last") == 2, "the new shards are read")
-            assert world.events_in("ann") == 6
+                await asyncio.to_thread(aws_parts.send, "last", hash_key=half)
+            await until(lambda: aws_parts.events_in("last") == 2, "the new shards are read")
+            assert aws_parts.events_in("ann") == 6
             assert value(metrics, "scoring_streams_replaced_total", pipeline="ingest") == 0
             assert not running.done()
 

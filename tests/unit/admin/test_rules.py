@@ -44,7 +44,7 @@ def changes(before: str, after: str, *, retroactive: bool = False) -> list[str]:
     return [line_of(step) for step in changes_of(plan(current, file, retroactive=retroactive), current, file)]
 
 
-def test_the_first_file_says_what_the_default_definitions_say_with_suggestions():
+def test_the_first_file_says_what_the_definitions_say():
     text = init_file("p", [Definition(name, "p", points) for name, points in DEFAULT_POINTS.items()])
     rules = {rule.on[0]: rule for rule in loaded(text).rules}
     assert rules.keys() == DEFAULT_POINTS.keys()
