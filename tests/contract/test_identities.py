@@ -157,7 +157,7 @@ def test_an_entry_is_kept_and_replaced_by_project(rows: RowStore, run: Run):
     assert entries(IdentityStore(rows), run, ANN, UserKey("ann", "p2")) == {"ann": None}  # of p2, which comes last
     put(store, run, ann=nowhere)
     assert entries(IdentityStore(rows), run, ANN) == {"ann": nowhere}
-    assert entries(IdentityStore(rows), run, BOB)["bob"].others == (("tab", "ACTIVE"),)  # type: ignore[union-attr]
+    assert entries(IdentityStore(rows), run, BOB)["bob"].others == (("tab", "ACTIVE"),)
 
 
 def test_any_number_of_entries_is_kept(store: IdentityStore, run: Run):

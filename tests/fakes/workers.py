@@ -147,7 +147,7 @@ class Cluster:
     async def __aexit__(self, *error: object) -> None:
         for worker in self.workers:
             worker.task.cancel()
-        await self.group.__aexit__(*error)  # type: ignore[arg-type] # handed on as it came
+        await self.group.__aexit__(*error)  # handed on as it came
 
     def start(self, name: str, **options: Any) -> FakeWorker:  # noqa: ANN401 - passed on
         worker = FakeWorker(self, name, **options)

@@ -71,7 +71,7 @@ async def with_aws(environment: pytest.MonkeyPatch, work: Callable[[Aws, str], o
     url = f"http://127.0.0.1:{site.addresses[0][1]}"
     environment.setenv("AWS_ENDPOINT_URL", url)
     try:
-        await work(aws, url)  # type: ignore[misc]
+        await work(aws, url)
     finally:
         await site.cleanup()
     return aws
@@ -235,7 +235,7 @@ BROKEN: dict[str, Case] = {
         ),
         environment.setenv("AWS_PROFILE", "worker"),
     ),
-}  # type: ignore[dict-item]
+}
 
 
 @pytest.mark.parametrize("case", BROKEN)

@@ -165,7 +165,7 @@ def tally_before_commit() -> AbstractContextManager[Any]:
         tried = getattr(self, "_tried", None)
         if tried is prepared and prepared.tally is None:
             prepared.tally = commit.Tally()
-        self._tried = prepared  # type: ignore[attr-defined]
+        self._tried = prepared
         await original(self, prepared)
 
     return mock.patch.object(ingest.Ingest, "commit", wrong)

@@ -184,7 +184,7 @@ class SimStream(FakeStream):
 
 class SimSource(FakeSource):
     def __init__(self, stream: SimStream, named: StreamId, port: Port, incarnation: int) -> None:
-        super().__init__(stream, port, named, incarnation)  # type: ignore[arg-type] # all a source asks of a gate is `call`
+        super().__init__(stream, port, named, incarnation)  # all a source asks of a gate is `call`
 
 
 class SimLeaseTable(LeaseTable):

@@ -98,7 +98,7 @@ class Fleet:
         coordinator: Coordinator[None, None] = Coordinator(
             pipeline="ingest",
             worker=worker,
-            opened=Opened(FakeSource(self.stream, gate), store, store, None),  # type: ignore[arg-type] # idle tails hand nothing on
+            opened=Opened(FakeSource(self.stream, gate), store, store, None),  # idle tails hand nothing on
             settings=ShardSettings(),
             clock=VirtualClock(gate),
             rng=rng,

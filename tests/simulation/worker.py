@@ -140,7 +140,7 @@ class SimWorker:
         self.name = name
         self.rng = random.Random(f"{world.seed} {name}")
         self.wire = Wire(world.ether, self.rng, name)
-        self.clock = VirtualClock(self.wire)  # type: ignore[arg-type] # all a clock asks of a gate is `sleep`
+        self.clock = VirtualClock(self.wire)  # all a clock asks of a gate is `sleep`
         # With a clock that is ahead, the first leader notes a LATEST that is still to come, and skips events.
         self.clock.skew_ms = self.rng.randint(-500, 0 if world.plan.latest else 500)
         self.resumed_at = float("-inf")
@@ -219,7 +219,7 @@ class SimWorker:
             ingest = Ingest(
                 CurrentSources(), definitions, resolver, committer, letters, clock, metrics, retention=retention
             )
-            leases = FakeLeases(world.event_leases[incarnation], lease_port)  # type: ignore[arg-type]
+            leases = FakeLeases(world.event_leases[incarnation], lease_port)
             return Opened(source, leases, leases, ingest)
 
         return Coordinator(
@@ -262,11 +262,11 @@ class SimWorker:
                 ),
             ),
         )
-        row = FakePipeline(world.pipeline, lease_port)  # type: ignore[arg-type] # all it asks is `call`
+        row = FakePipeline(world.pipeline, lease_port)  # all it asks is `call`
         reconciler = Reconciler(scores, row, lambda: follower.leading, clock, metrics, self.rng, tuning.reconcile)
 
         def read(arn: str) -> Coordinator[Any, Any]:
-            rows = FakeLeases(world.score_leases[arn], lease_port)  # type: ignore[arg-type]
+            rows = FakeLeases(world.score_leases[arn], lease_port)
             source = SimSource(world.score_streams[arn], score_stream(arn), stream_port, 0)
             return Coordinator(
                 pipeline="publish",

@@ -72,7 +72,7 @@ def redrive(
     stopped: Callable[[], bool] = lambda: False,
 ) -> Account:
     account = Account()
-    redriver = Redriver(table, None, kinesis, kinesis, Registry())  # type: ignore[arg-type] # as much of a table as is needed
+    redriver = Redriver(table, None, kinesis, kinesis, Registry())  # as much of a table as is needed
     try:
         asyncio.run(redriver.redrive(LETTERS, account, report, stopped))
     except AssertionError as error:

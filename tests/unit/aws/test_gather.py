@@ -43,7 +43,7 @@ def play(script: Callable[[Ask, Service], object]) -> Service:
 
     async def main() -> None:
         gatherer: Gatherer[str, int, Mapping[str, str]] = Gatherer(service.call, LIMIT, WINDOW)
-        await script(lambda keys: asyncio.create_task(gatherer.ask(dict.fromkeys(keys, 1))), service)  # type: ignore[misc]
+        await script(lambda keys: asyncio.create_task(gatherer.ask(dict.fromkeys(keys, 1))), service)
         assert {task.get_name() for task in asyncio.all_tasks()} & {"gathered call"} == set()
 
     run(main())

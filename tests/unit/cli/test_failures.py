@@ -83,7 +83,7 @@ def test_a_traceback_only_at_debug(level: str):
     def fail() -> None:
         raise RuntimeError("it broke")
 
-    group.get_command = lambda _ctx, _name: fail  # type: ignore[attr-defined]
+    group.get_command = lambda _ctx, _name: fail
     result = CliRunner().invoke(group, ["fail"], env={"SCORING_LOG_LEVEL": level})
     assert result.exit_code == FAILURE
     assert result.stdout == ""
@@ -99,7 +99,7 @@ def ending(error: BaseException) -> Result:
     def fail() -> None:
         raise error
 
-    group.get_command = lambda _ctx, _name: fail  # type: ignore[attr-defined]
+    group.get_command = lambda _ctx, _name: fail
     return CliRunner().invoke(group, ["fail"])
 
 

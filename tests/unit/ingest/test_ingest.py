@@ -189,7 +189,7 @@ def test_a_batch_let_go_of_sets_aside_what_it_must_and_stops_writing_and_the_nex
                 await slow.wait()
             return outcomes
 
-        world.scores.commit = commit  # type: ignore[method-assign] # a slow table
+        world.scores.commit = commit  # a slow table
         committing = asyncio.create_task(ingest.commit(await ingest.prepare(given)))
         await asyncio.sleep(0.1)
         await ingest.let_go(given.shard_id)

@@ -82,7 +82,7 @@ def test_an_exception_is_structured(out: io.StringIO):
     except RuntimeError:
         structlog.get_logger().exception("crashed")
     (line,) = lines(out)
-    (raised,) = line["exception"]  # type: ignore[misc, attr-defined]
+    (raised,) = line["exception"]
     assert raised["exc_type"] == "RuntimeError"
     assert raised["frames"][-1]["name"] == "fail"
     assert "locals" not in raised["frames"][-1]

@@ -36,7 +36,7 @@ class ReconcileSetup:
         )
         self.row = PipelineRow()
         self.leading = True
-        self.options = ReconcileOptions(**{"per_s": 50.0, "look_s": 1.0, "save_s": 1.0, **options})  # type: ignore[arg-type] # a test's own
+        self.options = ReconcileOptions(**{"per_s": 50.0, "look_s": 1.0, "save_s": 1.0, **options})  # a test's own
 
     def worker(self) -> Reconciler:
         rng = random.Random(1)

@@ -282,7 +282,7 @@ async def test_a_tail_cancelled_before_its_first_step_is_read_again():
         session = worker.coordinator._session
         while session._group is None:  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.0001)
-        session._group = hasty = Hasty(session._group)  # type: ignore[assignment]
+        session._group = hasty = Hasty(session._group)
         await cluster.until(lambda: cluster.data() == ["x"], within=5)
         assert hasty.cancelled == 1
 

@@ -113,7 +113,7 @@ async def test_a_stream_whose_list_fails_holds_up_no_take_over():
 
     async with Cluster(FakeStream(4)) as cluster:
         await two(cluster)
-        cluster.stream.list_shards = down  # type: ignore[method-assign, assignment] # a fault
+        cluster.stream.list_shards = down  # a fault
         cluster.workers[0].kill()
         await cluster.until(lambda: len(cluster.workers[1].shards) == 4, within=cluster.settings.lease_duration + 2)
 

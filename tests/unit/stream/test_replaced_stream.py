@@ -130,7 +130,7 @@ async def test_a_stop_is_obeyed_while_the_new_stream_is_awaited():
         worker = cluster.start("a")
         await cluster.until(lambda: worker.shards == (FIRST,))
         never = asyncio.Event()
-        worker.coordinator._reopen = never.wait  # type: ignore[assignment] # the new stream cannot be opened
+        worker.coordinator._reopen = never.wait  # the new stream cannot be opened
         cluster.stream.recreate(1)
         await cluster.until(lambda: not cluster.tables[0].members, within=60)
         assert await worker.stop() < 0.1
@@ -149,7 +149,7 @@ async def test_a_stream_that_cannot_be_opened_yet_is_waited_for():
                 raise failures.pop()
             return await reopen()
 
-        worker.coordinator._reopen = late  # type: ignore[assignment] # a fault
+        worker.coordinator._reopen = late  # a fault
         cluster.stream.recreate(1)
         cluster.stream.put(FIRST, "new")
         await cluster.until(lambda: cluster.data() == ["new"], within=60)

@@ -155,7 +155,7 @@ async def test_a_trimmed_answer_at_the_trim_horizon_is_not_a_loss():
 
     stream = FakeStream(1, dynamodb=True)
     good = stream.iterator
-    stream.iterator = lambda shard_id, position: (  # type: ignore[method-assign] # the first answer only
+    stream.iterator = lambda shard_id, position: (  # the first answer only
         good(shard_id, position) if stream.fetches else f"{shard_id}|-1|0.0|0"
     )
     async with Cluster(stream) as cluster:

@@ -97,7 +97,7 @@ async def test_a_closed_shard_whose_trim_horizon_is_refused_for_good_ends_too():
                 raise RecordsTrimmedError(FIRST)
             return fetch(iterator, limit)
 
-        cluster.stream.fetch = refuse  # type: ignore[method-assign, assignment] # a fault
+        cluster.stream.fetch = refuse  # a fault
         worker = cluster.start("a")
         await cluster.until(lambda: cluster.data() == ["child"], within=LOST_AFTER_S + 30)
         assert worker.trimmed == [FIRST]

@@ -43,7 +43,7 @@ def amount(payload: object) -> object:
 
 def ruleset(*rules: Rule, half_life: int = 0, expire: int = 0, **more: object) -> RuleSet:
     group = Group("main", half_life=half_life, expire=expire)
-    return RuleSet("p", 1, {"main": group}, rules, **more)  # type: ignore[arg-type]
+    return RuleSet("p", 1, {"main": group}, rules, **more)
 
 
 def fed(rules: RuleSet, facts: Iterable[Facts], state: PersonState = EMPTY) -> PersonState:
@@ -56,7 +56,7 @@ def shown(rules: RuleSet, state: PersonState, day: int, tier: str = "") -> str:
 
 
 def points(value: int, event_type: str = OPEN, slot: int = 0, **more: object) -> Rule:
-    return Rule(f"r{slot}", slot, (event_type,), points=Decimal(value), **more)  # type: ignore[arg-type]
+    return Rule(f"r{slot}", slot, (event_type,), points=Decimal(value), **more)
 
 
 def test_a_hundred_points_halve_in_thirty_days():
