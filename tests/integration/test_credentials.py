@@ -34,7 +34,9 @@ from tests.fakes.credential_providers import (
     web_identity,
 )
 
-BOUND_S = 20.0
+BOUND_S = 60.0
+RENEWED_S = 200.0
+"""Life of credentials that outlive a test and, with `WINDOWS_S` as the tests set it, are renewed at every call."""
 STREAM = StreamId("events", "arn:aws:kinesis:us-east-1:000000000000:stream/events", "tag1")
 
 
@@ -119,11 +121,12 @@ def test_a_renewal_that_fails_costs_no_call_while_the_credentials_in_hand_are_go
     clean.setattr(ContainerMetadataFetcher, "SLEEP_TIME", 0)
     clean.setattr(credentials, "WAIT_S", 0.05)
     clean.setattr(credentials, "AGAIN_S", 0.0)
+    clean.setattr(credentials, "WINDOWS_S", (RENEWED_S + 100,))
     noted = Noted()
 
     async def work(aws: Aws, url: str) -> None:
         case(clean, tmp_path, url)
-        aws.lives_s = 5.0
+        aws.lives_s = RENEWED_S
         async with clients(AwsSettings(region="us-east-1", attempts=1)) as made:
             table = LeaseTable(made.leases, "leases", "ingest", STREAM)
             await table.snapshot()
@@ -145,10 +148,12 @@ def test_a_renewal_that_fails_costs_no_call_while_the_credentials_in_hand_are_go
 
 def test_a_provider_that_fails_is_not_asked_for_every_call(clean: pytest.MonkeyPatch, tmp_path: Path):
     clean.setattr(ContainerMetadataFetcher, "SLEEP_TIME", 0)
+    clean.setattr(credentials, "WINDOWS_S", (RENEWED_S + 100,))
+    clean.setattr(credentials, "AGAIN_S", 3600.0)
 
     async def work(aws: Aws, url: str) -> None:
         container(clean, tmp_path, url)
-        aws.lives_s = 5.0
+        aws.lives_s = RENEWED_S
         async with clients(AwsSettings(region="us-east-1", attempts=1)) as made:
             table = LeaseTable(made.leases, "leases", "ingest", STREAM)
             await table.snapshot()
