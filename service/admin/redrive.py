@@ -49,7 +49,7 @@ class Outcome(StrEnum):
     NO_SCORE = "its score is gone"
     UNREADABLE = "names no user and project"
     REFUSED = "refused for now"
-    UNCERTAIN = "left half-way"
+    UNCERTAIN = "unfinished"
     """No answer came: the record may be on the stream or not."""
 
 

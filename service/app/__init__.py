@@ -1,1 +1,1 @@
-"""Wiring: the only package that constructs."""
+"""Wiring: constructs the worker and connects its parts."""

@@ -1,4 +1,4 @@
-"""How a worker calls AWS. `scoring doctor` calls it in the same way, so its verdict is the worker's."""
+"""AWS settings of a worker. `scoring doctor` uses the same, so that its verdict applies to the worker."""
 
 from __future__ import annotations
 

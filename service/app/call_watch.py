@@ -1,4 +1,4 @@
-"""How a worker's calls go: trouble is logged and counted, and a worker for which nothing works any more gives up."""
+"""Logs and counts failed AWS calls, and ends a worker for which no call succeeds any more."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from service.runtime.clock import Clock
 from service.runtime.errors import NothingWorksError, Trouble, TroubleError
 
 GIVE_UP_S = 300.0
-"""Seconds without a single call that worked, after which a worker ends: it may be what is wrong, and a new one not."""
+"""Seconds without a successful call after which a worker ends, because the fault may be its own."""
 
 LOOK_S = 10.0
 REPEAT_S = 60.0
-"""Least seconds between two log lines about the same kind of trouble with one resource; all of it is counted."""
+"""Seconds between two log lines about the same kind of failure of one resource; all failures are counted."""
 
 MAX_TOLD_APART = 200
-"""Pairs of kind and resource remembered; resources are the tables, streams and projects in use."""
+"""Most pairs of kind and resource remembered; resources are the tables, streams and projects in use."""
 
 log = structlog.get_logger(__name__)
 
@@ -26,7 +26,7 @@ class CallWatch:
 
     Args:
         clock: Time.
-        metrics: Where trouble is counted, by kind.
+        metrics: Where failures are counted, by kind.
         give_up_s: See `GIVE_UP_S`.
     """
 
@@ -40,15 +40,15 @@ class CallWatch:
         self._unsaid: dict[tuple[Trouble, str], int] = {}
 
     def worked(self) -> None:
-        """Take note of a call that was answered as expected."""
+        """Record a successful call."""
         self._last_worked = self._clock.monotonic()
 
     def trouble(self, error: TroubleError) -> None:
-        """Take note of an answer that nobody foresaw, or that a person must act on."""
+        """Record an answer that is unexpected, or that a person must act on."""
         self._last = error
         self._metrics.aws_trouble.labels(error.kind.value).inc()
         now = self._clock.monotonic()
-        # Texts begin with what was called: trouble with one table must not hide that with another.
+        # The text begins with the resource: failures of one table must not hide those of another.
         which = error.kind, str(error).partition(":")[0]
         if now - self._logged.get(which, float("-inf")) < REPEAT_S:
             self._unsaid[which] = self._unsaid.get(which, 0) + 1
@@ -69,24 +69,24 @@ class CallWatch:
         )
 
     async def run(self) -> None:
-        """Look at times whether anything still works.
+        """Check periodically whether any call succeeds.
 
         Raises:
-            NothingWorksError: No call has worked for `give_up_s`.
+            NothingWorksError: No call has succeeded for `give_up_s`.
         """
         while True:
             await self._clock.sleep(LOOK_S)
             self.check()
 
     def check(self) -> None:
-        """Raise where no call has worked for `give_up_s`.
+        """Check whether a call has succeeded within `give_up_s`.
 
         Raises:
-            NothingWorksError: Likewise.
+            NothingWorksError: None has.
         """
         silent_s = self._clock.monotonic() - self._last_worked
         if silent_s >= self._give_up_s:
-            last = f"; the last trouble: {self._last}" if self._last is not None else ""
+            last = f"; the last failure: {self._last}" if self._last is not None else ""
             raise NothingWorksError(
-                f"no call to AWS has worked for {silent_s:.0f} s{last}", self._last.remedy if self._last else ""
+                f"no call to AWS has succeeded for {silent_s:.0f} s{last}", self._last.remedy if self._last else ""
             )

@@ -1,4 +1,4 @@
-"""The consumer of the event stream, as the environment asks for it."""
+"""Constructs the consumer of the event stream from the settings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from service.runtime.clock import Clock
 from service.sinks.pinpoint.lookup import PinpointLookup
 
 MakeIngest = Callable[[], Ingest]
-"""Makes the consumer of one stream: a stream that replaces it gets another."""
+"""Constructs the consumer of one stream; called again if the stream is replaced."""
 
 
 def ingest_maker(
@@ -38,7 +38,7 @@ def ingest_maker(
     rng: random.Random,
     retention: Retention,
 ) -> MakeIngest:
-    """Return what makes the consumer of a stream; whatever does not depend on the stream is made once, here."""
+    """Return the constructor of a stream's consumer; parts that all streams share are constructed once, here."""
     resolver = IdentityResolver(
         identities,
         FormerTable(aws.dynamodb, settings.identities_table),

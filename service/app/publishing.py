@@ -1,4 +1,4 @@
-"""The publishing pipeline of a worker, as the environment asks for it."""
+"""Constructs the publishing pipeline from the settings."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ from service.stream.settings import HOURS_48_MS, MIB, ShardSettings
 from service.stream.tail.budget import ByteBudget
 
 CALL_TIMEOUT_S = 15.0
-"""Longest time of a sink's request: a dead worker's last one may take effect for that long."""
+"""Longest time of a sink's request; the last request of a dead worker may take effect for that long."""
 
 LOOK_S = 15.0
-"""Seconds between two looks at the pipeline's row."""
+"""Seconds between two reads of the pipeline's row."""
 
 SETTLE_S = 2 * LOOK_S + CALL_TIMEOUT_S
-"""Seconds before a reconciliation begins: by then every worker reads the stream that the row names, and no call that it
-sent before can take effect."""
+"""Seconds before a reconciliation begins. By then every worker reads the stream that the row names, and no earlier call
+can take effect any more."""
 
 CHANGES_PAGE = MIB
-"""Most bytes in a page of changes
+"""Upper limit of a page of changes in bytes
 (https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_streams_GetRecords.html)."""
 
 
 class Publishing(msgspec.Struct, frozen=True):
-    """What publishing consists of.
+    """The parts of the publishing pipeline.
 
     Attributes:
         follower: Reads the score table's stream; `open` comes first.
-        row: What all workers share.
-        publisher: What it reads into.
-        background: Loops that run beside the follower: publishing itself, and every score again where that is owed.
+        row: The row that all workers share.
+        publisher: Receives the changes.
+        background: Loops that run beside the follower: publishing, and reconciliation.
     """
 
     follower: StreamFollower
@@ -78,11 +78,11 @@ def make_publishing(
     """Return the pipeline from the score table's stream to the configured sinks.
 
     Args:
-        settings: Names sinks and tables.
+        settings: Sinks and tables.
         aws: AWS.
         worker: This worker's id.
-        identities: Where scores go; what ingest looks up there need not be looked up again.
-        budget: For the changes in hand.
+        identities: Users of endpoints and endpoints of users; shared with ingest, so that nothing is looked up twice.
+        budget: For changes that are read and not yet published.
         clock: Time.
         metrics: The catalogue.
         rng: For jitter.
@@ -142,18 +142,18 @@ async def _silent(aws: Clients, table: str, now_ms: int) -> bool | None:
 
 
 def shard_settings(settings: Settings) -> ShardSettings:
-    """Return how the stream of the score table is read."""
+    """Return the settings for reading the score table's stream."""
     return ShardSettings(
         lease_duration=settings.lease_duration_s,
         call_timeout=CALL_TIMEOUT_S,
-        # The senders wait for more changes of the same users: waiting here as well would only add up.
+        # The senders wait for more changes of the same users; waiting here as well would only add delay.
         batch_max_age=0.1,
         batch_max_records=1000,
         fetch_limit=1000,
         page_bytes=CHANGES_PAGE,
         in_flight=8,
-        # Calls are billed, and a score is shown to nobody within half a second: two reads a second and shard at the
-        # tip, fewer than five while a backlog is read.
+        # Calls are billed, and half a second of delay is acceptable: two reads per second and shard at the tip, fewer
+        # than five while a backlog is read.
         poll_min=0.5,
         read_gap=0.21,
         poll_max=max(settings.poll_max_ms / 1000, 0.5),

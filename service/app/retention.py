@@ -1,4 +1,4 @@
-"""How long the event stream keeps records, read again now and then: a person may change it while workers run."""
+"""Reads the event stream's retention periodically: it may be changed while workers run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `scoring run` calls: one worker, until a signal comes."""
+"""Runs one worker until a signal arrives; called by `scoring run`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FORCED_EXIT = 1
 
 
 def _nothing() -> None:
-    """Write nothing: lines do not wait."""
+    """Write nothing: there are no pending lines."""
 
 
 async def serve(
@@ -34,10 +34,10 @@ async def serve(
     """Run a worker until SIGTERM or SIGINT; return the exit code. A second signal exits at once.
 
     Args:
-        settings: Everything the environment decides.
+        settings: All settings.
         lines: Where the lines that CloudWatch turns into metrics go; standard output unless given.
         metrics: The catalogue; a new one unless given.
-        write_out: Called before an exit at once: writes log lines that wait, within a moment.
+        write_out: Called before an immediate exit; writes pending log lines within a moment.
     """
     worker = Worker(settings, metrics, lines)
     async with _signals(worker.stop, write_out):

@@ -1,4 +1,4 @@
-"""Whether the score table's stream of an emulator ever shows a change; without that, nothing is published."""
+"""Reports an emulator whose score table's stream never shows a change; nothing would be published."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from service.runtime.clock import Clock
 from service.runtime.errors import TransientError
 
 LOOK_S = 60.0
-"""Seconds between two looks while nothing can be told, and before the first."""
+"""Seconds between two checks while the answer is unknown, and before the first."""
 REPEAT_S = 600.0
 """Seconds between two log lines while the stream stays silent."""
 
@@ -22,7 +22,7 @@ async def watch_for_silence(is_silent: Callable[[int], Awaitable[bool | None]], 
     """Log an error while the stream is silent; return once it has shown a change.
 
     Args:
-        is_silent: Answers for the time given in epoch milliseconds; None: it cannot be told yet.
+        is_silent: Answers for a time in epoch milliseconds; None: unknown yet.
         clock: Time.
     """
     pause = LOOK_S
@@ -31,7 +31,7 @@ async def watch_for_silence(is_silent: Callable[[int], Awaitable[bool | None]], 
         try:
             silent = await is_silent(clock.wall_ms())
         except TransientError:
-            continue  # logged and counted where it was recognised
+            continue  # logged and counted where it was recognized
         if silent is False:
             return
         pause = REPEAT_S if silent else LOOK_S

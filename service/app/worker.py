@@ -1,6 +1,6 @@
-"""The worker: everything constructed, started, watched over and brought to an end. Only this module wires.
+"""The worker: constructs all parts, starts them, watches them and ends them.
 
-`scoring run` calls `serve` (`serve.py`); tests make a `Worker`, which they can start on port 0 and stop.
+`scoring run` calls `serve` (`serve.py`); tests construct a `Worker`, which they can start on port 0 and stop.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 PUBLISH_SHARE = 4
-"""Of the bytes in hand, one part in so many is for publishing where a worker does both."""
+"""Publishing gets one of this many parts of the byte budget, if the worker has both roles."""
 
 LOOPS_OF = {
     "definitions": INGEST,
@@ -68,26 +68,26 @@ LOOPS_OF = {
     "reconciler": PUBLISH,
     "silence watch": PUBLISH,
 }
-"""Pipeline by background loop."""
+"""Pipelines by background loop."""
 
 GC_ALLOCATIONS = 100_000
-"""Objects made, less those gone, between two looks at the youngest; Python's own value is 700."""
+"""Allocations, less deallocations, between two collections of the youngest generation; Python's default is 700."""
 
 CREDENTIALS_WAIT_S = 20.0
-"""Seconds after the start for which a worker without any credentials waits for an instance's, and says so."""
+"""Seconds after the start during which a worker without credentials waits for those of its instance."""
 
 SILENT_LEASES = 3.0
-"""Lease durations without a heartbeat after which a worker is unhealthy: by then the others do its work."""
+"""Lease durations without a heartbeat after which a worker is unhealthy: others have taken its shards by then."""
 
 
 class _Parts(msgspec.Struct):
-    """What one run consists of.
+    """The parts of one run.
 
     Attributes:
-        coordinators: What reads, by pipeline.
-        reach: By pipeline, a call that fails where its rows cannot be read.
-        background: Loops that run beside them and have no end of their own.
-        publisher: Where scores are published.
+        coordinators: Readers of streams, by pipeline.
+        reach: By pipeline, a call that fails if its rows cannot be read.
+        background: Endless loops that run beside them.
+        publisher: Publishes scores.
     """
 
     coordinators: dict[str, StreamReader] = msgspec.field(default_factory=dict)
@@ -100,7 +100,7 @@ class Worker:
     """One worker process.
 
     Args:
-        settings: Everything the environment decides.
+        settings: All settings.
         metrics: The catalogue; a new one unless given.
         lines: Where the lines that CloudWatch turns into metrics go; standard output unless given.
     """
@@ -123,16 +123,16 @@ class Worker:
         )
 
     def stop(self) -> None:
-        """Ask `run` to finish what is in hand and return."""
+        """Ask `run` to finish what it has begun and return."""
         self._stop.set()
 
     async def run(self) -> bool:
-        """Work until `stop`; return whether everything in hand was finished in time.
+        """Work until `stop`; return whether everything that was begun was finished in time.
 
         Raises:
-            AwsSetupError: A stream or table is missing, or a permission; at the start only.
-            NothingWorksError: No call to AWS has worked for minutes.
-            ExceptionGroup: A bug; what was not checkpointed is read again by the next worker.
+            AwsSetupError: A stream, a table or a permission is missing; only at the start.
+            NothingWorksError: No call to AWS has succeeded for minutes.
+            ExceptionGroup: A bug; the next worker reads again what was not checkpointed.
         """
         self._began = self._clock.monotonic()
         worker = f"{socket.gethostname()}-{secrets.token_hex(4)}"
@@ -153,10 +153,10 @@ class Worker:
         return self._drained
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None], name: str) -> bool:
-        """Do `work`; return False where `stop` came first, and it was cut off."""
+        """Do `work`; return False if `stop` came first and cancelled it."""
         async with asyncio.TaskGroup() as group:
             working = group.create_task(work, name=name)
-            told = group.create_task(self._stop.wait(), name="told to stop")
+            told = group.create_task(self._stop.wait(), name="stop requested")
             await asyncio.wait((working, told), return_when=asyncio.FIRST_COMPLETED)
             done = working.done()
             working.cancel()
@@ -180,9 +180,11 @@ class Worker:
                 task.cancel()
 
     async def _republish(self, publisher: Publisher) -> None:
-        """Wait for sink calls in flight, a dead worker's too (15 s at most), and publish again what they may overwrite.
+        """Wait for sink calls in flight, 15 s at most, and publish again what they may overwrite.
 
-        It is rare, only this worker knows of it, and its leases are given back: no other worker waits.
+        These include calls of a dead worker whose shards this one took.
+
+        This is rare. Only this worker knows of it, and its leases are released already: no other worker waits.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(self._leave_by):
@@ -207,16 +209,16 @@ class Worker:
         log.error(
             "worker.drain_timed_out",
             why=f"not finished {self._settings.drain_timeout_s:g} s after the signal",
-            consequence="what was not checkpointed is read again by another worker; no event is lost or counted twice",
+            consequence="another worker reads again what was not checkpointed; no event is lost or counted twice",
         )
         for task in reading:
             task.cancel()
 
     async def _wire(self, aws: Clients, worker: str) -> None:
-        """Make the parts; what must be asked of AWS first is asked side by side."""
+        """Construct the parts; first reads from AWS run concurrently."""
         settings, parts = self._settings, self._parts
-        # Apart: else whichever reads faster leaves the other nothing to read with, and no score would be published
-        # while a backlog of events is worked off.
+        # Separate budgets: otherwise one pipeline could use all of it, and no score would be published during a
+        # backlog of events.
         total = settings.read_budget_mib * MIB
         publish = total // PUBLISH_SHARE if settings.ingests else total
         identities = IdentityTable(aws.dynamodb, settings.identities_table)
@@ -304,20 +306,20 @@ class Worker:
         parts.reach[PUBLISH] = made.row.load
 
     async def _patiently(self, what: str, call: Callable[[], Awaitable[T]]) -> T:
-        """Repeat `call` while AWS does not answer; a worker that starts first need not be started again."""
+        """Repeat `call` while AWS does not answer: a worker may start before its AWS."""
         backoff = Backoff(self._rng)
         while True:
             try:
                 return await call()
             except TransientError as error:
                 if isinstance(error, SetupError) and not self._may_pass(error):
-                    raise  # no such stream, no permission: nothing that this worker is for can begin
+                    raise  # the stream or a permission is missing: no work can begin
                 log.warning("worker.start_delayed", what=what, why=str(error))
                 self._watch.check()
                 await self._clock.sleep(backoff.failed())
 
     def _may_pass(self, error: SetupError) -> bool:
-        """Return whether waiting may help at the start: an instance's metadata service may begin later than we do."""
+        """Return whether waiting may help: an instance's metadata service may start later than the worker."""
         young = self._clock.monotonic() - self._began < CREDENTIALS_WAIT_S
         return error.kind is Trouble.CREDENTIALS and young and credentials.may_come_later()
 
@@ -343,9 +345,9 @@ class Worker:
 
 
 def _collect_rarely() -> None:
-    """Let Python look for cyclic garbage less often: hardly any is made, and a batch makes many objects at once.
+    """Make Python collect cyclic garbage less often: there is little of it, and a batch creates many objects at once.
 
-    Measured: with Python's own thresholds a third of the CPU went into it (deploy/decisions/0004-fast-codec.md).
+    Measured: with Python's default thresholds it took a third of the CPU (deploy/decisions/0004-fast-codec.md).
     """
     gc.collect()
     gc.freeze()
@@ -353,7 +355,7 @@ def _collect_rarely() -> None:
 
 
 async def _forever(loop: Callable[[], Awaitable[None]], pipeline: str) -> None:
-    """Run a loop; its log lines name the pipeline it belongs to, where it belongs to one."""
+    """Run a loop, with its pipeline, if any, in its log lines."""
     if pipeline:
         structlog.contextvars.bind_contextvars(pipeline=pipeline)
     await loop()

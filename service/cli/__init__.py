@@ -1,4 +1,4 @@
-"""Floor 3: the `scoring` command."""
+"""The `scoring` command."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from types import FrameType
 from typing import NoReturn
 
 TERMINATED = 128 + 15
-"""Exit code after SIGTERM: 128 and its number, as shells have it."""
+"""Exit code after SIGTERM: 128 plus its number, as in shells."""
 
 
 def main() -> NoReturn:
     """Run the command line of this process.
 
-    Exits by `SystemExit` with 0 done, 1 failure, 2 usage, 130 Ctrl-C, 143 SIGTERM, also while it still imports.
+    Exits by `SystemExit` with 0 done, 1 failure, 2 usage error, 130 Ctrl-C, 143 SIGTERM, also during imports.
     """
     # As process 1 of a container, a process that has no handler yet ignores SIGTERM
-    # (https://man7.org/linux/man-pages/man7/pid_namespaces.7.html). A worker replaces this one once it runs.
+    # (https://man7.org/linux/man-pages/man7/pid_namespaces.7.html). A worker replaces this handler.
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        from service.cli.root import scoring  # noqa: PLC0415 # importing the package must cost nothing
+        from service.cli.root import scoring  # noqa: PLC0415 # keeps the import of the package cheap
 
         scoring.main(prog_name="scoring")
     except KeyboardInterrupt:

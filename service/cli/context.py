@@ -1,4 +1,4 @@
-"""What commands share: settings, AWS clients for one-shot calls, and their asynchronous part."""
+"""What commands share: settings, AWS settings for one-shot calls, and running a coroutine."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ STDIN = "standard input"
 
 
 def settings_for(purpose: Purpose, **overrides: str) -> Settings:
-    """Return the settings of this process's environment.
+    """Return the settings from this process's environment.
 
     Args:
-        purpose: What must be there.
-        **overrides: Variables that command line options set, without the prefix and in lower case.
+        purpose: Decides which variables are required.
+        **overrides: Variables set by command line options, in lower case and without the prefix.
 
     Raises:
-        ConfigurationError: With everything that is wrong.
+        ConfigurationError: Lists everything that is wrong.
     """
     environ = dict(os.environ) | {f"SCORING_{name.upper()}": value for name, value in overrides.items()}
     return load(environ, purpose, profile_region=_profile_region(environ), now_ms=time.time_ns() // 1_000_000)
@@ -43,11 +43,11 @@ def _profile_region(environ: Mapping[str, str]) -> str | None:
 
 
 def aws_settings(settings: Settings, *, attempts: int = 5) -> AwsSettings:
-    """Return how one-shot commands call AWS: patiently, because nobody calls again for them.
+    """Return AWS settings for one-shot commands, with long timeouts and retries.
 
     Args:
-        settings: Names the region.
-        attempts: Requests per call; 1 where a repeated call would count twice.
+        settings: Has the region.
+        attempts: Requests per call; 1 if a repeated call would count twice.
     """
     from service.aws.clients import AwsSettings  # noqa: PLC0415 # slow to import
 
@@ -55,26 +55,26 @@ def aws_settings(settings: Settings, *, attempts: int = 5) -> AwsSettings:
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
-    """Run a command's asynchronous part to its end."""
+    """Run a coroutine to its end."""
     import asyncio  # noqa: PLC0415 # keeps `--help` quick
 
     return asyncio.run(work)
 
 
 def one_project(settings: Settings, project: str | None) -> str:
-    """Return the project a command is about: the option, else the only one configured.
+    """Return the project that a command is about: the option, or else the only configured one.
 
     Raises:
-        click.UsageError: Neither says which.
+        click.UsageError: Neither names exactly one project.
     """
     if project:
         return project
     if len(settings.project_ids) == 1:
         return settings.project_ids[0]
-    raise click.UsageError("which project? Name it with --project, or set SCORING_PROJECT_IDS to one id")
+    raise click.UsageError("which project? Use --project, or set SCORING_PROJECT_IDS to one id")
 
 
 def name_of(file: BinaryIO) -> str:
-    """Return what to call a file that was given as an argument; `-` is standard input."""
+    """Return the name of a file argument for messages; `-` is standard input."""
     name = getattr(file, "name", None)
     return name if isinstance(name, str) and name != "<stdin>" else STDIN

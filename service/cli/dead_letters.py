@@ -1,4 +1,4 @@
-"""`scoring dead-letters`: what was set aside, and trying it again."""
+"""`scoring dead-letters`: shows events that were set aside, and retries them."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ from service.sources.registry import Registry
 STAGES = ("ingest", "commit", "publish")
 MAX_LISTED = 100
 MAX_NAMED = 20
-"""Letters left half-way that are named one by one."""
+"""Most unfinished letters that are listed one by one."""
 
 _reason_option = click.option(
-    "--reason", type=click.Choice([reason.value for reason in Reason]), help="Only this class of fault."
+    "--reason", type=click.Choice([reason.value for reason in Reason]), help="Only letters with this reason."
 )
-_stage_option = click.option("--stage", type=click.Choice(STAGES), help="Only this stage.")
+_stage_option = click.option("--stage", type=click.Choice(STAGES), help="Only letters of this stage.")
 
 
 @click.group(name="dead-letters")
 def dead_letters() -> None:
-    """Show what was set aside, and try it again."""
+    """Show events that were set aside, and retry them."""
 
 
 @dead_letters.command(name="list")
 @_reason_option
 @_stage_option
-@click.option("--state", type=click.Choice([NEW, REDRIVING, REDRIVEN]), help="Only in this state.")
+@click.option("--state", type=click.Choice([NEW, REDRIVING, REDRIVEN]), help="Only letters in this state.")
 @click.option("--limit", type=click.IntRange(1, MAX_LETTERS), default=MAX_LISTED, show_default=True, help="Most shown.")
 @json_option
 def list_(reason: str | None, stage: str | None, state: str | None, limit: int, *, as_json: bool) -> None:
-    """Show dead letters, the newest first, and how many of each fault are still to do."""
+    """Show dead letters, newest first, and how many of each reason are open."""
     settings = settings_for(Purpose.TABLES)
     found, complete = run_async(_find(settings, reason, stage))
     letters = [stored for stored in found if state in (None, stored.state)]
@@ -73,11 +73,11 @@ def list_(reason: str | None, stage: str | None, state: str | None, limit: int, 
 
 
 def _counted(letters: Sequence[StoredLetter]) -> list[str]:
-    """Return how many letters there are of each fault that wait for a person, and how many do not."""
+    """Return how many letters of each reason are open, unfinished and redriven."""
     of = {state: [each for each in letters if each.state == state] for state in (NEW, REDRIVING, REDRIVEN)}
-    lines = [f"to do: {count:,} {stage} {reason}" for stage, reason, count in by_fault(of[NEW])]
+    lines = [f"open: {count:,} {stage} {reason}" for stage, reason, count in by_fault(of[NEW])]
     if of[REDRIVING]:
-        lines.append(f"half-way through a redrive: {len(of[REDRIVING]):,}")
+        lines.append(f"redrive unfinished: {len(of[REDRIVING]):,}")
     if of[REDRIVEN]:
         lines.append(f"redriven, kept until they expire: {len(of[REDRIVEN]):,}")
     return lines
@@ -88,7 +88,7 @@ def _counted(letters: Sequence[StoredLetter]) -> list[str]:
 @click.option("--payload", "payload_only", is_flag=True, help="Write only the record, byte for byte.")
 @json_option
 def show(letter_id: str, *, payload_only: bool, as_json: bool) -> None:
-    """Show one dead letter with its record, which may hold personal data."""
+    """Show one dead letter with its record, which may contain personal data."""
     settings = settings_for(Purpose.TABLES)
     try:
         split_letter_id(letter_id)
@@ -98,13 +98,13 @@ def show(letter_id: str, *, payload_only: bool, as_json: bool) -> None:
     if stored is None:
         raise Failure(
             f"there is no dead letter {letter_id} in table {settings.dead_letters_table}",
-            remedy="`scoring dead-letters list` shows what there is; letters expire",
+            remedy="`scoring dead-letters list` lists them; letters expire",
         )
     if payload_only:
         if not stored.payload_kept:
             raise Failure(
-                "the record was too large to be kept",
-                f"it is in {pointer(stored)} as long as the stream keeps it",
+                "the record was too large to store",
+                f"it is in {pointer(stored)} for as long as the stream keeps it",
             )
         write_bytes(stored.letter.payload)
         return
@@ -119,16 +119,14 @@ def show(letter_id: str, *, payload_only: bool, as_json: bool) -> None:
 @dead_letters.command()
 @_reason_option
 @_stage_option
-@click.option(
-    "--id", "ids", metavar="ID", type=Id("id"), multiple=True, help="Only this letter; may be given more than once."
-)
+@click.option("--id", "ids", metavar="ID", type=Id("id"), multiple=True, help="Only this letter; may be repeated.")
 @click.option(
     "--stuck",
     is_flag=True,
-    help="Also letters whose redrive died half-way: their record may be on the stream already, and count twice.",
+    help="Also letters with an unfinished redrive. Their record may be on the stream already and would count twice.",
 )
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @json_option
 @click.pass_context
 def redrive(
@@ -142,17 +140,17 @@ def redrive(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Try dead letters again, and say what became of each.
+    """Retry dead letters, and report the outcome of each.
 
-    Records go back on the stream as they were; scores that no sink took are published again. Where the answer of
-    the stream is lost, the letter is left half-way: look whether the record is there before you use --stuck. Ctrl-C
-    takes up no more letters and finishes those in flight; a second one leaves them half-way.
+    Records are put back on the stream unchanged. Scores that a sink refused are published again. If the stream's answer
+    is lost, the letter stays unfinished: check whether the record is on the stream before you use --stuck. Ctrl-C
+    starts no more letters and finishes those in flight; a second Ctrl-C leaves them unfinished.
     """
     settings = settings_for(Purpose.TABLES)
     found, complete = run_async(_find(settings, reason, stage))
     chosen = _chosen(found, frozenset(ids), stuck=stuck)
     if not complete:
-        note(f"there are more than {MAX_LETTERS:,}: run it again for the rest")
+        note(f"there are more than {MAX_LETTERS:,}: run the command again for the rest")
     for each_stage, each_reason, count in by_fault(chosen):
         where = "publish again" if each_stage == "publish" else "put back on the stream"
         note(f"{'would' if dry_run else 'to'} {where}: {count:,} {each_stage} {each_reason}")
@@ -187,20 +185,20 @@ def _summarize(account: Account, chosen: int, *, as_json: bool) -> None:
     note(", ".join(f"{count:,} {outcome}" for outcome, count in counted.most_common()))
     half_way = [result.letter_id for result in account.results if result.outcome is Outcome.UNCERTAIN]
     if half_way:
-        note(f"left half-way: {', '.join(half_way[:MAX_NAMED])}{' and others' if len(half_way) > MAX_NAMED else ''}")
-        note("these may be on the stream or not: look before using --stuck")
+        note(f"unfinished: {', '.join(half_way[:MAX_NAMED])}{' and others' if len(half_way) > MAX_NAMED else ''}")
+        note("their records may or may not be on the stream: check before you use --stuck")
 
 
 def _chosen(found: Sequence[StoredLetter], ids: frozenset[str], *, stuck: bool) -> list[StoredLetter]:
     missing = sorted(ids - {stored.letter.letter_id for stored in found})
     if missing:
         raise Failure(
-            f"not among the dead letters: {', '.join(missing)}", remedy="`scoring dead-letters list` shows them"
+            f"there are no dead letters {', '.join(missing)}", remedy="`scoring dead-letters list` lists them"
         )
     wanted = [stored for stored in found if not ids or stored.letter.letter_id in ids]
     half_way = sum(stored.state == REDRIVING for stored in wanted)
     if half_way and not stuck:
-        note(f"{half_way:,} are half-way through a redrive that may have died: --stuck takes them up again")
+        note(f"the redrive of {half_way:,} is unfinished and may have died: --stuck includes them")
     return due(wanted, stuck=stuck)
 
 
@@ -208,7 +206,7 @@ def _confirm(count: int, *, yes: bool) -> None:
     if yes:
         return
     if sys.stdin is None or not sys.stdin.isatty():
-        raise click.UsageError("not a terminal: add --yes, or --dry-run to see what would be done")
+        raise click.UsageError("not a terminal: add --yes, or use --dry-run to see what would be done")
     if not click.confirm(f"redrive {count:,} letters?", err=True):
         raise Failure("nothing was redriven")
 

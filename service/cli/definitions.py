@@ -1,4 +1,4 @@
-"""`scoring definitions`: what events are worth, as the definitions table has it."""
+"""`scoring definitions`: what events are worth, as stored in the definition table."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ MAX_FILE_BYTES = 16 * 1024 * 1024
 """Largest file that `import` reads."""
 
 project_option = click.option(
-    "--project", metavar="ID", type=PROJECT, help="The project; not needed where SCORING_PROJECT_IDS names just one."
+    "--project", metavar="ID", type=PROJECT, help="The project; optional if SCORING_PROJECT_IDS names exactly one."
 )
-anyway_option = click.option("--anyway", is_flag=True, help="Write also what looks like a typing error.")
+anyway_option = click.option("--anyway", is_flag=True, help="Also write what looks like a typing error.")
 
 
 @click.group()
 def definitions() -> None:
-    """Show and change what events are worth; workers follow within seconds."""
+    """Show and change what events are worth; workers use changes within seconds."""
 
 
 @definitions.command(name="list")
-@click.option("--project", metavar="ID", type=PROJECT, help="Only this project's.")
+@click.option("--project", metavar="ID", type=PROJECT, help="Only definitions of this project.")
 @json_option
 def list_(project: str | None, *, as_json: bool) -> None:
-    """Show the definitions; `definitions import` reads what this writes to a file.
+    """Show the definitions; `definitions import` reads this output.
 
-    Malformed rows are named on standard error, and left out.
+    Malformed rows are reported on standard error and left out.
     """
     settings = settings_for(Purpose.TABLES)
     rows = [row for row in run_async(_load(settings)) if project in (None, row.project_id)]
@@ -81,10 +81,10 @@ def list_(project: str | None, *, as_json: bool) -> None:
 
 
 @definitions.command()
-@click.option("--project", metavar="ID", help="Only this project's.")
+@click.option("--project", metavar="ID", help="Only events of this project.")
 @json_option
 def missing(project: str | None, *, as_json: bool) -> None:
-    """Show events that counted for nothing because no definition covers their type."""
+    """Show events that were ignored because their type has no definition."""
     settings = settings_for(Purpose.TABLES)
 
     async def read() -> Sequence[Undefined]:
@@ -92,7 +92,7 @@ def missing(project: str | None, *, as_json: bool) -> None:
             return await undefined(aws, settings)
 
     found = run_async(read())
-    # Types that are not told apart (`other`) are of any project.
+    # `other` collects further types of all projects.
     found = [each for each in found if project is None or each.project_id in ("", project)]
     if as_json:
         print_json(found)
@@ -100,11 +100,11 @@ def missing(project: str | None, *, as_json: bool) -> None:
     print_table(
         ("Project", "Event type", "Events", "Last seen"),
         [(each.project_id, each.event_type, each.events, iso(each.last_ms)) for each in found],
-        "no event without a definition was counted in the last 14 days",
+        "no events without a definition in the last 14 days",
         right=("Events",),
     )
     if found:
-        note("if such events should count: scoring definitions set TYPE POINTS --project ID")
+        note("to count such events: scoring definitions set TYPE POINTS --project ID")
 
 
 @definitions.command(name="set", context_settings={"ignore_unknown_options": True})
@@ -113,7 +113,7 @@ def missing(project: str | None, *, as_json: bool) -> None:
 @project_option
 @anyway_option
 def set_(event_type: str, points: str, project: str | None, *, anyway: bool) -> None:
-    """Give events of EVENT_TYPE that many POINTS, which may be negative and may have decimals."""
+    """Set the POINTS of an EVENT_TYPE; they may be negative and may have decimals."""
     settings = settings_for(Purpose.TABLES)
     row = {"EventType": event_type, "PinpointProjectId": one_project(settings, project), "ScoreOffset": points}
     definition = checked(row)
@@ -127,11 +127,11 @@ def set_(event_type: str, points: str, project: str | None, *, anyway: bool) -> 
 @project_option
 @click.pass_context
 def remove(ctx: click.Context, event_type: str, project: str | None) -> None:
-    """Give events of EVENT_TYPE no points from now on; exits with 1 where there was no definition."""
+    """Remove the definition of EVENT_TYPE, so that its events no longer count; exits with 1 if there is none."""
     settings = settings_for(Purpose.TABLES)
     project_id = one_project(settings, project)
     if not run_async(_remove(settings, event_type, project_id)):
-        note(f"there was no definition of {event_type} in project {project_id}: `scoring definitions list` shows all")
+        note(f"there is no definition of {event_type} in project {project_id}; `scoring definitions list` shows all")
         ctx.exit(FAILURE)
     note(f"removed {event_type} from project {project_id}")
     _note_when(settings)
@@ -145,9 +145,9 @@ def remove(ctx: click.Context, event_type: str, project: str | None) -> None:
 def import_(file: BinaryIO, project: str | None, *, dry_run: bool, anyway: bool) -> None:
     """Write the definitions in FILE; `-` is standard input.
 
-    FILE is a JSON array, or one JSON object per line, or what `definitions list` writes. An object has EventType,
-    ScoreOffset and, unless --project is given, PinpointProjectId. Nothing is written unless every one is right.
-    Definitions that FILE does not name stay as they are.
+    FILE is a JSON array, one JSON object per line, or the output of `definitions list`. An object has EventType,
+    ScoreOffset and, unless --project is given, PinpointProjectId. If one of them is invalid, nothing is written.
+    Definitions that are not in FILE are not changed.
     """
     settings = settings_for(Purpose.TABLES)
     fallback = project or (settings.project_ids[0] if len(settings.project_ids) == 1 else None)
@@ -160,10 +160,10 @@ def import_(file: BinaryIO, project: str | None, *, dry_run: bool, anyway: bool)
             continue
         key = (definition.event_type, definition.project_id)
         if key in wanted and wanted[key] != definition:
-            faults.append(f"definition {number}: {definition.event_type} is there twice, with different points")
+            faults.append(f"definition {number}: {definition.event_type} occurs twice, with different points")
         wanted[key] = definition
     if faults:
-        raise UsageFailure(f"{name_of(file)} is not usable, nothing was written", _listed(faults))
+        raise UsageFailure(f"{name_of(file)} is invalid; nothing was written", _listed(faults))
     run_async(_write(settings, list(wanted.values()), name_of(file), anyway=anyway, dry_run=dry_run))
 
 
@@ -178,7 +178,7 @@ def _parsed(file: BinaryIO) -> list[object]:
     try:
         return rows_of(data)
     except UnreadableFileError as error:
-        raise UsageFailure(f"{called} is not usable, nothing was written", str(error)) from None
+        raise UsageFailure(f"{called} is invalid; nothing was written", str(error)) from None
 
 
 def _listed(faults: Sequence[str]) -> str:
@@ -199,7 +199,7 @@ async def _remove(settings: Settings, event_type: str, project_id: str) -> bool:
 async def _write(
     settings: Settings, wanted: Sequence[Definition], what: str, *, anyway: bool, dry_run: bool = False
 ) -> None:
-    """Write definitions, and say what that changed; may be repeated, as each replaces what its key held."""
+    """Write definitions and report the changes; safe to repeat, because each write replaces the row of its key."""
     async with clients(aws_settings(settings)) as aws:
         table = DefinitionTable(aws.dynamodb, settings.definitions_table)
         known = known_of(await table.definitions(), settings.project_ids)
@@ -219,7 +219,7 @@ async def _write(
                 note(said)
         finally:
             if 0 < written < len(wanted):
-                note(f"{written:,} of {len(wanted):,} definitions were written; run it again for the rest")
+                note(f"{written:,} of {len(wanted):,} definitions were written; run the command again for the rest")
             if changed:
                 _note_when(settings)
 
@@ -230,13 +230,13 @@ def _refuse_suspicious(wanted: Sequence[Definition], known: Known, what: str, *,
         note(_listed(found))
     elif found:
         raise UsageFailure(
-            f"{what} looks like a typing error, nothing was written", _listed(found), "--anyway writes it"
+            f"{what} looks like a typing error; nothing was written", _listed(found), "--anyway writes it"
         )
 
 
 def _note_when(settings: Settings) -> None:
     seconds = in_force_s(settings.definitions_refresh_s)
-    note(f"in force within {seconds:g} s: events that a worker reads before then are scored by the old definitions")
+    note(f"in force within {seconds:g} s; until then, workers score by the old definitions")
 
 
 def _change(definition: Definition, before: str | None) -> str:

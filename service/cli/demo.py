@@ -1,4 +1,4 @@
-"""`scoring demo`: a campaign on an embedded AWS, and whether every score is right."""
+"""`scoring demo`: plays a campaign on an embedded AWS, and checks every score."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from service.cli.output import console, heading, note, out_is_terminal, print_js
 _TERMINATED = 128 + signal.SIGTERM
 _INTERRUPTED = 128 + signal.SIGINT
 LINE_WIDTH = 100
-"""Characters of a line of the report where it does not go to a terminal."""
+"""Width of a report that does not go to a terminal."""
 
 
 @click.command()
 @click.option("--users", type=click.IntRange(10, 50_000), default=1_000, show_default=True, help="People.")
 @click.option("--events", type=click.IntRange(100, 10_000_000), default=24_000, show_default=True, help="Records.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Another seed, another campaign.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Decides the campaign.")
 @click.option("--shards", type=click.IntRange(1, 16), default=2, show_default=True, help="Shards of the stream.")
 @click.option("--rate", type=click.FloatRange(10, 10_000), default=1_000, show_default=True, help="Records per second.")
-@click.option("--keep", is_flag=True, help="Leave everything running until Ctrl-C, and say where it is.")
+@click.option("--keep", is_flag=True, help="Leave everything running until Ctrl-C, and print the addresses.")
 @click.option("--json", "as_json", is_flag=True, help="Write the report as JSON to standard output.")
 @click.option("--corrupt-one-score", is_flag=True, hidden=True, help="Spoil a score before judging.")
 @click.pass_context
@@ -40,9 +40,9 @@ def demo(
 ) -> None:
     """Play a campaign on an embedded AWS and check every score.
 
-    Needs no account and no network: Kinesis and DynamoDB run in a child process, and so does a stand-in for
-    Pinpoint. Half-way the worker is killed with SIGKILL and started again. The exit code is 0 only if every
-    score of every user is right, in the table and on each endpoint.
+    Needs no account and no network: Kinesis, DynamoDB and a fake of Pinpoint run in child processes. Half-way the
+    worker is killed with SIGKILL and started again. The exit code is 0 only if every score of every user is right, in
+    the table and on each endpoint.
     """
     from service.local.demo import Demo, DemoError, Options  # noqa: PLC0415 # a demo's imports; --help needs none
     from service.local.emulator import EmulatorMissingError  # noqa: PLC0415 # likewise
@@ -64,7 +64,7 @@ def demo(
                 write_styled(report_lines(report, width, heading()))
                 write(verdict(report))
             if not exact:
-                note(f"the logs are in {play.logs}; the worker's is {play.worker_log}")
+                note(f"logs: {play.logs}; the worker's: {play.worker_log}")
             if keep:
                 _say_where(play.urls(), play.environment())
                 play.hold()
@@ -88,6 +88,6 @@ def _say_where(urls: dict[str, str], environment: dict[str, str]) -> None:
     note("\nleft running until Ctrl-C:")
     for name, url in urls.items():
         note(f"  {name:<16} {url}")
-    note("to talk to it from another shell:")
+    note("to use it from another shell:")
     for name, value in sorted(environment.items()):
         note(f"  export {name}={value}")

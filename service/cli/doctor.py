@@ -1,4 +1,4 @@
-"""`scoring doctor`: whether this configuration, with these permissions, can work; and what is missing."""
+"""`scoring doctor`: checks whether the service can work with this configuration and these permissions."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 @json_option
 @click.pass_context
 def doctor(ctx: click.Context, *, as_json: bool) -> None:
-    """Try every permission with a call that changes nothing, and look at streams, tables, clock and quotas.
+    """Check permissions, streams, tables, clock and quotas; nothing is changed.
 
-    The calls are a worker's own: its credentials, region, endpoints, time limits and fast calls.
-    Run it with the role of the service, for example as a one-off ECS task of its task definition. Exit code 0: the
-    service can work (notes are advice); 1: something is broken.
+    Makes the same calls as a worker: with its credentials, region, endpoints, timeouts and fast calls. Run it with the
+    role of the service, for example as a one-off ECS task of its task definition. Exit code 0: the service can work
+    (notes are advice). Exit code 1: something is broken.
     """
     from service.admin.doctor_plan import Verdict, Wanted  # noqa: PLC0415 # slow to import
     from service.app.aws import worker_calls  # noqa: PLC0415 # likewise
@@ -46,7 +46,7 @@ def doctor(ctx: click.Context, *, as_json: bool) -> None:
         print_json(findings)
     else:
         rows = [(each.verdict.value, each.subject, each.detail) for each in findings]
-        print_table(("Result", "What", "Found"), rows, "nothing was looked at")
+        print_table(("Result", "What", "Found"), rows, "nothing was checked")
         for each in findings:
             if each.remedy:
                 note(f"{each.subject}: {each.remedy}")

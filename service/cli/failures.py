@@ -1,4 +1,4 @@
-"""What went wrong, why, and what to do: the one place where errors become messages for a person."""
+"""Errors as messages for a person: what failed, why, and what to do."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Failure(click.ClickException):
-    """A command that cannot go on.
+    """A command cannot continue.
 
     Args:
         what: What failed.
-        why: The cause, where it is known.
+        why: The cause, if it is known.
         remedy: What the person can do.
     """
 
@@ -47,7 +47,7 @@ class Failure(click.ClickException):
 
 
 class UsageFailure(Failure):
-    """A command that was asked, or configured, wrongly."""
+    """The command's arguments or its configuration are wrong."""
 
     exit_code = USAGE
 
@@ -65,12 +65,12 @@ _KNOWN = (
 
 
 def is_known(error: BaseException) -> bool:
-    """Return whether the error is a failure outside the program (a message is enough), and not a bug (a traceback)."""
+    """Return whether the error is expected (a message is enough) rather than a bug (a traceback is needed)."""
     return isinstance(leaf(error), _KNOWN)
 
 
 def leaf(error: BaseException) -> BaseException:
-    """Return the error in the groups of task groups that matters most: a bug before any other."""
+    """Return the most important error inside nested exception groups: a bug before an expected error."""
     if not isinstance(error, BaseExceptionGroup):
         return error
     leaves = [leaf(each) for each in error.exceptions]
@@ -78,7 +78,7 @@ def leaf(error: BaseException) -> BaseException:
 
 
 def explain(error: BaseException) -> click.ClickException:
-    """Return what to tell the person about `error`."""
+    """Return the message for `error`."""
     error = leaf(error)
     said = explained(error)
     if said is not None:
@@ -88,7 +88,7 @@ def explain(error: BaseException) -> click.ClickException:
             return error
         case ConfigurationError():
             lines = [f"{problem}" for problem in error.problems]
-            return UsageFailure("the configuration is not usable", "\n  ".join(lines))
+            return UsageFailure("the configuration is invalid", "\n  ".join(lines))
         case RefusedError():
             return Failure(str(error), error.why, error.remedy)
         case BindError():
@@ -98,9 +98,9 @@ def explain(error: BaseException) -> click.ClickException:
             return Failure("AWS is not set up for this" if setup else "AWS cannot be used", str(error), error.remedy)
         case TransientError():
             return Failure(
-                "AWS does not answer as it should",
+                "AWS does not answer as expected",
                 str(error),
-                "try again; the state is consistent. If it stays so, check the network and AWS_ENDPOINT_URL",
+                "try again; the data is consistent. If the error persists, check the network and AWS_ENDPOINT_URL",
             )
         case OSError() if error.filename or error.errno in _NO_ROOM:
             return Failure(f"{error.filename or 'the output'} cannot be used", error.strerror or str(error))
@@ -109,6 +109,4 @@ def explain(error: BaseException) -> click.ClickException:
                 f"this command needs {error.name}, which is not installed",
                 remedy="install the extra in a clone of the repository: pip install '.[local]'",
             )
-    return Failure(
-        f"{type(error).__name__}: {error}", "this is a fault of the program", "SCORING_LOG_LEVEL=debug shows where"
-    )
+    return Failure(f"{type(error).__name__}: {error}", "this is a bug", "SCORING_LOG_LEVEL=debug shows the traceback")

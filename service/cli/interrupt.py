@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during a command that must not be cut off: the first asks, the second ends."""
+"""Ctrl-C and SIGTERM in a command that must finish its current call: the first asks it to stop, the second ends it."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ CAUGHT = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupt:
-    """A context manager in which the first signal sets `asked`, and the second raises `KeyboardInterrupt`.
+    """A context manager: the first signal sets `asked`, the second raises `KeyboardInterrupt`.
 
     Attributes:
-        asked: Whether a signal came: take nothing new in hand, finish what is in flight, report.
+        asked: Whether a signal came. The command then starts nothing new, finishes what is in flight, and reports.
     """
 
     def __init__(self, what: str) -> None:
-        """Take the signals over, in the main thread.
+        """Install the signal handlers; only in the main thread.
 
         Args:
-            what: What is finished first, for a person: `the call in flight`.
+            what: What is finished first, for messages: `the call in flight`.
         """
         self._what = what
         self._idle = False
@@ -57,4 +57,4 @@ class Interrupt:
             self.asked = True
             raise KeyboardInterrupt
         self.asked = True
-        note(f"stopping: {self._what} is finished first; Ctrl-C again ends at once")
+        note(f"stopping after {self._what}; press Ctrl-C again to end at once")

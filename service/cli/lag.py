@@ -14,10 +14,10 @@ from service.queries.undefined import remark
 
 
 @click.command()
-@click.option("--all", "everything", is_flag=True, help="Finished shards too.")
+@click.option("--all", "everything", is_flag=True, help="Show finished shards too.")
 @json_option
 def lag(*, everything: bool, as_json: bool) -> None:
-    """Show for each shard its owner, its checkpoint, and the age of the oldest record not done with."""
+    """Show the owner and the checkpoint of each shard, and the age of its oldest unprocessed record."""
     settings = settings_for(Purpose.TABLES)
     if not settings.stream:
         note("SCORING_STREAM is not set: only the stream of the score table is shown")
@@ -47,6 +47,6 @@ def lag(*, everything: bool, as_json: bool) -> None:
 
 
 async def _read(settings: Settings) -> tuple[list[Line], str]:
-    """Return a line for every shard, and a remark on events without a definition."""
+    """Return a line for every shard, and a note about events without a definition."""
     async with clients(aws_settings(settings)) as aws:
         return await lines(aws, settings), await remark(aws, settings) if settings.stream else ""

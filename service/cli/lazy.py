@@ -1,4 +1,4 @@
-"""A group of commands that imports a command only to run it, so that `--help` answers at once."""
+"""A click group that imports a command only when it runs, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class LazyGroup(click.Group):
     """
 
     def __init__(self, *args: object, commands_in: Mapping[str, tuple[str, str]], **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type] # handed through as they came
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type] # passed through unchanged
         self._commands_in = commands_in
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 # click's signature
@@ -24,13 +24,13 @@ class LazyGroup(click.Group):
         return list(self._commands_in)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 # likewise
-        """Import and return a command; None where there is none of this name."""
+        """Import and return a command; None if there is none of this name."""
         if cmd_name not in self._commands_in:
             return None
         module, _, attribute = self._commands_in[cmd_name][0].partition(":")
         command = getattr(importlib.import_module(module), attribute)
         if not isinstance(command, click.Command):
-            raise TypeError(f"{module}:{attribute} is no click command")
+            raise TypeError(f"{module}:{attribute} is not a click command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 # likewise

@@ -1,6 +1,6 @@
 """`scoring leases`: taking over the checkpoints of another consumer.
 
-A plan first; it acts only with `--execute`, while neither consumer runs.
+Prints a plan; changes something only with `--execute`, and only while neither consumer runs.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from service.config.load import Purpose
 from service.config.settings import Settings
 
 CONSEQUENCES = (
-    "events up to these checkpoints are not read again: what the old consumer made of them stays in the scores",
-    "at most one event per shard, the one it was working on when it stopped, may count a second time",
-    "`position reset` does not go back behind these checkpoints: no mark says what the old consumer counted",
+    "events up to these checkpoints are not read again: what the old consumer added stays in the scores",
+    "at most one event per shard (the one it was processing when it stopped) may count twice",
+    "`position reset` does not go back before these checkpoints: scores do not record what the old consumer counted",
 )
 
 
@@ -29,16 +29,16 @@ def leases() -> None:
 
 @leases.command(name="import-kinesis-python")
 @click.argument("table", type=Id("table", 255))
-@click.option("--execute", is_flag=True, help="Do it; without this only the plan is shown.")
-@click.option("--dry-run", is_flag=True, help="Only show the plan: what happens anyway without --execute.")
+@click.option("--execute", is_flag=True, help="Apply the plan; without this it is only shown.")
+@click.option("--dry-run", is_flag=True, help="Only show the plan (the default without --execute).")
 @json_option
 def import_kinesis_python(table: str, *, execute: bool, dry_run: bool, as_json: bool) -> None:
-    """Go on where kinesis-python stopped, whose state is in TABLE. Stop it, and the workers, first.
+    """Continue where kinesis-python stopped; TABLE has its state. Stop it and the workers first.
 
-    Its checkpoint is the last record it has dealt with. A shard that this service has read already stays as it is.
+    Its checkpoint is the last record that it processed. Shards that this service has already read are not changed.
     """
     if execute and dry_run:
-        raise click.UsageError("--execute or --dry-run? Not both")
+        raise click.UsageError("give either --execute or --dry-run, not both")
     settings = settings_for(Purpose.STREAM)
     imports = run_async(_take_over(settings, table, execute=execute))
     if as_json:
@@ -48,11 +48,11 @@ def import_kinesis_python(table: str, *, execute: bool, dry_run: bool, as_json: 
         print_table(("Shard", "Act", "Now", "Then", "Remark"), rows, "no shards")
     acts = sum(each.act is not Act.KEEP for each in imports)
     if not acts:
-        note("nothing to take over")
+        note("there is nothing to take over")
         return
     for consequence in CONSEQUENCES:
         note(consequence)
-    note(f"took over {number_of(acts, 'shard')}" if execute else "this is the plan: --execute does it")
+    note(f"took over {number_of(acts, 'shard')}" if execute else "this is only the plan; --execute applies it")
 
 
 async def _take_over(settings: Settings, table: str, *, execute: bool) -> list[Import]:

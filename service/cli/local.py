@@ -1,4 +1,4 @@
-"""`scoring local`: servers for trying things without AWS."""
+"""`scoring local`: emulators and fakes for trying the service without AWS."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def local() -> None:
-    """Servers for trying things without AWS."""
+    """Run emulators and fakes without AWS."""
 
 
 local.add_command(traffic)
@@ -38,16 +38,16 @@ local.add_command(up)
     "--quotas",
     default="none",
     show_default=True,
-    help="Requests per second before it answers 429: none, aws (its default quotas), or Operation=number,...",
+    help="Requests per second before it answers 429: none, aws (the default quotas), or Operation=number,...",
 )
 @click.option(
     "--project", "projects", metavar="ID", type=PROJECT, multiple=True, help="A project that exists from the start."
 )
 @json_option
 def pinpoint(host: str, port: int, quotas: str, projects: tuple[str, ...], *, as_json: bool) -> None:
-    """Serve a Pinpoint that keeps everything in memory, until SIGTERM or SIGINT.
+    """Run a fake of Pinpoint that keeps everything in memory, until SIGTERM or SIGINT.
 
-    It has what scoring uses: projects, endpoints, users. Point AWS_ENDPOINT_URL_PINPOINT at it.
+    It has what the service uses: projects, endpoints, users. Point AWS_ENDPOINT_URL_PINPOINT at it.
     """
     from service.local.pinpoint_fake.quotas import parse_quotas  # noqa: PLC0415 # keeps `--help` quick
     from service.local.pinpoint_fake.standalone import run  # noqa: PLC0415 # likewise
@@ -63,13 +63,13 @@ def pinpoint(host: str, port: int, quotas: str, projects: tuple[str, ...], *, as
             print_json({"url": url, "port": fake.port})
         else:
             write(f"AWS_ENDPOINT_URL_PINPOINT={url}")
-        note("serving until interrupted")
+        note("serving until SIGTERM or Ctrl-C")
 
     try:
         run(host=host, port=port, quotas=limits, apps=projects, on_ready=ready)
     except OSError as error:
         raise Failure(
-            f"{host}:{port} cannot be listened on",
+            f"cannot listen on {host}:{port}",
             error.strerror or str(error),
             "choose another with --port and --host",
         ) from error

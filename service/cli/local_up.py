@@ -1,4 +1,4 @@
-"""`scoring local up`: the whole embedded AWS with one command."""
+"""`scoring local up`: runs the whole embedded AWS."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from service.config.load import Purpose
 AWS_PORT = 4566
 PINPOINT_PORT = 9465
 LOOK_EVERY_S = 0.25
-"""Seconds between two looks at whether the servers still run."""
+"""Seconds between two checks that the servers still run."""
 
 
 @click.command()
@@ -48,17 +48,17 @@ LOOK_EVERY_S = 0.25
     multiple=True,
     default=("demo",),
     show_default=True,
-    help="A project, which gets the default definitions; may be given more than once.",
+    help="A project that gets the default definitions; may be repeated.",
 )
 @json_option
 def up(port: int, pinpoint_port: int, stream: str, projects: Sequence[str], *, as_json: bool) -> None:
-    """Run Kinesis, DynamoDB and a fake of Pinpoint on 127.0.0.1, set up and ready, until SIGTERM or Ctrl-C.
+    """Run Kinesis, DynamoDB and a fake of Pinpoint on 127.0.0.1, with stream, tables and definitions.
 
-    Prints the variables that point `scoring`, and any AWS SDK, at them. To have them in this shell:
+    Prints the variables that point `scoring` and any AWS SDK at them. To use them in this shell:
 
       scoring local up > aws.env &    and, once it is ready,    . ./aws.env
 
-    Everything is in memory and gone when it ends.
+    Runs until SIGTERM or Ctrl-C. Everything is in memory and is gone then.
     """
     from service.local.emulator import Emulator, EmulatorMissingError  # noqa: PLC0415 # keeps `--help` quick
     from service.local.pinpoint_fake import PinpointProcess  # noqa: PLC0415 # likewise
@@ -81,29 +81,29 @@ def up(port: int, pinpoint_port: int, stream: str, projects: Sequence[str], *, a
                 aws.check()
                 pinpoint.check()
     except EmulatorMissingError as error:
-        raise Failure("there is no embedded AWS", str(error)) from error
+        raise Failure("the embedded AWS is not installed", str(error)) from error
     except ChildFailedError as error:
         raise Failure(
-            "the embedded AWS does not run",
+            "the embedded AWS cannot run",
             str(error),
-            "where a port is taken, choose others with --port and --pinpoint-port; 0 takes any free one",
+            "if a port is in use, choose others with --port and --pinpoint-port; 0 takes any free one",
         ) from error
-    note("stopped; everything in it is gone")
+    note("stopped; its data is gone")
 
 
 def _set_up(variables: Mapping[str, str], foreign: Sequence[str], projects: Sequence[str]) -> None:
-    """Make stream, tables and definitions, by `scoring setup`'s own steps.
+    """Create the stream, the tables and the definitions like `scoring setup`.
 
     Args:
-        variables: Those that point at the embedded AWS; put into this process's environment.
-        foreign: Other AWS variables, such as AWS_PROFILE: taken out, so that nothing is made elsewhere.
+        variables: Variables that point at the embedded AWS; they are set in this process.
+        foreign: Other AWS variables, such as AWS_PROFILE; they are removed, so that nothing is created elsewhere.
         projects: Projects that get the default definitions.
     """
     for name in foreign:
         del os.environ[name]
     os.environ.update(variables)
     made = run_async(set_up(settings_for(Purpose.TABLES), projects))
-    note(f"made: {', '.join(action.resource for action in made if ': ' not in action.resource)}")
+    note(f"created: {', '.join(action.resource for action in made if ': ' not in action.resource)}")
 
 
 def _say(variables: Mapping[str, str], foreign: Sequence[str], *, as_json: bool) -> None:

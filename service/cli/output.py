@@ -1,6 +1,6 @@
-"""What commands write: results to standard output, everything else to standard error.
+"""Output of commands: results to standard output, everything else to standard error.
 
-Text from events, tables and AWS's answers passes `printable` here and nowhere else; JSON is escaped in its own way.
+Text from events, tables and AWS is escaped here with `printable`, and only here; JSON has its own escapes.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON t
 
 
 def out_is_terminal() -> bool:
-    """Return whether standard output is a terminal; False where it is closed."""
+    """Return whether standard output is a terminal; False if it is closed."""
     return _is_terminal(sys.stdout)
 
 
 def err_is_terminal() -> bool:
-    """Return whether standard error is a terminal; False where it is closed."""
+    """Return whether standard error is a terminal; False if it is closed."""
     return _is_terminal(sys.stderr)
 
 
@@ -41,14 +41,14 @@ def _is_terminal(stream: IO[str] | None) -> bool:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a rich console for moving views, plain where `decorated` says no."""
+    """Return a rich console for live views; without colors if `decorated` is False."""
     from rich.console import Console  # noqa: PLC0415 # only a terminal needs it
 
     return Console(stderr=stderr) if decorated() else Console(stderr=stderr, color_system=None)
 
 
 def terminal_width() -> int:
-    """Return the cells of a line of the terminal, or of `COLUMNS`."""
+    """Return the width of the terminal in cells; `COLUMNS` overrides it."""
     return shutil.get_terminal_size().columns
 
 
@@ -62,10 +62,10 @@ def write(line: str = "") -> None:
 
 
 def write_bytes(data: bytes) -> None:
-    """Write bytes to standard output as they are.
+    """Write bytes to standard output unchanged.
 
     Raises:
-        Failure: Standard output is closed, or it is a terminal that would act on some of them.
+        Failure: Standard output is closed, or it is a terminal and the bytes contain control characters.
     """
     if out_is_terminal():
         try:
@@ -74,7 +74,7 @@ def write_bytes(data: bytes) -> None:
             text = "\x00"
         if printable(text, lines=True) != text:
             raise Failure(
-                "not written: a terminal would act on some of these bytes",
+                "not written: the bytes contain control characters, and standard output is a terminal",
                 remedy="redirect standard output to a file",
             )
     _out(data, end=False)
@@ -101,13 +101,13 @@ def print_table(
     optional: Sequence[str] = (),
     right: Collection[str] = (),
 ) -> None:
-    """Write rows to standard output: a table on a terminal, tab-separated lines with all columns elsewhere.
+    """Write rows to standard output: a table on a terminal, otherwise tab-separated lines with all columns.
 
     Args:
         columns: Headings.
-        rows: As many cells each.
-        empty: Said on standard error where there are no rows.
-        optional: Columns that a narrow terminal may leave out, the first named first; see `text.table`.
+        rows: One cell per column each.
+        empty: Written to standard error if there are no rows.
+        optional: Columns that may be omitted on a narrow terminal, the first one first; see `text.table`.
         right: Columns aligned to the right on a terminal.
     """
     cells = [[_cell(value) for value in row] for row in rows]
@@ -121,22 +121,22 @@ def print_table(
     lines, left_out = table(columns, cells, terminal_width(), right=right, optional=optional, heading=heading())
     write_styled(lines)
     if left_out:
-        note(f"left out to fit {terminal_width()} columns: {', '.join(left_out)}; --json shows everything")
+        note(f"columns omitted to fit the width of {terminal_width()}: {', '.join(left_out)}; --json shows everything")
 
 
 def write_styled(lines: Iterable[str]) -> None:
-    """Write printable lines with headings; what `heading` added is taken out where the output is not a terminal."""
+    """Write lines with styled headings; styles are removed if the output is not a terminal."""
     for line in lines:
         _out(line)
 
 
 def heading() -> Callable[[str], str]:
-    """Return what makes a heading of a text: bold, or nothing where that is not wanted."""
+    """Return a function that styles a heading: bold, or unchanged if decoration is off."""
     return _bold if decorated() else str
 
 
 def write_fields(*cells: str) -> None:
-    """Write one line of tab-separated cells to standard output; tabs and line breaks inside a cell are escaped."""
+    """Write one line of tab-separated cells to standard output; tabs and line breaks in cells are escaped."""
     _out("\t".join(map(printable, cells)))
 
 
@@ -151,9 +151,9 @@ def _cell(value: object) -> str:
 
 
 def note(text: str) -> None:
-    """Tell the person how it goes, on standard error; line feeds in `text` are ours, all else is escaped.
+    """Write a progress message to standard error; line feeds in `text` are kept, other control characters escaped.
 
-    A reader that went away must not end what the command is doing, so what cannot be written is dropped.
+    The message is dropped if it cannot be written: a closed standard error must not end the command.
     """
     try:
         click.echo(printable(text, lines=True), err=True)

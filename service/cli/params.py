@@ -8,10 +8,10 @@ from service.scoring.event import MAX_ID_BYTES, MAX_PROJECT_BYTES, id_fault
 
 
 class Id(click.ParamType[str]):
-    """A user id, a project id, a name of something: not empty, in UTF-8, and no longer than a table's key.
+    """A user id, a project id or a name: not empty, valid UTF-8, and within the limit of a table's key.
 
     Args:
-        name: What it is, for a person.
+        name: What it is called in messages.
         limit: Most bytes.
     """
 
@@ -23,7 +23,7 @@ class Id(click.ParamType[str]):
         """Return the text.
 
         Raises:
-            click.BadParameter: It cannot be such an id.
+            click.BadParameter: The text cannot be such an id.
         """
         if not value:
             self.fail("is empty", param, ctx)

@@ -1,6 +1,6 @@
-"""`scoring position`: moving where reading goes on.
+"""`scoring position`: changes where reading continues.
 
-A plan first; it acts only with `--execute`, and only while nobody reads.
+Prints a plan; changes something only with `--execute`, and only while no worker reads.
 """
 
 from __future__ import annotations
@@ -26,40 +26,40 @@ from service.stream.position import LATEST, TRIM_HORIZON, Position, at_timestamp
 ACCEPT = "--yes-definitions-changed"
 UNEQUAL = (
     "an event that did not count then (no definition, no known user, another project) counts now, but only for users "
-    "whose score holds no later event of the same shard"
+    "whose score contains no later event of the same shard"
 )
 BACK = {
-    INGEST: f"going back: what is in a score is not counted again; {UNEQUAL}",
-    PUBLISH: "going back: scores are absolute, and the newest comes last; "
-    "what the stream no longer holds takes `scoring reconcile`",
+    INGEST: f"going back: what a score contains is not counted again; {UNEQUAL}",
+    PUBLISH: "going back: older scores are published first and the newest last; "
+    "for changes that the stream no longer has, use `scoring reconcile`",
 }
-RECOUNTED = f"going back behind what was taken over from kinesis-python counts again what it had counted; {UNEQUAL}"
-FORWARD = "going forward leaves out what is skipped, for good"
+RECOUNTED = f"going back before the take-over from kinesis-python counts again what it had counted; {UNEQUAL}"
+FORWARD = "going forward: skipped records are never counted"
 
 
 @click.group()
 def position() -> None:
-    """Move where reading goes on."""
+    """Change where reading continues."""
 
 
 @position.command()
-@click.option("--to-earliest", is_flag=True, help="Read everything that the stream still holds.")
-@click.option("--to-latest", is_flag=True, help="Skip what is there, read what comes.")
-@click.option("--to-time", metavar="TIME", help="Read what arrived at this time or later, e.g. 2026-01-31T12:00:00Z.")
+@click.option("--to-earliest", is_flag=True, help="Read everything that the stream still has.")
+@click.option("--to-latest", is_flag=True, help="Skip existing records; read only new ones.")
+@click.option("--to-time", metavar="TIME", help="Read what arrived at or after this time, e.g. 2026-01-31T12:00:00Z.")
 @click.option("--shard", metavar="ID", type=Id("shard"), help="Only this shard.")
 @click.option(
     "--pipeline", type=click.Choice([INGEST, PUBLISH]), default=INGEST, show_default=True, help="Whose position."
 )
 @click.option(
-    "--recount", is_flag=True, help="Go back even behind what was taken over from kinesis-python: that counts again."
+    "--recount", is_flag=True, help="Go back even before a take-over from kinesis-python; that counts events twice."
 )
 @click.option(
     ACCEPT,
     is_flag=True,
-    help="Read events again even where definitions, projects or users have changed since: what did not count then may "
-    "count now, for some people and not for others.",
+    help="Read events again even if definitions, projects or users have changed: what did not count then may count "
+    "now, for some people and not for others.",
 )
-@click.option("--execute", is_flag=True, help="Do it; without this only the plan is shown.")
+@click.option("--execute", is_flag=True, help="Apply the plan; without this it is only shown.")
 @json_option
 def reset(
     *,
@@ -73,7 +73,7 @@ def reset(
     execute: bool,
     as_json: bool,
 ) -> None:
-    """Make every shard go on somewhere else. Stop the workers first."""
+    """Continue reading at another position. Stop the workers first."""
     to = _target(earliest=to_earliest, latest=to_latest, moment=to_time, pipeline=pipeline)
     settings = settings_for(Purpose.STREAM if pipeline == INGEST else Purpose.TABLES)
     accepted = to_latest or pipeline == PUBLISH or yes_definitions_changed
@@ -93,7 +93,7 @@ def reset(
         print_json(moves)
     else:
         rows = [(move.shard, shown(move.now) or "new", shown(move.then), move.remark) for move in moves]
-        print_table(("Shard", "Now", "Then", "Remark"), rows, "nothing to move")
+        print_table(("Shard", "Now", "Then", "Remark"), rows, "there is nothing to move")
     if not to_latest:
         note(RECOUNTED if recount else BACK[pipeline])
     if to != TRIM_HORIZON:
@@ -102,18 +102,18 @@ def reset(
         note(f"moved {number_of(len(moves), 'shard')}")
     elif moves:
         needed = "" if accepted or not rereading(moves) else f" with {ACCEPT}"
-        note(f"this is the plan: --execute{needed} does it")
+        note(f"this is only the plan; --execute{needed} applies it")
 
 
 @position.command(name="confirm")
 def confirm_positions() -> None:
-    """Go on where reading is, although the leases served another score table before.
+    """Keep the positions, although they belong to another score table.
 
-    For a table that holds every score of the one before it. A table restored from a backup does not: use
-    `position reset --to-time`. Workers may run.
+    For a score table that contains every score of the former one. A table restored from a backup does not: use
+    `position reset --to-time`. Workers may run meanwhile.
     """
     before = run_async(_confirm(settings_for(Purpose.STREAM)))
-    note(f"the positions belonged to {before}; they belong to the table in use now" if before else "nothing to confirm")
+    note(f"the positions belonged to {before}; they now belong to the table in use" if before else "nothing to confirm")
 
 
 async def _confirm(settings: Settings) -> str:
@@ -140,9 +140,9 @@ async def _reset(
             again = rereading(moves)
             if again and not accepted:
                 raise UsageFailure(
-                    f"{number_of(len(again), 'shard')} would be read again, nothing was moved",
+                    f"{number_of(len(again), 'shard')} would be read again; nothing was moved",
                     UNEQUAL,
-                    f"where definitions, projects and users are what they were, nothing changes: {ACCEPT} either way",
+                    f"if definitions, projects and users have not changed, no score changes; add {ACCEPT} to proceed",
                 )
             await reset.execute(view, moves, whole=not shard)
         return moves
@@ -150,11 +150,11 @@ async def _reset(
 
 def _target(*, earliest: bool, latest: bool, moment: str | None, pipeline: str) -> Position:
     if earliest + latest + (moment is not None) != 1:
-        raise click.UsageError("where to? Give one, and only one, of --to-earliest, --to-latest, --to-time")
+        raise click.UsageError("give exactly one of --to-earliest, --to-latest, --to-time")
     if earliest:
         return TRIM_HORIZON
     if moment is None:
-        # LATEST would mean another record each time a worker asked for it before its first checkpoint.
+        # LATEST would name a different record each time a worker used it before its first checkpoint.
         return LATEST if pipeline == PUBLISH else at_timestamp(_now_ms())
     if pipeline == PUBLISH:
         raise click.UsageError("the stream of a table cannot be read from a time: give --to-earliest or --to-latest")
@@ -168,7 +168,7 @@ def _target(*, earliest: bool, latest: bool, moment: str | None, pipeline: str) 
 
 
 def shown(position: Position) -> str:
-    """Return a position for a person: a time instead of its epoch milliseconds."""
+    """Return a position for display: a time instead of its epoch milliseconds."""
     since = timestamp_of(position)
     return position if since is None else f"from {iso(since) or since}"
 

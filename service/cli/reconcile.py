@@ -1,4 +1,4 @@
-"""`scoring reconcile`: every stored score is published again."""
+"""`scoring reconcile`: publishes every stored score again."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from service.runtime.clock import SystemClock
 from service.scoring.fold import UserKey
 
 PER_S = 100.0
-"""Scores per second: half of what Pinpoint's default quota lets through; the other half is for new events."""
+"""Scores per second: half of what Pinpoint's default quota allows, so that new events have the other half."""
 PROGRESS_S = 5.0
 """Seconds between two reports."""
 
 
 class Summary(msgspec.Struct):
-    """What was done.
+    """What the command has done.
 
     Attributes:
-        scores: How many scores there are, or were written again.
-        projects: The same by project.
+        scores: How many scores were counted, or written again.
+        projects: The same per project.
     """
 
     scores: int = 0
@@ -55,23 +55,24 @@ class Summary(msgspec.Struct):
     show_default=True,
     help="Scores per second.",
 )
-@click.option("--project", metavar="ID", type=PROJECT, help="Only this project's scores.")
-@click.option("--dry-run", is_flag=True, help="Only count them.")
+@click.option("--project", metavar="ID", type=PROJECT, help="Only scores of this project.")
+@click.option("--dry-run", is_flag=True, help="Only count the scores.")
 @json_option
 @click.pass_context
 def reconcile(ctx: click.Context, per_s: float, project: str | None, *, dry_run: bool, as_json: bool) -> None:
     """Publish every stored score again.
 
-    Scans the score table and gives each item its next Revision: one write unit per person. Nothing else of the item
-    changes. The table's stream then brings each score to the workers, which publish it to the sinks as they publish
-    any change. So this command needs no access to a sink, may run beside workers, and may run more than once.
-    With the sink `pinpoint`, the workers look up again where each score goes: it begins ten seconds later for that.
+    Scans the score table and gives each item the next Revision. This costs one write unit per person and changes
+    nothing else. The table's stream then brings each score to the workers, which publish it to the sinks like any
+    change. This command needs no access to a sink, may run while workers run, and may be repeated. With the sink
+    `pinpoint`, it waits ten seconds first, so that the workers look up again which endpoint each score is written to.
 
-    Where no worker runs, the scores wait in the table's stream. It keeps them for 24 hours. A worker that starts within
-    that time publishes them. One that starts later finds that changes were lost, and publishes every score by itself.
+    If no worker runs, the scores wait in the table's stream for 24 hours. A worker that starts within that time
+    publishes them. A worker that starts later detects that changes were lost, and publishes every score again by
+    itself.
 
-    The workers count what a sink refuses, and set it aside as dead letters. A rate above what the sinks take delays new
-    events behind the repeated scores. Ctrl-C finishes the call in flight, and reports.
+    Workers count scores that a sink refuses, and set them aside as dead letters. At a rate above what the sinks accept,
+    new events wait behind the repeated scores. Ctrl-C finishes the call in flight and reports.
     """
     settings = settings_for(Purpose.TABLES)
     logs.configure("console", "warning")
@@ -86,7 +87,7 @@ def reconcile(ctx: click.Context, per_s: float, project: str | None, *, dry_run:
             _show(summary, as_json=as_json)
     scores = number_of(summary.scores, "score")
     if interrupt.asked:
-        note(f"interrupted after {scores}: the rest was not read")
+        note(f"interrupted after {scores}; the rest was not read")
         ctx.exit(INTERRUPTED)
     if dry_run:
         note(f"would write {scores} again in {summary.scores / per_s:,.0f} s")

@@ -13,21 +13,21 @@ from service.observability import logs
 from service.observability.lines import LinePump, pumped
 
 LAST_LINES_S = 0.2
-"""Longest wait for log lines after a second signal."""
+"""Longest wait for pending log lines after a second signal."""
 
 
 @click.command()
 @click.option(
     "--role",
     type=click.Choice(["all", "ingest", "publish"]),
-    help="Read the stream (ingest), write scores to sinks (publish), or both (all); SCORING_ROLE otherwise.",
+    help="Read the stream (ingest), publish scores to sinks (publish), or both (all). Default: SCORING_ROLE.",
 )
 @click.pass_context
 def run(ctx: click.Context, role: str | None) -> None:
-    """Run a worker until it is told to stop.
+    """Run a worker until it is stopped.
 
-    SIGTERM or SIGINT: it finishes what it has in hand, releases its shards, and exits with 0. A second
-    signal ends it at once.
+    On SIGTERM or SIGINT, the worker finishes what it has begun, releases its shards and exits with 0. A second signal
+    ends it at once.
     """
     settings = settings_for(Purpose.RUN, **({"role": role} if role else {}))
     with pumped(2) as errors, pumped(1) as lines:
@@ -47,7 +47,7 @@ def _served(settings: Settings, lines: LinePump, errors: LinePump) -> int:
     try:
         return uvloop.run(serve(settings, lines, metrics, lambda: errors.close(LAST_LINES_S)))
     except Exception as error:
-        import structlog  # noqa: PLC0415 # not before service.observability, which has it come without rich
+        import structlog  # noqa: PLC0415 # only after service.observability, which keeps it from importing rich
 
         log = structlog.get_logger("service.cli.run")
         if not is_known(error):

@@ -1,4 +1,4 @@
-"""`scoring scores`: what the score table says of a user."""
+"""`scoring scores`: a user's scores in the score table."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from service.runtime.text import iso
 
 @click.group()
 def scores() -> None:
-    """Look scores up."""
+    """Look up scores."""
 
 
 @scores.command()
 @click.argument("user", type=Id("user"))
-@click.option("--project", metavar="ID", type=PROJECT, help="Only this project's score.")
+@click.option("--project", metavar="ID", type=PROJECT, help="Only the score in this project.")
 @json_option
 @click.pass_context
 def get(ctx: click.Context, user: str, project: str | None, *, as_json: bool) -> None:
-    """Show the score of USER, in every project it has one in.
+    """Show the scores of USER, one per project.
 
-    Exits with 1 where there is none.
+    Exits with 1 if there is none.
     """
     settings = settings_for(Purpose.TABLES)
     found = run_async(_read(settings, user, project or ""))
@@ -50,7 +50,7 @@ def get(ctx: click.Context, user: str, project: str | None, *, as_json: bool) ->
         print_table(columns if faulty else columns[:-1], rows if faulty else [row[:-1] for row in rows], empty="")
     if not found:
         where = f" for project {project}" if project else ""
-        note(f"no score of this user{where} in table {settings.scores_table}")
+        note(f"this user has no score{where} in table {settings.scores_table}")
         ctx.exit(FAILURE)
 
 

@@ -1,4 +1,4 @@
-"""`scoring send`: JSON lines go to the stream, byte for byte."""
+"""`scoring send`: puts JSON lines on the stream, byte for byte."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from service.config.settings import Settings
 
 CHUNK_BYTES = 256 * 1024
 MAX_RANGES = 50
-"""Runs of lines that are named one by one."""
+"""Ranges of lines that are listed one by one."""
 
 
 @click.command()
@@ -37,17 +37,19 @@ MAX_RANGES = 50
     metavar="PATH",
     default="client.client_id",
     show_default=True,
-    help="Where in a record its partition key is; a record without one gets a hash of itself.",
+    help="Path of the partition key in a record; a record without one gets a hash of itself.",
 )
-@click.option("--from-line", type=click.IntRange(1), default=1, show_default=True, help="Leave out the lines before.")
-@click.option("--as-is", is_flag=True, help="Send the lines even where FILE looks compressed or is not one per event.")
+@click.option("--from-line", type=click.IntRange(1), default=1, show_default=True, help="Start at this line.")
+@click.option(
+    "--as-is", is_flag=True, help="Send the lines even if FILE looks compressed or is not one event per line."
+)
 @json_option
 @click.pass_context
 def send(ctx: click.Context, file: BinaryIO, key_path: str, from_line: int, *, as_is: bool, as_json: bool) -> None:
     """Put each line of FILE on the stream as one record; `-` is standard input.
 
-    Lines are sent as they are, also malformed ones: those show up as dead letters. A file sent twice counts twice.
-    Whatever ends it, Ctrl-C included, it says how many lines were sent and where to go on.
+    Lines are sent unchanged. Malformed ones become dead letters. A file that is sent twice counts twice. However the
+    command ends, it reports how many lines were sent and where to continue.
     """
     settings = settings_for(Purpose.STREAM)
     called = name_of(file)
@@ -59,7 +61,7 @@ def send(ctx: click.Context, file: BinaryIO, key_path: str, from_line: int, *, a
         raise UsageFailure(
             f"{called} {found.what}",
             "each line is sent as one record",
-            f"try: {found.command} | scoring send -\n  or send its lines as they are with --as-is",
+            f"try: {found.command} | scoring send -\n  or send the lines unchanged with --as-is",
         )
     path = [part for part in key_path.split(".") if part]
     started = time.monotonic()
@@ -88,7 +90,7 @@ def send(ctx: click.Context, file: BinaryIO, key_path: str, from_line: int, *, a
 def _send(
     settings: Settings, source: Iterator[Line], first: int, file: BinaryIO, interrupt: Interrupt
 ) -> tuple[Account, Exception | None]:
-    """Send the lines; return the account, and what went wrong that it does not explain."""
+    """Send the lines; return the account, and an error that the account does not explain."""
     with asyncio.Runner() as runner, ExitStack() as stack:
         opened = AsyncExitStack()
         aws = runner.run(opened.enter_async_context(clients(aws_settings(settings, attempts=1))))
@@ -108,53 +110,53 @@ def _send(
                     break
                 advance(sum(len(line.put.data) + 1 for line in batch))
         except KeyboardInterrupt:
-            pass  # the account says how far it came
+            pass  # the account says how far it got
         except Exception as error:  # noqa: BLE001 # raised by the caller, after the account
             return sender.account, error
         return sender.account, None
 
 
 def explained(account: Account, name: str, *, interrupted: bool) -> list[str]:
-    """Return what a person must know of a file that was not sent to its end.
+    """Return the messages about a file that was not sent completely.
 
     Args:
-        account: How far it came.
-        name: How a shell command names the file.
-        interrupted: Whether a person ended it.
+        account: How far it got.
+        name: The file's name in a shell command.
+        interrupted: Whether a person interrupted it.
     """
     cause = "interrupted" if interrupted else f"error: {account.error}"
-    go_on = f"  go on with --from-line {account.next_line}"
+    go_on = f"  continue with --from-line {account.next_line}"
     if account.fault_line is not None:
         line = account.fault_line
         return [
             f"error: line {line} cannot be sent: {account.error}",
-            "  it and the lines after it are not on the stream",
-            f"  correct it and go on with --from-line {line}, or leave it out with --from-line {line + 1}",
+            "  this line and the lines after it are not on the stream",
+            f"  correct it and continue with --from-line {line}, or skip it with --from-line {line + 1}",
         ]
     if account.not_taken:
         runs = ranges(account.not_taken)
         named = ", ".join(f"{low}-{high}" if high > low else f"{low}" for low, high in runs[:MAX_RANGES])
-        more = f" and {len(runs) - MAX_RANGES} more runs (--json names every line)" if len(runs) > MAX_RANGES else ""
+        more = f" and {len(runs) - MAX_RANGES} more ranges (--json lists every line)" if len(runs) > MAX_RANGES else ""
         only = ";".join(f"{low},{high}p" if high > low else f"{low}p" for low, high in runs)
         return [
-            f"{cause}: {number_of(len(account.not_taken), 'record')} not taken by the stream",
+            f"{cause}: the stream did not accept {number_of(len(account.not_taken), 'record')}",
             f"  lines {named}{more}",
             *([f"  send them with: sed -n '{only}' {name} | scoring send -"] if not more else []),
-            f"{go_on} after that",
+            f"{go_on} afterwards",
         ]
     if account.uncertain is not None:
         first, last = account.uncertain
         return [
-            f"{cause}: no answer came for lines {first} to {last}",
-            "  those that are not counted above may be on the stream or not",
-            f"  to leave them out: --from-line {last + 1}",
-            f"  to send them again, so that those that arrived count twice: --from-line {first}",
+            f"{cause}: lines {first} to {last} got no answer",
+            "  those that are not counted above may or may not be on the stream",
+            f"  to skip them: --from-line {last + 1}",
+            f"  to send them again (those that arrived will count twice): --from-line {first}",
         ]
     return [cause, go_on]
 
 
 def _chunks(file: BinaryIO) -> Iterator[bytes]:
-    """Yield a file's bytes as they come: from a pipe, without waiting for a whole chunk."""
+    """Yield a file's bytes as they arrive: from a pipe, without waiting for a whole chunk."""
     some: Callable[[int], bytes] = getattr(file, "read1", file.read)
     while chunk := some(CHUNK_BYTES):
         yield chunk
@@ -162,11 +164,11 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
 
 @contextmanager
 def _progress(file: BinaryIO) -> Iterator[Callable[[int], None]]:
-    """Show how far it is, on a terminal; yields what is to be called with the bytes sent."""
+    """Show progress on a terminal; yield a function to call with the number of bytes sent."""
     if not err_is_terminal():
         yield lambda _count: None
         return
-    # Slow to import, and only a terminal needs it.
+    # Slow to import, and only needed on a terminal.
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn  # noqa: PLC0415
 
     columns = (TextColumn("sending"), BarColumn(), DownloadColumn(), TransferSpeedColumn())

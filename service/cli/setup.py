@@ -1,4 +1,4 @@
-"""`scoring setup`: everything the service needs in AWS, made where it is missing."""
+"""`scoring setup`: creates what the service needs in AWS."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
     metavar="ID",
     type=PROJECT,
     multiple=True,
-    help="Write the default definitions for this project, unless it has any; may be given more than once. "
-    "SCORING_PROJECT_IDS otherwise.",
+    help="Write the default definitions for this project if it has none; may be repeated. "
+    "Default: SCORING_PROJECT_IDS.",
 )
-@click.option("--dry-run", is_flag=True, help="Only say what would be made.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be created.")
 @json_option
 def setup(projects: Sequence[str], *, dry_run: bool, as_json: bool) -> None:
-    """Create the stream, the tables and the default definitions where they are missing.
+    """Create the stream, the tables and the default definitions that are missing.
 
-    May be run at any time: what is there is never changed, and what differs is said.
+    Safe to run at any time: nothing that exists is changed. Differences from the recommended settings are reported.
     """
     from service.admin.setup_plan import State  # noqa: PLC0415 # slow to import
 
     settings = settings_for(Purpose.TABLES)
     if not settings.stream:
-        note("SCORING_STREAM is not set: no stream is looked at or made")
+        note("SCORING_STREAM is not set: the stream is skipped")
     actions = run_async(set_up(settings, projects or settings.project_ids, dry_run=dry_run))
     if as_json:
         print_json(actions)
@@ -51,16 +51,16 @@ def setup(projects: Sequence[str], *, dry_run: bool, as_json: bool) -> None:
         )
     if any(action.state is State.CREATED and action.resource.startswith("definitions ") for action in actions):
         seconds = in_force_s(settings.definitions_refresh_s)
-        note(f"definitions are in force within {seconds:g} s in workers that run already")
+        note(f"running workers use the new definitions within {seconds:g} s")
     for action in actions:
         if action.state is State.DIFFERS and action.remedy:
             note(f"{action.resource} differs: {action.remedy}")
     if not projects and not settings.project_ids:
-        note("no project named: --project ID writes the default definitions for it")
+        note("no project given: --project ID writes the default definitions for it")
 
 
 async def set_up(settings: Settings, projects: Sequence[str], *, dry_run: bool = False) -> list[Action]:
-    """Make what is missing; see `Setup.run`."""
+    """Create what is missing; see `Setup.run`."""
     from service.admin.setup import Setup  # noqa: PLC0415 # slow to import
     from service.aws.clients import clients  # noqa: PLC0415 # likewise
 
@@ -69,7 +69,7 @@ async def set_up(settings: Settings, projects: Sequence[str], *, dry_run: bool =
 
 
 def names_of(settings: Settings) -> Names:
-    """Return the names of everything to set up."""
+    """Return the names of all resources to create."""
     from service.admin.setup_plan import Names  # noqa: PLC0415 # slow to import
 
     return Names(

@@ -1,4 +1,4 @@
-"""`scoring local traffic`: campaigns without end, for an emulator."""
+"""`scoring local traffic`: endless campaigns for an emulator."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ TIMEOUT_S = 5.0
 @click.command()
 @click.option("--rate", type=click.FloatRange(0.1, 10_000), default=20, show_default=True, help="Records per second.")
 @click.option("--users", type=click.IntRange(10, 50_000), default=1_000, show_default=True, help="People.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Another seed, other people and campaigns.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Decides the people and the campaigns.")
 @click.option(
     "--project",
     metavar="ID",
     type=PROJECT,
-    help="Project of the events; SCORING_PROJECT_IDS, or the demo's, otherwise.",
+    help="Project of the events. Default: SCORING_PROJECT_IDS, or else the demo's project.",
 )
 def traffic(rate: float, users: int, seed: int, project: str | None) -> None:
-    """Play campaigns to the stream, without end, until SIGTERM or SIGINT.
+    """Play endless campaigns to the stream, until SIGTERM or SIGINT.
 
-    Only to emulators: AWS_ENDPOINT_URL_KINESIS and AWS_ENDPOINT_URL_PINPOINT (or AWS_ENDPOINT_URL) must say where
-    they are. First the people's endpoints are created in the Pinpoint that is named.
+    Works with emulators only: AWS_ENDPOINT_URL_KINESIS and AWS_ENDPOINT_URL_PINPOINT (or AWS_ENDPOINT_URL) must be set.
+    Creates the people's endpoints in that Pinpoint first.
     """
     from service.aws.blocking import client_in  # noqa: PLC0415 # slow to import
     from service.local.local_aws import LocalAwsError, settle  # noqa: PLC0415 # likewise
@@ -55,14 +55,14 @@ def traffic(rate: float, users: int, seed: int, project: str | None) -> None:
     population = populate(users, seed)
     signal.signal(signal.SIGTERM, _end)
     _create_project(pinpoint_url, project_id)
-    # No retries: a record that is put again because an answer was lost counts twice, as it must.
+    # No retries: a record that is put again because an answer was lost is a second record, and counts.
     environment = {**os.environ, "AWS_REGION": settings.aws_region}
     kinesis = client_in("kinesis", environment)
     try:
         settle(client_in("pinpoint", environment, attempts=5), population, project_id)
         note(f"{len(population.everything):,} endpoints of {users:,} users created; {rate:g} events per second follow")
         note(
-            "some records are broken, and some endpoints have no user, on purpose: the alerts "
+            "some records are malformed and some endpoints have no user, on purpose: the alerts "
             "ScoringDeadLettersGrowing, ScoringUnknownFormatsGrowing and ScoringUnresolvedUsersGrowing fire by design"
         )
 
@@ -78,7 +78,7 @@ def traffic(rate: float, users: int, seed: int, project: str | None) -> None:
                     note(f"{playback.put:,} events put")
     except (PlaybackError, LocalAwsError) as error:
         raise Failure(
-            "the traffic cannot be played", str(error), "is the emulator up, and `scoring setup` done?"
+            "the traffic cannot be played", str(error), "is the emulator running, and `scoring setup` done?"
         ) from error
     except KeyboardInterrupt:
         note("interrupted")
@@ -89,22 +89,24 @@ def _emulator(service: str) -> str:
     url = os.environ.get(name) or os.environ.get("AWS_ENDPOINT_URL")
     if not url:
         raise Failure(
-            "made-up traffic is for emulators only", f"{name} is not set", f"set {name} to the URL of an emulator"
+            "generated traffic is for emulators only", f"{name} is not set", f"set {name} to the URL of an emulator"
         )
     if is_aws(url):
         raise Failure(
-            "made-up traffic is for emulators only", f"{name} = {url!r} is AWS", f"set {name} to the URL of an emulator"
+            "generated traffic is for emulators only",
+            f"{name} = {url!r} is AWS",
+            f"set {name} to the URL of an emulator",
         )
     return url
 
 
 def _create_project(pinpoint_url: str, project_id: str) -> None:
-    """Create the project where the Pinpoint is our fake; another emulator must have it already."""
+    """Create the project if this Pinpoint is our fake; another emulator must already have it."""
     body = msgspec.json.encode({"Id": project_id})
     try:
         urllib.request.urlopen(f"{pinpoint_url}/_fake/apps", body, timeout=TIMEOUT_S).close()  # noqa: S310 - a URL the user set
     except urllib.error.HTTPError:
-        pass  # it is there already, or this is no fake of ours: creating the endpoints will tell
+        pass  # the project exists, or this is not our fake: creating the endpoints will show
     except OSError as error:
         raise Failure(
             "Pinpoint cannot be reached", f"{pinpoint_url}: {error}", "check AWS_ENDPOINT_URL_PINPOINT"

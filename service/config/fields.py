@@ -1,6 +1,6 @@
-"""What an environment variable's text means: a field's declaration, read, and a value read by it. Pure.
+"""Reading a field's value from an environment variable, by the field's declaration. Pure.
 
-A field is declared by its type, `Annotated` with what is to be said of it. Kept small and free of pydantic, which costs
+A field is declared by its type, `Annotated` with its description. Kept small and without pydantic, which costs
 every worker 14 MiB and 0.15 s (deploy/decisions/0006-idle-start-memory.md).
 """
 
@@ -18,14 +18,14 @@ _OFF = frozenset({"off", "false", "no", "0", "f", "n"})
 
 
 class Form(msgspec.Struct, frozen=True):
-    """What a field takes beyond what its type says.
+    """What a field accepts beyond its type.
 
     Attributes:
-        expected: For a person: `a table name: 3 to 255 letters`.
-        fault: What is wrong with any other text: `is no table name`.
-        pattern: What the text must look like.
-        read: Makes the value of the text; may raise `ValueError`, whose message is the fault.
-        empty: Whether an empty list will do.
+        expected: Description for messages: `a table name: 3 to 255 letters`.
+        fault: What is wrong with any other text: `is not a table name`.
+        pattern: What the text must match.
+        read: Converts the text; may raise `ValueError`, whose message is the fault.
+        empty: Whether an empty list is valid.
     """
 
     expected: str
@@ -36,15 +36,15 @@ class Form(msgspec.Struct, frozen=True):
 
 
 class About(msgspec.Struct, frozen=True):
-    """What is to be said of a field beside its type and default.
+    """A field's documentation and bounds.
 
     Attributes:
-        description: For a person.
+        description: What it does, for the documentation.
         form: See `Form`.
-        default: The default, for a person, where it is no constant.
-        ge: Least value of a number.
-        gt: What it must be above, where there is no least value.
-        le: Greatest value.
+        default: The default as documented, if it is not a constant.
+        ge: Lower bound, inclusive.
+        gt: Lower bound, exclusive; used if there is no inclusive one.
+        le: Upper bound, inclusive.
     """
 
     description: str
@@ -56,7 +56,7 @@ class About(msgspec.Struct, frozen=True):
 
 
 class Field(msgspec.Struct, frozen=True):
-    """A field as declared: its type, its value where the variable is not set, and what is said of it."""
+    """A field as declared: its type, its default, and its documentation."""
 
     kind: Any
     default: Any
@@ -64,7 +64,7 @@ class Field(msgspec.Struct, frozen=True):
 
 
 def fields_of(settings: type[msgspec.Struct]) -> dict[str, Field]:
-    """Return the fields that are described, in order."""
+    """Return the documented fields, in order."""
     found = {}
     for field in msgspec.structs.fields(settings):
         if get_origin(field.type) is Annotated:
@@ -74,10 +74,10 @@ def fields_of(settings: type[msgspec.Struct]) -> dict[str, Field]:
 
 
 def read(field: Field, text: str) -> object:
-    """Return the value that a text stands for.
+    """Return the value of a text.
 
     Raises:
-        ValueError: It stands for none; the message says what is wrong with it, as in `= 'x' is no such number`.
+        ValueError: The text is invalid; the message says why, as in `= 'x' is not a valid number`.
     """
     form = field.about.form
     if form is not None and form.read is not None:
@@ -88,7 +88,7 @@ def read(field: Field, text: str) -> object:
         word = text.lower()
         if word in _ON or word in _OFF:
             return word in _ON
-        raise ValueError("is not a value it can have")
+        raise ValueError("is not an accepted value")
     if get_origin(field.kind) is tuple:
         return _list(field, text)
     choices = _choices(field.kind)
@@ -100,7 +100,7 @@ def read(field: Field, text: str) -> object:
 
 
 def expected(field: Field) -> str:
-    """Return what a field takes, for a person: `a whole number from 1 to 300`."""
+    """Return what a field accepts, for messages: `a whole number from 1 to 300`."""
     about = field.about
     if about.form is not None:
         return about.form.expected
@@ -117,34 +117,34 @@ def _number(field: Field, text: str) -> float:
     try:
         number: float = field.kind(text)
     except ValueError:
-        raise ValueError("is no such number") from None
+        raise ValueError("is not a valid number") from None
     about = field.about
     if math.isnan(number):
-        raise ValueError("is no such number")
+        raise ValueError("is not a valid number")
     if not about.ge <= number <= about.le or number <= about.gt:
         raise ValueError("is out of bounds")
     return number
 
 
 def _list(field: Field, text: str) -> tuple[str, ...]:
-    """Return the parts between commas, blanks and repeats left out."""
+    """Split at commas; drop blanks and duplicates."""
     parts = tuple(dict.fromkeys(part for part in (part.strip() for part in text.split(",")) if part))
     choices = _choices(get_args(field.kind)[0])
     if choices:
         for part in parts:
             _choice(choices, part)
     if not parts and field.about.form is not None and not field.about.form.empty:
-        raise ValueError("is not a value it can have")
+        raise ValueError("is not an accepted value")
     return parts
 
 
 def _choice(choices: tuple[str, ...], word: str) -> str:
     if word not in choices:
-        raise ValueError("is not a value it can have")
+        raise ValueError("is not an accepted value")
     return word
 
 
 def _choices(kind: Any) -> tuple[str, ...]:  # noqa: ANN401 # a type
-    """Return the texts that a `Literal`, or one that may be None, can be."""
+    """Return the accepted texts of a `Literal`, which may be optional."""
     literals = [part for part in (kind, *get_args(kind)) if get_origin(part) is Literal]
     return tuple(choice for literal in literals for choice in get_args(literal))

@@ -1,8 +1,8 @@
-"""From the environment to `Settings`, or to a list of everything that is wrong with it.
+"""Reading `Settings` from the environment, or reporting everything that is wrong with it.
 
-`load` is pure: it reads the mapping that it is given and nothing else, no `.env` file and no AWS profile. It reports
-all problems at once. A variable set to an empty text counts as not set, because that is what
-`SCORING_X=${SCORING_X}` gives in a compose file.
+`load` is pure: it reads only the mapping that it receives, no `.env` file and no AWS profile. It reports all problems
+at once. A variable with an empty value counts as not set, because that is what `SCORING_X=${SCORING_X}` gives in a
+compose file.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from service.config.settings import FIELDS, PREFIX, STREAM_ARN, VARIABLES, Setti
 from service.stream.position import timestamp_of
 
 MAX_SHOWN = 80
-"""Characters of a bad value that an error shows."""
+"""Most characters of an invalid value that an error shows."""
 
-TO_COME = "is a time to come, from which Kinesis reads nothing", "give one that has passed"
-"""What is wrong with such a time, and what to do
+TO_COME = "is in the future, and Kinesis reads nothing from there", "give a time in the past"
+"""The fault of such a time, and the remedy
 (https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetShardIterator.html)."""
 
 
 class Purpose(Enum):
-    """What the configuration is for, which decides what it must name."""
+    """What the configuration is used for; decides which variables are required."""
 
     RUN = "run"
     """A worker: the stream, unless it only publishes, and a region."""
@@ -36,11 +36,11 @@ class Purpose(Enum):
     TABLES = "tables"
     """A command that needs tables only: a region."""
     LOCAL = "local"
-    """A command that asks nothing of AWS."""
+    """A command that does not call AWS."""
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """One thing wrong: the variable, what is wrong with it, and what to do."""
+    """One problem: the variable, what is wrong with it, and the remedy."""
 
     variable: str
     fault: str
@@ -51,7 +51,7 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 class ConfigurationError(Exception):
-    """The environment is not usable; `problems` has everything that is wrong, in the order of the table."""
+    """The environment is invalid; `problems` lists everything that is wrong, in the order of the table."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
@@ -69,12 +69,12 @@ def load(
 
     Args:
         environ: Environment variables.
-        purpose: What must be there.
-        profile_region: Region of the AWS profile in use, which only AWS's own library can read.
-        now_ms: Epoch milliseconds: no time after it can be read from.
+        purpose: Decides which variables are required.
+        profile_region: Region of the AWS profile in use, which only AWS's library can read.
+        now_ms: Epoch milliseconds; reading cannot start after it.
 
     Raises:
-        ConfigurationError: With everything that is wrong.
+        ConfigurationError: Lists everything that is wrong.
     """
     problems = _unknown(environ) + _endpoints(environ)
     given: dict[str, str] = {
@@ -105,21 +105,21 @@ _URL = re.compile(r"https?://[^\s/]+\S*")
 
 
 def _endpoints(environ: Mapping[str, str]) -> list[Problem]:
-    """Return a problem per AWS endpoint that is no URL."""
+    """Return a problem per AWS endpoint that is not a URL."""
     return [
-        Problem(name, f"= {text!r} is no URL", "set it to http:// or https:// with a host, or unset it")
+        Problem(name, f"= {text!r} is not a URL", "set it to http:// or https:// with a host, or unset it")
         for name, text in sorted(environ.items())
         if name.startswith("AWS_ENDPOINT_URL") and text and not _URL.fullmatch(text)
     ]
 
 
 def _unknown(environ: Mapping[str, str]) -> list[Problem]:
-    """Return a problem per variable that nobody reads. Its value is not shown: it may be a secret."""
+    """Return a problem per unknown variable. The value is not shown: it may be a secret."""
     problems = []
     for name in sorted(environ):
         if name in VARIABLES or not name.upper().startswith(PREFIX):
             continue
-        # Without the prefix, which would make every name alike.
+        # Compared without the prefix, which would make all names similar.
         fields = VARIABLES.values()
         near = difflib.get_close_matches(name.lower().removeprefix(PREFIX.lower()), fields, n=1, cutoff=0.6)
         remedy = (
@@ -144,7 +144,7 @@ def _missing(given: Mapping[str, str], purpose: Purpose, region: str) -> list[Pr
     if needs_stream and "stream" not in given:
         remedy = f"set {expected(FIELDS['stream'])}"
         if purpose is Purpose.RUN:
-            remedy += ", or run with the role `publish`, which reads no Kinesis stream"
+            remedy += ", or run with the role `publish`, which does not read a Kinesis stream"
         problems.append(Problem("SCORING_STREAM", "is not set", remedy))
     if purpose is not Purpose.LOCAL and not region:
         problems.append(

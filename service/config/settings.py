@@ -27,12 +27,12 @@ def epoch_ms(text: str) -> int:
     """Return the epoch milliseconds of an ISO 8601 time with a zone, for example `2026-01-31T12:00:00Z`.
 
     Raises:
-        ValueError: No such time, or one without a zone, which would mean something else on every machine.
+        ValueError: Not a time, or a time without a zone, which would differ between machines.
     """
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError("is no ISO 8601 time") from None
+        raise ValueError("is not an ISO 8601 time") from None
     if moment.tzinfo is None:
         raise ValueError("is a time without a zone")
     return round(moment.timestamp() * 1000)
@@ -44,15 +44,15 @@ def _position(text: str) -> str:
 
 _STREAM = Form(
     "a stream name (letters, digits, `_`, `.`, `-`; at most 128) or ARN",
-    "is no stream name or ARN",
+    "is not a stream name or ARN",
     re.compile(f"{_STREAM_NAME.pattern}|{STREAM_ARN.pattern}"),
 )
 _TABLE = Form(
-    "a table name: 3 to 255 letters, digits, `_`, `.`, `-`", "is no table name", re.compile(r"[a-zA-Z0-9_.-]{3,255}")
+    "a table name: 3 to 255 letters, digits, `_`, `.`, `-`", "is not a table name", re.compile(r"[a-zA-Z0-9_.-]{3,255}")
 )
 _ATTRIBUTE = Form(
     "a name of at most 50 characters without spaces or `# : ? \\ /`",
-    "is no attribute name",
+    "is not an attribute name",
     re.compile(r"[^#:?\\/\s]{1,50}"),
 )
 _START = Form(f"`{TRIM_HORIZON}`, `{LATEST}` or a time with its zone, such as `2026-01-31T12:00:00Z`", read=_position)
@@ -61,15 +61,15 @@ _PROJECT = Form("a project id: 1 to 256 characters without blanks", "is not a pr
 _SINKS = Form("`pinpoint`, `log`, or both separated by a comma", empty=False)
 _EMF_SERVICE = Form(
     "a name of at most 255 letters, digits, `_`, `.`, `-`",
-    "is no name of a service",
+    "is not a service name",
     re.compile(r"[a-zA-Z0-9_.-]{1,255}"),
 )
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything the environment decides. Immutable, and handed down: nothing reads the environment again.
+    """All settings. Immutable, read once, and passed on.
 
-    `aws_region` has no variable of its own: it is AWS's (`AWS_REGION`, `AWS_DEFAULT_REGION`, or the profile).
+    `aws_region` has no variable of its own; it comes from AWS's (`AWS_REGION`, `AWS_DEFAULT_REGION`, or the profile).
     """
 
     aws_region: str = ""
@@ -77,14 +77,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     role: Annotated[
         Role, About("What a worker does: read the stream (`ingest`), write scores to sinks (`publish`), or both.")
     ] = "all"
-    stream: Annotated[str, About("Kinesis stream with the events; the role `publish` needs none.", _STREAM)] = ""
-    start: Annotated[str, About("Where reading starts when a stream is read for the first time.", _START)] = (
-        TRIM_HORIZON
-    )
+    stream: Annotated[str, About("Kinesis stream with the events; not needed by the role `publish`.", _STREAM)] = ""
+    start: Annotated[str, About("Where reading starts on a stream that was never read before.", _START)] = TRIM_HORIZON
     project_ids: Annotated[
         tuple[str, ...],
         About(
-            "Projects whose events count, and whose scores are published. Empty: all that have definitions.", _PROJECTS
+            "Projects whose events count and whose scores are published. Empty: all that have definitions.", _PROJECTS
         ),
     ] = ()
     default_project: Annotated[
@@ -97,7 +95,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     scores_table: Annotated[str, About("Table of scores.", _TABLE)] = "userEngagementScore"
     definitions_table: Annotated[str, About("Table of points per event type.", _TABLE)] = "engagementScoreDefinition"
-    identities_table: Annotated[str, About("Table of endpoints' users.", _TABLE)] = "engagementScoringIdentities"
+    identities_table: Annotated[str, About("Table of the users of endpoints.", _TABLE)] = "engagementScoringIdentities"
     leases_table: Annotated[str, About("Table of leases and checkpoints.", _TABLE)] = "engagementScoringLeases"
     dead_letters_table: Annotated[str, About("Table of dead letters.", _TABLE)] = "engagementScoringDeadLetters"
     sinks: Annotated[tuple[SinkName, ...], About("Where scores are published.", _SINKS)] = ("pinpoint",)
@@ -107,19 +105,29 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int, About("Most records per batch; a full shard receives 1,000 per second.", ge=1, le=10_000)
     ] = 5000
     checkpoint_interval_ms: Annotated[
-        int, About("How long a shard's checkpoint may wait for more: read again after a crash.", ge=0, le=60_000)
+        int,
+        About(
+            "Longest time between checkpoints of a shard; records since the last are read again after a crash.",
+            ge=0,
+            le=60_000,
+        ),
     ] = 5000
     poll_max_ms: Annotated[int, About("Longest pause between reads of an idle shard.", ge=200, le=60_000)] = 1000
     read_budget_mib: Annotated[
-        int, About("Records in hand, of all shards, before reading pauses; a quarter for publishing.", ge=4, le=65_536)
+        int,
+        About(
+            "Records read and not yet processed, of all shards, before reading pauses; a quarter is for publishing.",
+            ge=4,
+            le=65_536,
+        ),
     ] = 16
     commit_concurrency_max: Annotated[
-        int, About("Most writes of 25 scores in flight; throttling lowers it by itself.", ge=1, le=256)
+        int, About("Most writes of 25 scores in flight; throttling lowers the number automatically.", ge=1, le=256)
     ] = 16
     score_cache_entries: Annotated[
         int,
         About(
-            "Users whose score is kept in memory, 1 KiB each on average; fewer where they take more.",
+            "Users whose score is kept in memory, 1 KiB each on average; fewer if they take more.",
             ge=1000,
             le=10_000_000,
         ),
@@ -133,20 +141,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             le=8760,
         ),
     ] = 0
-    definitions_refresh_s: Annotated[float, About("How often definitions are read again.", ge=0.1, le=3600)] = 5.0
+    definitions_refresh_s: Annotated[float, About("Seconds between two reads of the definitions.", ge=0.1, le=3600)] = (
+        5.0
+    )
 
     fast_calls: Annotated[
         bool,
         About(
-            "Make the ten hottest AWS calls without botocore's serializer: a third of the CPU. `off` is a way out, "
-            "should an answer ever be read wrongly."
+            "Make the ten most frequent AWS calls without botocore's serializer, for a third of the CPU. `off` is a "
+            "fallback, in case an answer is ever read incorrectly."
         ),
     ] = True
 
     identity_lookup: Annotated[
         bool,
         About(
-            "Ask Pinpoint (`GetEndpoint`) whose an endpoint is when no event ever said so.",
+            "Ask Pinpoint (`GetEndpoint`) for the user of an endpoint that no event has named.",
             default="`on` with the sink `pinpoint`",
         ),
     ] = True
@@ -156,7 +166,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     identity_lookup_wait_s: Annotated[
         float,
         About(
-            "Longest wait for look-ups, per batch; events still without a user then go to the dead letters "
+            "Longest wait for look-ups, per batch; events that still have no user become dead letters "
             "(`lookup_overdue`).",
             ge=0.1,
             le=300,
@@ -165,30 +175,31 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     identity_lookup_transactional: Annotated[
         bool,
         About(
-            "Ask Pinpoint about messages without campaign or journey too; their endpoint ids are mostly random.",
+            "Also ask Pinpoint about messages without a campaign or journey; their endpoint ids are mostly random.",
             default="`off`",
         ),
     ] = False
     identity_negative_ttl_s: Annotated[
-        float, About("How long an endpoint that has no user is not asked for again.", ge=0, le=86_400)
+        float, About("How long an endpoint without a user is not looked up again.", ge=0, le=86_400)
     ] = 300.0
     identity_cache_entries: Annotated[
         int,
         About(
-            "Endpoints whose user is kept in memory, 0.5 KiB each on average; fewer where they take more.",
+            "Endpoints whose user is kept in memory, 0.5 KiB each on average; fewer if they take more.",
             ge=1000,
             le=10_000_000,
         ),
     ] = 25_000
 
     publish_linger_ms: Annotated[
-        int, About("Wait for more changes of the same users before publishing.", ge=0, le=60_000)
+        int, About("How long to wait for more changes of the same users before publishing.", ge=0, le=60_000)
     ] = 250
-    score_attribute: Annotated[str, About("User attribute that gets the score.", _ATTRIBUTE)] = "EngagementScore"
+    score_attribute: Annotated[str, About("User attribute that receives the score.", _ATTRIBUTE)] = "EngagementScore"
     score_metric: Annotated[
         str,
         About(
-            "Metric of all the user's endpoints that gets the score too, for numeric segments. Empty: none.", _ATTRIBUTE
+            "Metric of all the user's endpoints that also receives the score, for numeric segments. Empty: none.",
+            _ATTRIBUTE,
         ),
     ] = ""
     pinpoint_update_batch_per_s: Annotated[
@@ -200,7 +211,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     pinpoint_endpoint_max_age_s: Annotated[
         float,
         About(
-            "How long a user's endpoint is trusted before Pinpoint is asked again. An event may end it earlier.",
+            "How long a user's endpoint is used before Pinpoint is asked again. An event may end this earlier.",
             gt=0,
             le=604_800,
         ),
@@ -208,7 +219,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     pinpoint_no_endpoint_max_age_s: Annotated[
         float,
         About(
-            "How long it is trusted that a user has no endpoint. An event that names one ends it.",
+            "How long a user is remembered as having no endpoint. An event that names one ends this.",
             ge=0,
             le=604_800,
         ),
@@ -217,25 +228,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     lease_duration_s: Annotated[float, About("How long a silent worker keeps its shards.", ge=1, le=300)] = 10.0
     drain_timeout_s: Annotated[
-        float, About("Longest time to finish after SIGTERM; at least 40, below ECS's `stopTimeout`.", ge=1, le=115)
+        float, About("Longest time to finish after SIGTERM; at least 40, and below ECS's `stopTimeout`.", ge=1, le=115)
     ] = 45.0
 
     http_host: Annotated[str, About("Address of `/metrics`, `/healthz` and `/readyz`.")] = "127.0.0.1"
-    http_port: Annotated[int, About("Their port; 0 takes any free one.", ge=0, le=65_535)] = 9464
-    metrics_max_shards: Annotated[int, About("Shards told apart in metrics.", ge=1, le=10_000)] = 200
+    http_port: Annotated[int, About("Port of these; 0 takes any free one.", ge=0, le=65_535)] = 9464
+    metrics_max_shards: Annotated[int, About("Most shards with metrics of their own.", ge=1, le=10_000)] = 200
     log_format: Annotated[
-        LogFormat | None, About("How log lines look.", default="`console` on a terminal, else `json`")
+        LogFormat | None, About("Format of log lines.", default="`console` on a terminal, else `json`")
     ] = None
     log_level: Annotated[
-        LogLevel, About("Least level logged; `debug` also shows tracebacks of commands, and user ids.")
+        LogLevel, About("Lowest level that is logged; `debug` also shows tracebacks of commands, and user ids.")
     ] = "info"
     emf_service: Annotated[
-        str, About("Name under which metrics for CloudWatch are logged once a minute (EMF). Empty: none.", _EMF_SERVICE)
+        str,
+        About("Service name of the CloudWatch metrics that are logged once a minute (EMF). Empty: none.", _EMF_SERVICE),
     ] = ""
 
     @property
     def stream_name(self) -> str:
-        """The stream's name, also where `stream` is an ARN."""
+        """The stream's name, even if `stream` is an ARN."""
         match = STREAM_ARN.fullmatch(self.stream)
         return match["name"] if match else self.stream
 
@@ -246,12 +258,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def publishes(self) -> bool:
-        """Whether this worker writes scores to sinks."""
+        """Whether this worker publishes scores to sinks."""
         return self.role in ("all", "publish")
 
 
 FIELDS: Mapping[str, Field] = fields_of(Settings)
-"""Field name to what it takes, in the order of the table."""
+"""Fields by name, in the order of the table."""
 
 VARIABLES: Mapping[str, str] = {f"{PREFIX}{name.upper()}": name for name in FIELDS}
-"""Variable to field name, likewise."""
+"""Field names by variable."""

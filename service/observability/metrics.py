@@ -1,8 +1,8 @@
-"""The catalogue: every metric this service has, and the only place where one is made.
+"""The metrics catalogue: every metric of this service is created here.
 
-Rules: names start with `scoring_`, base units, `_total` for counters. Labels come from closed sets or are
-bounded here; no user, endpoint or e-mail address is ever a label. One `Metrics` per process, made by the
-wiring and handed down; tests make their own.
+Rules: names start with `scoring_`, base units, `_total` for counters. Labels come from closed sets or are bounded
+here; users, endpoints and e-mail addresses are never labels. The wiring creates one `Metrics` per process and passes it
+on; tests create their own.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CALL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.
 COUNT_BUCKETS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
 
 MAX_EVENT_TYPES = 100
-"""Event types told apart in labels; the ones met later are counted as `OTHER_TYPE`."""
+"""Most event types with a label of their own; further ones are counted as `OTHER_TYPE`."""
 
 OTHER_TYPE = "other"
 
@@ -41,7 +41,7 @@ MAX_PROJECTS = 20
 """Projects whose version of the rules is shown; others have no series."""
 
 _WELL_FORMED = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,99}")
-"""Event types and project ids that may be shown as they are: the names come from whoever can put a record."""
+"""Event types and project ids that may be labels; anyone who can put a record chooses these names."""
 
 PIPELINES = ("ingest", "publish")
 LEASE_EVENTS = ("taken", "seized", "released", "handed_over", "lost", "finished")
@@ -56,9 +56,9 @@ class Metrics:
     """All metrics of one process.
 
     Args:
-        registry: Where they are registered; a new one unless given.
-        max_shards: Shards told apart in labels; with more in hand, the label is `all` (and `set_lag` keeps
-            the worst).
+        registry: Where the metrics are registered; a new registry unless given.
+        max_shards: Most shards with a label of their own; above that, all shards share the label `all`, and `set_lag`
+            keeps the largest lag.
         process: Whether to add CPU, memory, file and garbage collector metrics of this process.
     """
 
@@ -94,7 +94,7 @@ class Metrics:
         self.bytes_read = self._counter("read_bytes", "Bytes of records fetched.", "pipeline")
         self.lag = self._gauge(
             "lag_seconds",
-            "Age of the oldest record not yet durably dealt with; 0 at the tip; rises while a shard cannot be read.",
+            "Age of the oldest record that is not durably processed; 0 at the tip; rises while a shard cannot be read.",
             "pipeline",
             "shard",
         )
@@ -106,22 +106,22 @@ class Metrics:
             "pipeline",
             "stage",
         )
-        self.buffered_bytes = self._gauge("buffered_bytes", "Bytes of records read and not yet dealt with.", "pipeline")
+        self.buffered_bytes = self._gauge("buffered_bytes", "Bytes of records read and not yet processed.", "pipeline")
         self.records_trimmed = self._counter(
-            "records_trimmed", "Times a position had left the stream's retention: data loss.", "pipeline"
+            "records_trimmed", "Times that records left the stream's retention unread: data loss.", "pipeline"
         )
         self.read_failures = self._counter(
             "read_failures",
-            "Failed reads of a shard: throttled, expired (iterator), trimmed, gone (unknown shard), trouble (a person "
-            "must act), unanswered.",
+            "Failed reads of a shard by kind: throttled, expired (iterator), trimmed, gone (unknown shard), trouble "
+            "(needs a person), unanswered.",
             "pipeline",
             "kind",
         )
         self.unreadable_shards = self._gauge(
-            "unreadable_shards", "Shards in hand that could not be read for a minute or longer.", "pipeline"
+            "unreadable_shards", "Shards of this worker that it could not read for a minute or longer.", "pipeline"
         )
         self.streams_replaced = self._counter(
-            "streams_replaced", "Times a stream was found deleted and created again under its name.", "pipeline"
+            "streams_replaced", "Times a stream was deleted and created again under its name.", "pipeline"
         )
         self.retention = self._gauge("retention_seconds", "How long the stream keeps records.", "pipeline")
 
@@ -147,10 +147,11 @@ class Metrics:
         )
         self.events = self._counter("events", "Events scored, by type.", "event_type")
         self.points_given = self._counter("points_given", "Points added to scores, by event type.", "event_type")
-        self.points_taken = self._counter("points_taken", "Points taken off scores, by event type.", "event_type")
+        self.points_taken = self._counter("points_taken", "Points subtracted from scores, by event type.", "event_type")
         self.band_entered = self._counter("band_entered", "Users whose score moved into the band.", "band")
         self.band_left = self._counter("band_left", "Users whose score moved out of the band.", "band")
-        # From zero on: Prometheus takes a counter's first value for no increase, and the first batch is the largest.
+        # Initialized with 0: Prometheus does not count a counter's first value as an increase, and the first batch is
+        # large.
         for score in (-1, *SCORE_BANDS):
             self.band_entered.labels(score_band(score))
             self.band_left.labels(score_band(score))
@@ -160,11 +161,11 @@ class Metrics:
             "Conditional writes by outcome: written, conflict, throttled, refused, failed (no answer).",
             "outcome",
         )
-        self.write_units = self._counter("write_units", "Write units the score table charged.")
+        self.write_units = self._counter("write_units", "Write units charged by the score table.")
         self.commit_concurrency = self._gauge(
-            "commit_concurrency", "Commit calls allowed in flight at once; falls under throttling."
+            "commit_concurrency", "Commit calls allowed in flight; lowered by throttling."
         )
-        self.state_cache = self._counter("state_cache", "Look-ups of a user's state in memory: hit, miss.", "result")
+        self.state_cache = self._counter("state_cache", "Look-ups of users' states in memory: hit, miss.", "result")
         self.event_to_score = self._histogram(
             "event_to_score_seconds",
             "From the record's arrival on the stream to its durable score.",
@@ -172,10 +173,10 @@ class Metrics:
         )
         self.identities = self._counter(
             "identities",
-            "Users found for endpoints by source: event, cache, table, lookup; or none.",
+            "Users found for endpoints, by source: event, cache, table, lookup; or none.",
             "source",
         )
-        self.identities_learned = self._counter("identities_learned", "Endpoints whose user was written down.")
+        self.identities_learned = self._counter("identities_learned", "Endpoints whose user was stored.")
         self.identity_lookups = self._counter(
             "identity_lookups",
             "Look-ups by the identity fallback: found, nobody (the endpoint has no user), unknown (no such endpoint), "
@@ -203,21 +204,21 @@ class Metrics:
             "outcome",
         )
         self.sink_coalesced = self._counter(
-            "sink_coalesced", "Changes never sent because a newer one of the same user was in hand.", "sink"
+            "sink_coalesced", "Changes not sent because a newer one of the same user was pending.", "sink"
         )
         self.sink_stale = self._counter(
-            "sink_stale", "Changes never sent because a newer one was published before.", "sink"
+            "sink_stale", "Changes not sent because a newer one was already published.", "sink"
         )
         self.scores_restated = self._counter(
-            "scores_restated", "Scores written again, the same but for Revision, as a sink may hold an older one."
+            "scores_restated", "Scores written again with the next Revision, because a sink may hold an older value."
         )
         self.scores_uncertain = self._gauge(
             "scores_uncertain",
-            "Scores that a sink may hold an older value of, for all this worker knows; not yet published again.",
+            "Scores for which a sink may hold an older value, and that are not yet published again.",
         )
         self.sink_seconds = self._histogram("sink_seconds", "Duration of a sink call.", CALL_BUCKETS, "sink")
         self.sink_errors = self._counter(
-            "sink_errors", "Sink calls that failed for now: throttled, transient.", "sink", "kind"
+            "sink_errors", "Sink calls that failed temporarily: throttled, transient.", "sink", "kind"
         )
         self.sink_wait_seconds = self._counter(
             "sink_wait_seconds", "Time spent waiting for a rate limit.", "sink", "limit"
@@ -225,13 +226,13 @@ class Metrics:
         self.sink_pending = self._gauge("sink_pending", "Users whose newest score is not published yet.", "sink")
         self.event_to_sink = self._histogram(
             "event_to_sink_seconds",
-            "From the newest event's arrival at its sender to the published score: the oldest of each sink call.",
+            "From the newest event's arrival at its sender to the published score; the oldest of each sink call.",
             LATENCY_BUCKETS,
             "sink",
         )
 
     def _leasing(self) -> None:
-        self.leases_owned = self._gauge("leases_owned", "Shards this worker reads.", "pipeline")
+        self.leases_owned = self._gauge("leases_owned", "Shards that this worker reads.", "pipeline")
         self.leases = self._gauge(
             "leases",
             "Shards as the leader sees them: owned, unowned, waiting (for parents), finished. Leader only.",
@@ -244,7 +245,7 @@ class Metrics:
             "pipeline",
         )
         self.members = self._gauge("members", "Workers alive, as the leader sees them. Leader only.", "pipeline")
-        self.leading = self._gauge("leading", "1 where this worker plans for all.", "pipeline")
+        self.leading = self._gauge("leading", "1 if this worker is the leader.", "pipeline")
         self.lease_events = self._counter(
             "lease_events",
             "Transitions: taken, seized (from a dead worker), released, handed_over, lost, finished.",
@@ -252,11 +253,11 @@ class Metrics:
             "event",
         )
         for pipeline in PIPELINES:
-            for event in LEASE_EVENTS:  # from zero on, as above: a worker's first take-over is one
+            for event in LEASE_EVENTS:  # initialized with 0, as above: a worker's first take-over counts
                 self.lease_events.labels(pipeline, event)
         self.checkpoints = self._counter("checkpoints", "Checkpoints written.", "pipeline")
         self.checkpoint_time = self._gauge(
-            "checkpoint_timestamp_seconds", "When the shard was last checkpointed.", "pipeline", "shard"
+            "checkpoint_timestamp_seconds", "Time of the shard's last checkpoint.", "pipeline", "shard"
         )
 
     def _running(self) -> None:
@@ -272,26 +273,26 @@ class Metrics:
             "operation",
         )
         self.log_lines_dropped = self._counter(
-            "log_lines_dropped", "Log lines dropped because whoever reads them has stopped reading, or has gone."
+            "log_lines_dropped", "Log lines dropped because their reader has stopped or has gone."
         )
         self.aws_trouble = self._counter(
             "aws_trouble",
-            "Answers of AWS that nobody foresaw or that a person must act on, by kind: answer, certificate, clock, "
+            "Failed AWS calls that are unexpected or that a person must act on, by kind: answer, certificate, clock, "
             "credentials, encryption, missing, permission, refused.",
             "kind",
         )
         self.aws_retries = self._counter("aws_retries", "Requests sent again.", "service", "operation")
-        self.loop_lag = self._histogram("event_loop_lag_seconds", "How late the event loop woke a timer.", CALL_BUCKETS)
+        self.loop_lag = self._histogram("event_loop_lag_seconds", "How late the event loop ran a timer.", CALL_BUCKETS)
         self.heartbeat = self._gauge(
-            "heartbeat_timestamp_seconds", "When the worker last told the others that it lives.", "pipeline"
+            "heartbeat_timestamp_seconds", "Time of the worker's last successful heartbeat.", "pipeline"
         )
-        build = Info("scoring_build", "What is running.", registry=self.registry)
+        build = Info("scoring_build", "Version of the service.", registry=self.registry)
         build.info({"version": service_version(), "python": platform.python_version()})
 
     def event_type_label(self, event_type: str) -> str:
-        """Return a label for an event type that has a definition.
+        """Return the label of an event type that has a definition.
 
-        It is the type itself where that is well-formed, for the first `MAX_EVENT_TYPES` met; then `OTHER_TYPE`.
+        The label is the type itself if it is well-formed and among the first `MAX_EVENT_TYPES`, else `OTHER_TYPE`.
         """
         return _bounded(event_type, event_type, self._event_types)
 
@@ -302,16 +303,16 @@ class Metrics:
             self.rules_version.labels(project_id).set(versions[project_id])
 
     def undefined_type_label(self, project_id: str, event_type: str) -> str:
-        """Return a label for an event type that has no definition in a project, likewise.
+        """Return the label of an event type that has no definition in a project, with the same rules.
 
-        They have a budget of their own, which anybody can use up who can put a record on the stream.
+        These types have their own budget, because anyone who can put a record on the stream can use it up.
         """
         if not _WELL_FORMED.fullmatch(project_id):
             return OTHER_TYPE
         return _bounded(event_type, (project_id, event_type), self._undefined_types)
 
     def shard_label(self, pipeline: str, shard_id: str) -> str:
-        """Return a label for a shard: itself, or `all` above `max_shards` shards in hand."""
+        """Return the label of a shard: its id, or `all` if there are more than `max_shards`."""
         key = (pipeline, shard_id)
         if key in self._shards:
             return shard_id
@@ -321,13 +322,13 @@ class Metrics:
         return shard_id
 
     def no_longer_leading(self, pipeline: str) -> None:
-        """Remove what only a leader knows: another knows better by now."""
+        """Remove the metrics that only a leader has: the new leader has current values."""
         self.leading.labels(pipeline).set(0)
         for metric in (self.leases, self.members, self.leases_of_another_target):
             metric.remove_by_labels({"pipeline": pipeline})
 
     def forget_shard(self, pipeline: str, shard_id: str) -> None:
-        """Remove the series of a shard that is no longer this worker's: a stale lag is a lie."""
+        """Remove the series of a shard that this worker no longer reads, because they would be stale."""
         if (pipeline, shard_id) not in self._shards:
             return
         self._shards.discard((pipeline, shard_id))
@@ -350,7 +351,7 @@ def score_band(score: float) -> str:
 
 
 def service_version() -> str:
-    """Return the installed version; `0` where the package is not installed."""
+    """Return the installed version; `0` if the package is not installed."""
     try:
         return version("engagement-scoring")
     except PackageNotFoundError:

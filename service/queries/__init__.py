@@ -1,1 +1,1 @@
-"""What people ask of the tables and streams: read only, shared by commands and every other surface."""
+"""Read-only queries of tables and streams, shared by the commands and other surfaces."""

@@ -1,4 +1,4 @@
-"""How far each shard is behind, as stream and lease table say, whether or not a worker runs."""
+"""How far each shard is behind, from the stream and the lease table; works without a running worker."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from service.stream.leases.lease import Lease
 from service.stream.position import sequence_of
 
 CONCURRENT = 8
-"""Shards looked at at once; each costs two calls, which share Kinesis's 5 reads per second with its worker."""
+"""Shards examined at once; each costs two calls, which share Kinesis's 5 reads per second with its worker."""
 _PAGES = 10
-"""Reads spent on one shard to find its oldest unread record: pages may be empty before it."""
+"""Most reads of one shard to find its oldest unread record; pages before it may be empty."""
 _COUNTED = 100
-"""Records counted per shard: more would take the shard's 2 MB per second from its worker."""
+"""Most records counted per shard; more would take the shard's 2 MB per second from its worker."""
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -30,13 +30,13 @@ class Line(msgspec.Struct, frozen=True):
         pipeline: `ingest` or `publish`.
         stream: Name of the stream, or of the table.
         shard: Its id.
-        state: `owned`, `unowned`, `waiting` (for its parents), `finished`, or `new` (no worker saw it yet).
+        state: `owned`, `unowned`, `waiting` (for its parents), `finished`, or `new` (not yet in the lease table).
         owner: The worker that holds it; empty: none.
-        checkpoint: Everything up to here is done with.
+        checkpoint: Everything up to here is processed.
         checkpoint_at: When it was last moved, ISO; empty: never.
-        behind_s: Age of the oldest record not done with; 0 at the tip; None where it is not known.
-        records: How many there are of those; None where that is not known, as with more than `_COUNTED`.
-        remark: Why it is not to be had.
+        behind_s: Age of the oldest unprocessed record; 0 at the tip; None if it is unknown.
+        records: Number of unprocessed records; None if it is unknown, as with more than `_COUNTED`.
+        remark: Why a value is unknown.
     """
 
     pipeline: str
@@ -63,7 +63,7 @@ async def lines(aws: Clients, settings: Settings) -> list[Line]:
     """Return a line for each shard of each pipeline.
 
     Raises:
-        AwsSetupError: A stream or table does not exist, or may not be read.
+        AwsSetupError: A stream or table does not exist, or reading it is not permitted.
         TransientError: AWS does not answer.
     """
     found: list[Line] = []
@@ -101,7 +101,7 @@ async def lines_of(view: View) -> list[Line]:
 
 
 def state_of(lease: Lease | None, rows: dict[str, Lease]) -> str:
-    """Return how a shard stands."""
+    """Return the state of a shard."""
     if lease is None:
         return "new"
     if lease.finished:
@@ -112,10 +112,10 @@ def state_of(lease: Lease | None, rows: dict[str, Lease]) -> str:
 
 
 async def behind_of(view: View, lease: Lease) -> Behind:
-    """Return the age of the oldest record after the checkpoint, and how many there are.
+    """Return the age of the oldest record after the checkpoint, and the number of records.
 
-    A DynamoDB stream does not say where its tip is, and its pages may be empty before a record: there, nothing in
-    `_PAGES` reads counts as the tip.
+    A DynamoDB stream does not report its tip, and pages before a record may be empty. If `_PAGES` reads find nothing,
+    the position counts as the tip.
     """
     says_tip = view.pipeline == INGEST
     try:
@@ -133,11 +133,11 @@ async def behind_of(view: View, lease: Lease) -> Behind:
             iterator = page.next_iterator
     except RecordsTrimmedError as error:
         if sequence_of(lease.checkpoint) is None:
-            # Nothing was read of this shard yet, so nothing is known to be lost: see `Reader`.
-            return Behind(remark=f"not answered: {error}")
+            # Nothing was read from this shard yet, so no loss is known: see `Reader`.
+            return Behind(remark=f"no answer: {error}")
         return Behind(remark="records lost: the position has left the stream")
     except ShardGoneError:
-        return Behind(remark="the stream does not know this shard any more")
+        return Behind(remark="the stream no longer has this shard")
     except (TransientError, IteratorExpiredError) as error:
-        return Behind(remark=f"not answered: {error}")
+        return Behind(remark=f"no answer: {error}")
     return Behind(remark="no record found yet") if says_tip else Behind(0.0, 0)

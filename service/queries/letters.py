@@ -1,4 +1,4 @@
-"""What was set aside."""
+"""Queries of dead letters."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from service.scoring.event import Reason
 
 
 async def find(table: DeadLetterTable, reason: Reason | None, stage: str, most: int) -> tuple[list[StoredLetter], bool]:
-    """Return letters without their payloads, in no order, and whether those are all.
+    """Return letters without their payloads, unordered, and whether these are all.
 
     Args:
-        table: Where they are.
-        reason: Only this class of fault; None: every one.
-        stage: Only this stage; empty: every one.
-        most: Letters returned at most.
+        table: The dead-letter table.
+        reason: Only this reason; None: all.
+        stage: Only this stage; empty: all.
+        most: Most letters returned.
 
     Raises:
         TransientError: AWS does not answer.
-        AwsSetupError: There is no such table, or it may not be read.
+        AwsSetupError: The table does not exist, or reading it is not permitted.
     """
     found: list[StoredLetter] = []
     async for stored in table.letters(reason=reason, stage=stage):
@@ -33,7 +33,7 @@ async def find(table: DeadLetterTable, reason: Reason | None, stage: str, most: 
 
 
 def by_fault(letters: Sequence[StoredLetter]) -> list[tuple[str, str, int]]:
-    """Return stage, reason and number, the most frequent first."""
+    """Return stage, reason and count, the most frequent first."""
     counted = Counter((stored.letter.stage, stored.letter.reason.value) for stored in letters)
     return [(stage, reason, count) for (stage, reason), count in counted.most_common()]
 
@@ -44,7 +44,7 @@ def pointer(stored: StoredLetter) -> str:
 
 
 def described(stored: StoredLetter) -> dict[str, object]:
-    """Return a letter by the names that people see, without its payload."""
+    """Return a letter without its payload, by the names that commands show."""
     letter = stored.letter
     return {
         "id": letter.letter_id,
@@ -66,7 +66,7 @@ def described(stored: StoredLetter) -> dict[str, object]:
 
 
 def payload(stored: StoredLetter) -> dict[str, object]:
-    """Return a letter's record: text, or Base64 where it is not UTF-8; nothing where it was not kept."""
+    """Return a letter's record: text, or Base64 if it is not UTF-8; empty if it was not stored."""
     if not stored.payload_kept:
         return {}
     try:

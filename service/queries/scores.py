@@ -1,4 +1,4 @@
-"""What the score table says of a user."""
+"""Queries of users' scores."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class StoredScore(msgspec.Struct, frozen=True):
     """A user's score in one project.
 
     Attributes:
-        user_id: Whose.
-        project_id: Where.
-        score: The total; None where the item holds none.
-        revision: The item's revision; None where something else wrote the item.
-        updated_ms: Arrival of the newest event in it, epoch milliseconds; 0: not known.
+        user_id: The user.
+        project_id: The project.
+        score: The total; None if the item has none.
+        revision: The item's revision; None if another program wrote the item.
+        updated_ms: Arrival of the newest event in it, epoch milliseconds; 0 if unknown.
         applied: By shard tag, the last sequence number counted; with a `+`, counted from the shard's first one.
-        fault: Why the item cannot be a score; then nothing else is known of it.
+        fault: Why the item is not a score; all other fields are then empty.
     """
 
     user_id: str
@@ -47,7 +47,7 @@ async def scores_of(client: AwsClient, table: str, user_id: str, project_id: str
 
     Raises:
         TransientError: AWS does not answer.
-        AwsSetupError: There is no such table, or it may not be read.
+        AwsSetupError: The table does not exist, or reading it is not permitted.
     """
     condition, values = "UserId = :user", {":user": {"S": user_id}}
     if project_id:

@@ -20,14 +20,14 @@ PUBLISH = "publish"
 
 
 class View(msgspec.Struct, frozen=True):
-    """A pipeline's stream at one moment.
+    """A pipeline's stream and leases at one moment.
 
     Attributes:
         pipeline: `ingest` or `publish`.
         source: The stream.
         leases: Its leases.
-        shards: What the stream lists.
-        snapshot: What the lease table holds.
+        shards: The shards that the stream lists.
+        snapshot: The rows of the lease table.
     """
 
     pipeline: str
@@ -43,10 +43,10 @@ class View(msgspec.Struct, frozen=True):
 
 
 async def look(clients: Clients, settings: Settings, pipeline: str) -> View:
-    """Return a pipeline's stream and leases as they are.
+    """Return a pipeline's current stream and leases.
 
     Raises:
-        AwsSetupError: Stream or table does not exist, or may not be read.
+        AwsSetupError: The stream or table does not exist, or reading it is not permitted.
         TransientError: AWS does not answer.
     """
     source: KinesisSource | DynamoDbStreamSource = (
@@ -59,7 +59,7 @@ async def look(clients: Clients, settings: Settings, pipeline: str) -> View:
 
 
 async def _score_stream(clients: Clients, settings: Settings) -> DynamoDbStreamSource:
-    """Return the stream that workers read: for a while after it was switched off and on, still the old one."""
+    """Return the stream that workers read; this may be the old one after it was switched off and on."""
     table = settings.scores_table
     streams = ScoreTableStreams(clients.dynamodb, clients.streams, table)
     latest = await streams.latest()
@@ -71,5 +71,5 @@ async def _score_stream(clients: Clients, settings: Settings) -> DynamoDbStreamS
 
 
 def pipelines_of(settings: Settings) -> list[str]:
-    """Return the pipelines there is something to look at for."""
+    """Return the pipelines whose streams are configured."""
     return [INGEST, PUBLISH] if settings.stream else [PUBLISH]

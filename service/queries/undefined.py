@@ -1,4 +1,4 @@
-"""Events that came and counted for nothing, because no definition covers their type: what commands read of them."""
+"""Queries of events that were ignored because their type has no definition."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from service.scoring.definitions import Definition
 
 
 async def undefined(aws: Clients, settings: Settings) -> Sequence[Undefined]:
-    """Return what workers have counted, the most frequent first, without types that have a definition by now.
+    """Return the counts of all workers, the most frequent first, without types that have a definition by now.
 
     Raises:
-        AwsSetupError: A table is missing, or a permission.
-        TransientError: Not now.
+        AwsSetupError: A table or a permission is missing.
+        TransientError: The tables cannot be read now.
     """
     counted = await UndefinedTable(aws.dynamodb, settings.identities_table).load()
     if not counted:
@@ -30,7 +30,7 @@ async def undefined(aws: Clients, settings: Settings) -> Sequence[Undefined]:
 
 
 async def remark(aws: Clients, settings: Settings) -> str:
-    """Return one sentence about such events for other commands; empty where there are none, or they cannot be read."""
+    """Return one sentence about such events for other commands; empty if there are none or they cannot be read."""
     try:
         found = await undefined(aws, settings)
     except (AwsSetupError, TransientError):
@@ -39,6 +39,6 @@ async def remark(aws: Clients, settings: Settings) -> str:
         return ""
     events = sum(each.events for each in found)
     return (
-        f"{events:,} events of {len(found)} types counted for nothing, as no definition covers them: "
+        f"{events:,} events of {len(found)} types were ignored because no definition covers them: "
         "scoring definitions missing"
     )

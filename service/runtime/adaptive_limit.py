@@ -1,7 +1,7 @@
 """How many calls may be in flight: more while they succeed, half as many when the other side throttles.
 
-Additive increase, multiplicative decrease, as TCP does (RFC 5681): the table's capacity is not known and
-changes, and the service that owns it says so only by throttling.
+Additive increase, multiplicative decrease, as in TCP (RFC 5681). The table's capacity is unknown and changes, and the
+only sign of it is throttling.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ class AdaptiveLimit:
     """A gate that lets a varying number of calls through at once.
 
     Attributes:
-        maximum: Calls never exceeded.
+        maximum: Upper limit of calls in flight.
 
     Args:
         initial: Calls allowed at the start.
-        maximum: Calls never exceeded.
+        maximum: Upper limit of calls in flight.
     """
 
     def __init__(self, initial: int = 4, maximum: int = 32) -> None:
@@ -37,18 +37,18 @@ class AdaptiveLimit:
         return int(self._allowed)
 
     def succeeded(self) -> None:
-        """Take note of a call that was not throttled: a full round of them allows one more."""
+        """Record a call that was not throttled: a full round of them allows one more."""
         self._since_decrease += 1
         self._allowed = min(self._allowed + 1 / self._allowed, self.maximum)
 
     def throttled(self) -> None:
-        """Take note of a throttled call. One round of calls in flight halves the limit once, not once a call."""
+        """Record a throttled call. The limit is halved once per round of calls in flight, not once per call."""
         if self._since_decrease >= self.allowed or self._since_decrease == 0:
             self._allowed = max(self._allowed / 2, 1.0)
         self._since_decrease = 1
 
     async def __aenter__(self) -> None:
-        """Take one of the slots; waits, first come first served, while none is free."""
+        """Take a slot; waits, first come first served, while none is free."""
         while self._in_flight >= self.allowed:
             turn = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
@@ -63,7 +63,7 @@ class AdaptiveLimit:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give the slot back."""
+        """Return the slot."""
         self._in_flight -= 1
         self._wake_next()
 

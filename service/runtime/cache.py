@@ -1,4 +1,4 @@
-"""A bounded map that forgets what was not used for long."""
+"""A bounded map that drops the entries used least recently."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 SLOT_BYTES = 256
-"""What an entry takes beside its texts: a key, a small value, the dictionary's share; measured, rounded up."""
+"""Bytes of an entry beside its texts: key, small value, and its share of the dictionary; measured, rounded up."""
 
 ENTRY_BYTES = 512
-"""What an entry may take on average: ids have some 40 characters, and at most 2,000."""
+"""Average bytes allowed per entry: ids have about 40 characters, and at most 2,000."""
 
 
 class RecentCache(Generic[K, V]):
-    """Keeps at most `limit` entries of at most `limit * entry_bytes` bytes, those used last.
+    """Keeps at most `limit` entries of at most `limit * entry_bytes` bytes, the most recently used ones.
 
-    Each is kept at least until `limit / 2` others, or half of the bytes, were used after it.
+    Each entry is kept at least until `limit / 2` others, or half of the bytes, were used after it.
 
-    Two generations: an entry that is put or used is in the young one; when that is half of the limit, it becomes the
-    old one, and what was in the old one is forgotten. Unlike a list in the order of use, that costs one plain
-    dictionary write, and no memory beside the entries. All operations take constant time.
+    There are two generations. An entry that is put or used is in the young one. When that reaches half of the limit, it
+    becomes the old one, and the entries of the former old one are dropped. Unlike a list in the order of use, this
+    costs one plain dictionary write, and no memory beside the entries. All operations take constant time.
 
     Args:
         limit: Most entries.
-        size_of: Bytes that an entry takes beside `SLOT_BYTES`; asked when it becomes young. What is dropped counts on
-            until its generation is full.
-        entry_bytes: What an entry may take on average: where they take more, fewer are kept.
+        size_of: Bytes of an entry beside `SLOT_BYTES`; called when it becomes young. A dropped entry counts until its
+            generation is full.
+        entry_bytes: Average bytes per entry; if entries take more, fewer are kept.
     """
 
     def __init__(self, limit: int, size_of: Callable[[K, V], int], entry_bytes: int = ENTRY_BYTES) -> None:
@@ -45,7 +45,7 @@ class RecentCache(Generic[K, V]):
         return len(self._young) + len(self._old)
 
     def get(self, key: K) -> V | None:
-        """Return the value and count it as used now; None when it is not there."""
+        """Return the value and mark it as used; None if it is not cached."""
         value = self._young.get(key)
         if value is None and self._old:
             value = self._old.pop(key, None)
@@ -54,13 +54,13 @@ class RecentCache(Generic[K, V]):
         return value
 
     def put(self, key: K, value: V) -> None:
-        """Keep `value`, and count it as used now."""
+        """Store `value` and mark it as used."""
         if self._old:
             self._old.pop(key, None)
         self._add(key, value)
 
     def drop(self, key: K) -> None:
-        """Forget an entry, if it is there."""
+        """Remove an entry, if it is cached."""
         self._young.pop(key, None)
         self._old.pop(key, None)
 

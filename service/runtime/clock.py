@@ -7,11 +7,11 @@ import time
 from typing import Protocol
 
 MIN_WAIT_S = 0.001
-"""Shortest wait: a shorter one may end before the clock has moved."""
+"""Shortest wait: a shorter one may end before the clock has advanced."""
 
 
 class Clock(Protocol):
-    """Time. `monotonic` for deadlines and ages, `wall_ms` for stamps that others read."""
+    """Time. `monotonic` for deadlines and ages, `wall_ms` for timestamps that others read."""
 
     def monotonic(self) -> float:
         """Return seconds from an arbitrary start; never goes back."""
@@ -29,7 +29,7 @@ class Clock(Protocol):
 class SystemClock:
     """`Clock` of this machine; its monotonic time is the event loop's, so that timers and deadlines agree.
 
-    For one event loop: looking for the running one costs a system call each time (CPython 3.11).
+    For one event loop: finding the running loop costs a system call each time (CPython 3.11).
     """
 
     def __init__(self) -> None:

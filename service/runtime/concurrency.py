@@ -1,4 +1,4 @@
-"""Many calls, a few at a time; and one call over and over."""
+"""Bounded concurrency, and loops that survive failures."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ log = structlog.get_logger()
 
 
 async def together(works: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Do several things at once; the first failure ends the others, and is raised as it is rather than in a group.
+    """Run several awaitables at once; the first failure cancels the others and is raised, not in a group.
 
     A cancellation always ends it. `gather`, and a `TaskGroup` before CPython 3.13
-    (https://docs.python.org/3/library/asyncio-task.html#task-groups), lose one that comes while a failure is ending the
-    others; a caller that tries again after the failure would never end.
+    (https://docs.python.org/3/library/asyncio-task.html#task-groups), lose a cancellation that arrives while a failure
+    is ending the others; a caller that retries after the failure would then never end.
     """
     tasks = [asyncio.create_task(work) for work in works]
     if not tasks:
@@ -40,7 +40,7 @@ async def together(works: Iterable[Coroutine[Any, Any, None]]) -> None:
 
 
 async def first_of(*waits: Coroutine[Any, Any, Any]) -> None:
-    """Wait until the first of several has ended; the others are cancelled. A failure is raised."""
+    """Wait until the first of several ends; cancel the others. A failure is raised."""
     tasks = [asyncio.create_task(wait) for wait in waits]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -92,10 +92,10 @@ class Interruptible:
 
 
 async def for_each(items: Sequence[T], call: Callable[[T], Awaitable[None]], limit: int) -> None:
-    """Call for every item, `limit` at once, started in order.
+    """Call for every item, `limit` at a time, started in order.
 
     Raises:
-        TransientError: The first one met, after all other calls were made.
+        TransientError: The first one, raised after all other calls were made.
         ExceptionGroup: Any other error, which cancels the rest.
     """
     left = iter(items)
@@ -116,7 +116,7 @@ async def for_each(items: Sequence[T], call: Callable[[T], Awaitable[None]], lim
 
 
 async def keep_on(what: str, step: Callable[[], Awaitable[None]], clock: Clock, backoff: Backoff) -> None:
-    """Repeat `step`, which does its own waiting, until cancelled; after a `TransientError` back off first."""
+    """Repeat `step`, which does its own waiting, until cancelled; back off after a `TransientError`."""
     while True:
         try:
             await step()

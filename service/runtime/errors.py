@@ -1,6 +1,6 @@
-"""Errors by who must act. Anything that is neither of these, nor `Rejected`, is a bug and crashes loudly.
+"""Errors, grouped by who must act. Anything that is neither one of these nor `Rejected` is a bug and ends the worker.
 
-What a worker does about each is in deploy/decisions/0007-errors-by-who-must-act.md.
+deploy/decisions/0007-errors-by-who-must-act.md describes what a worker does about each.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from enum import StrEnum
 
 
 class RefusedError(Exception):
-    """What a person asked for is not done; nothing was changed but what the message says.
+    """A request of a person was not carried out; only what the message says was changed.
 
     Attributes:
         why: The cause.
@@ -23,12 +23,12 @@ class RefusedError(Exception):
 
 
 class TransientError(Exception):
-    """It may work later: throttled, timed out, refused, unavailable. The caller retries with back-off.
+    """The call may succeed later (it was throttled, timed out or refused); the caller retries with back-off.
 
     Attributes:
-        throttled: The other side asked for less; callers that adapt their rate listen to this.
-        undone: Whether it is certain that nothing was changed, and nothing will be; else a request may still be under
-            way, or have been carried out.
+        throttled: The other side asked for fewer requests; callers that adapt their rate react to this.
+        undone: Whether it is certain that nothing was changed and nothing will be. Otherwise the request may still be
+            in progress, or may have been carried out.
     """
 
     def __init__(self, message: str, *, throttled: bool = False, undone: bool = False) -> None:
@@ -38,7 +38,7 @@ class TransientError(Exception):
 
 
 class Trouble(StrEnum):
-    """What kind of trouble a call met, as a metric label."""
+    """The kind of a `TroubleError`, as a metric label."""
 
     ANSWER = "answer"
     CERTIFICATE = "certificate"
@@ -51,11 +51,11 @@ class Trouble(StrEnum):
 
 
 class TroubleError(TransientError):
-    """An answer that nobody foresaw, or one that a person must act on. It concerns one call, shard or user.
+    """An unexpected answer, or one that a person must act on. It concerns one call, shard or user.
 
-    The caller retries it like every `TransientError`: it may end without anybody's doing (a key that was disabled is
-    enabled again, a clock is set, a proxy recovers), and work that does not need this call goes on meanwhile. It is
-    logged as an error and counted where it is recognized (`service.aws.translation.translated`).
+    The caller retries it like every `TransientError`: it may end without a person (a disabled key is enabled again, a
+    clock is set, a proxy recovers), and other work continues meanwhile. It is logged as an error and counted where it
+    is recognized (`service.aws.translation.translated`).
 
     Attributes:
         kind: What is wrong.
@@ -63,25 +63,25 @@ class TroubleError(TransientError):
     """
 
     def __init__(self, message: str, kind: Trouble = Trouble.ANSWER, remedy: str = "") -> None:
-        # A refusal changes nothing; an answer that cannot be read may be to a request that was carried out.
+        # A refusal changes nothing; an unreadable answer may belong to a request that was carried out.
         super().__init__(message, undone=kind is not Trouble.ANSWER)
         self.kind = kind
         self.remedy = remedy
 
 
 class SetupError(TroubleError):
-    """A person must create, allow or configure something. The text says what, and how.
+    """A person must create, allow or configure something. The text says what and how.
 
-    A command ends with it, and so does a worker at its start, before it holds any lease. Later it is a `TroubleError`
-    like any other: the worker retries.
+    It ends a command, and a worker that is starting and holds no lease yet. Later it is treated like any other
+    `TroubleError`: the worker retries.
     """
 
 
 class NothingWorksError(Exception):
-    """No call to AWS has worked for minutes: this process ends, so that a new one may try.
+    """No call to AWS has succeeded for minutes: this process ends, so that a new one can try.
 
     Attributes:
-        remedy: What a person can do, as far as the last trouble tells; may be empty.
+        remedy: What a person can do, judging by the last failure; may be empty.
     """
 
     def __init__(self, message: str, remedy: str = "") -> None:
@@ -90,11 +90,11 @@ class NothingWorksError(Exception):
 
 
 class LeaseLostError(Exception):
-    """Another worker holds the lease, or may: work on this shard stops, nothing is written for it."""
+    """Another worker holds the lease, or may hold it: work on this shard stops, and nothing is written for it."""
 
 
 class LetGoError(Exception):
-    """What is left of a batch was not begun, as its shard is being handed over: the next owner reads it again."""
+    """The rest of a batch was not begun, because its shard is being handed over: the next owner reads it again."""
 
 
 class IteratorExpiredError(Exception):
@@ -102,8 +102,8 @@ class IteratorExpiredError(Exception):
 
 
 class RecordsTrimmedError(Exception):
-    """The position is older than what the stream still holds: records were lost, which nothing can undo."""
+    """The position is older than anything the stream still has: records were lost for good."""
 
 
 class ShardGoneError(Exception):
-    """The stream no longer knows the shard."""
+    """The stream no longer has the shard."""

@@ -1,4 +1,4 @@
-"""Try again until it works: for what must not be given up, under the cancellation of whoever waits for it."""
+"""Retrying until success, for calls that must not be given up; ends with the cancellation of the caller."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.runtime.errors import TransientError
 T = TypeVar("T")
 
 RETRY_CAP_S = 20.0
-"""Longest wait between two attempts, seconds. Their number has no limit: a checkpoint cannot pass what is not done."""
+"""Longest wait between two attempts, seconds. There is no limit of attempts: the checkpoint has to wait for success."""
 
 
 async def retried(call: Callable[[], Awaitable[T]], clock: Clock, rng: random.Random) -> T:

@@ -1,4 +1,4 @@
-"""What the terminal of this process is like."""
+"""Capabilities of this process's terminal."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import os
 
 
 def decorated() -> bool:
-    """Return whether bold and colours are wanted (https://no-color.org); a dumb terminal has none."""
+    """Return whether bold text and colors are wanted (https://no-color.org); a dumb terminal has none."""
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

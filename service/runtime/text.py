@@ -1,4 +1,4 @@
-"""Text for people: characters that a terminal would act on are escaped, tables fit the width. Pure.
+"""Text for people: control characters are escaped, tables fit the width. Pure.
 
 Widths follow Unicode Standard Annex #11 (https://www.unicode.org/reports/tr11/): wide and fullwidth characters take
 two cells, combining marks none.
@@ -28,8 +28,8 @@ def printable(text: str, *, lines: bool = False) -> str:
     text from an event or a file cannot move the cursor, set colours or the window title, or forge a line of output.
 
     Args:
-        text: Anything, from anywhere.
-        lines: Whether line feeds stay: for text of our own that has several lines.
+        text: Any text, from any source.
+        lines: Whether line feeds are kept, for our own text of several lines.
     """
     if text.isprintable():
         return text
@@ -44,9 +44,9 @@ def printable(text: str, *, lines: bool = False) -> str:
 
 
 def printable_json(document: str) -> str:
-    r"""Return a JSON document whose strings hold printable characters only: the others become `\u` escapes.
+    r"""Return a JSON document whose strings contain only printable characters; the others become `\u` escapes.
 
-    The document means the same. Line feeds stay: an encoder writes them between tokens only.
+    The document keeps its meaning. Line feeds are kept: an encoder writes them only between tokens.
     """
     if document.isprintable():
         return document
@@ -65,7 +65,7 @@ def printable_json(document: str) -> str:
 
 
 def width_of(text: str) -> int:
-    """Return how many cells of a terminal a printable text takes."""
+    """Return the width of a printable text in terminal cells."""
     if text.isascii():
         return len(text)
     return sum(_cells(character) for character in text)
@@ -78,7 +78,7 @@ def _cells(character: str) -> int:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """Return a text's lines, broken between words only; a longer word keeps a line to itself."""
+    """Return a text's lines, broken only between words; a longer word has a line of its own."""
     return textwrap.wrap(text, max(width, 1), break_long_words=False, break_on_hyphens=False) or [""]
 
 
@@ -91,19 +91,19 @@ def table(
     optional: Sequence[str] = (),
     heading: Callable[[str], str] = str,
 ) -> tuple[list[str], list[str]]:
-    """Return the lines of a table, and the columns that were left out of it. No value is broken inside a word.
+    """Return the lines of a table, and the columns that were omitted. Values are never broken inside a word.
 
-    A table that does not fit the width is changed in this order: text is wrapped between words; optional columns are
-    left out, the first named first; each row becomes a block of `Name: value` lines, with all columns, which a terminal
-    wraps without adding anything to the value.
+    A table that is too wide is changed in this order: text is wrapped between words; optional columns are omitted, the
+    first one first; each row becomes a block of `Name: value` lines with all columns, which a terminal wraps without
+    changing the value.
 
     Args:
         columns: Headings.
-        rows: As many cells each; not printable characters are escaped here.
-        width: Cells of the terminal.
+        rows: One cell per column each; characters that are not printable are escaped here.
+        width: Width of the terminal in cells.
         right: Columns aligned to the right.
-        optional: Columns that may be left out.
-        heading: Decorates a heading, such as bold; must add no cells.
+        optional: Columns that may be omitted.
+        heading: Styles a heading, such as bold; must not add cells.
     """
     cells = [[printable(cell) for cell in row] for row in rows]
     for count in range(len(optional) + 1):
@@ -124,7 +124,7 @@ def _grid(
     right: Collection[str],
     heading: Callable[[str], str],
 ) -> list[str] | None:
-    """Return the lines of a table; None where it does not fit."""
+    """Return the lines of a table; None if it does not fit."""
     table_of = list(zip(columns, *rows, strict=True))
     widths = [max(map(width_of, column)) for column in table_of]
     least = [max(width_of(word) for cell in column for word in cell.split() or [""]) for column in table_of]
@@ -164,7 +164,7 @@ def _blocks(columns: Sequence[str], rows: Sequence[Sequence[str]], heading: Call
 
 
 def iso(epoch_ms: int) -> str:
-    """Return an ISO UTC time of epoch milliseconds; empty for 0, which means not known, and beyond the year 9999."""
+    """Return the ISO UTC time of epoch milliseconds; empty for 0, which means unknown, and beyond the year 9999."""
     if not 0 < epoch_ms < _YEAR_10000_MS:
         return ""
     return datetime.fromtimestamp(epoch_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

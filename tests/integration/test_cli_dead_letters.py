@@ -45,7 +45,7 @@ def test_dead_letters_are_listed_and_shown(ready: Cli, aws_clients: Aws, run: Ru
         "not_json",
         "new",
     )
-    assert "to do: 1 ingest not_json" in ready("dead-letters", "list").stderr
+    assert "open: 1 ingest not_json" in ready("dead-letters", "list").stderr
     assert json.loads(ready("dead-letters", "show", "letter.one", "--json").stdout)["payload_base64"] == "/wA="
     assert ready("dead-letters", "show", "letter.one", "--payload").stdout_bytes == b"\xff\x00"
     assert "payload:       no json" in ready("dead-letters", "show", "letter.two").stdout
@@ -65,7 +65,7 @@ def test_redriving_puts_the_record_back_once(ready: Cli, aws_clients: Aws, run: 
     assert "nothing to redrive" in ready("dead-letters", "redrive", "--yes").stderr
     assert records(aws_clients, run, stream) == [b"no json"]
     counted = ready("dead-letters", "list").stderr
-    assert "to do" not in counted
+    assert "open: " not in counted
     assert "redriven, kept until they expire: 1" in counted
     letter = json.loads(ready("dead-letters", "show", "letter.1", "--json").stdout)
     assert letter["state"] == "redriven"
@@ -89,7 +89,7 @@ def test_a_redrive_that_died_is_taken_up_only_on_demand(ready: Cli, aws_clients:
     stream, table = names["SCORING_STREAM"], names["SCORING_DEAD_LETTERS_TABLE"]
     put_letter(aws_clients, run, table, stream=stream)
     assert run(DeadLetterTable(aws_clients.dynamodb, table).claim("letter.1"))
-    assert "half-way" in ready("dead-letters", "redrive", "--yes").stderr
+    assert "unfinished" in ready("dead-letters", "redrive", "--yes").stderr
     assert records(aws_clients, run, stream) == []
     ready("dead-letters", "redrive", "--yes", "--stuck")
     assert records(aws_clients, run, stream) == [b"no json"]

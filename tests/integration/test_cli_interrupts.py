@@ -66,12 +66,12 @@ def test_ctrl_c_during_send_finishes_the_call_and_says_where_to_go_on(
     kinesis.calls.get(timeout=WAIT_S)
     child.send_signal(how)
     assert child.stderr is not None
-    assert child.stderr.readline().startswith("stopping: the call in flight is finished first")
+    assert child.stderr.readline().startswith("stopping after the call in flight")
     kinesis.gate.release()
     stdout, stderr = child.communicate(timeout=ENDED_S)
     assert child.returncode == 130
     assert stdout.startswith(f"sent {MAX_PUT_RECORDS} records")
-    assert f"go on with --from-line {MAX_PUT_RECORDS + 1}" in stderr
+    assert f"continue with --from-line {MAX_PUT_RECORDS + 1}" in stderr
     assert "Traceback" not in stderr
     assert kinesis.calls.empty()
 
@@ -88,7 +88,7 @@ def test_a_second_ctrl_c_during_send_says_what_is_uncertain(kinesis: GatedKinesi
     stdout, stderr = child.communicate(timeout=ENDED_S)
     assert child.returncode == 130
     assert stdout.startswith(f"sent {MAX_PUT_RECORDS} records")
-    assert f"no answer came for lines {MAX_PUT_RECORDS + 1} to {2 * MAX_PUT_RECORDS}" in stderr
+    assert f"lines {MAX_PUT_RECORDS + 1} to {2 * MAX_PUT_RECORDS} got no answer" in stderr
     assert "Traceback" not in stderr
 
 
@@ -104,7 +104,7 @@ def test_ctrl_c_while_send_waits_for_input_ends_it_at_once(kinesis: GatedKinesis
     stdout, stderr = child.communicate(timeout=ENDED_S)
     assert child.returncode == 130
     assert stdout.startswith(f"sent {MAX_PUT_RECORDS} records")
-    assert f"go on with --from-line {MAX_PUT_RECORDS + 1}" in stderr
+    assert f"continue with --from-line {MAX_PUT_RECORDS + 1}" in stderr
 
 
 class Letters:
@@ -145,7 +145,7 @@ def test_ctrl_c_during_redrive_leaves_no_letter_half_way(kinesis: GatedKinesis, 
         kinesis.calls.get(timeout=WAIT_S)
     child.send_signal(signal.SIGINT)
     assert child.stderr is not None
-    while not child.stderr.readline().startswith("stopping: what is in flight is finished first"):
+    while not child.stderr.readline().startswith("stopping after what is in flight"):
         assert child.poll() is None
     kinesis.gate.release(letters.COUNT)
     stdout, stderr = child.communicate(timeout=ENDED_S)
@@ -163,13 +163,13 @@ def test_a_second_ctrl_c_during_redrive_names_the_letters_half_way(kinesis: Gate
         kinesis.calls.get(timeout=WAIT_S)
     child.send_signal(signal.SIGINT)
     assert child.stderr is not None
-    while not child.stderr.readline().startswith("stopping: what is in flight is finished first"):
+    while not child.stderr.readline().startswith("stopping after what is in flight"):
         assert child.poll() is None
     child.send_signal(signal.SIGINT)
     _, stderr = child.communicate(timeout=ENDED_S)
     assert child.returncode == 130
-    assert "left half-way: letter.00, letter.01" in stderr
-    assert "look before using --stuck" in stderr
+    assert "unfinished: letter.00, letter.01" in stderr
+    assert "check before you use --stuck" in stderr
     assert "Traceback" not in stderr
     assert letters.states() == {"redriving": CONCURRENT, "new": letters.COUNT - CONCURRENT}
 
@@ -184,5 +184,5 @@ def test_a_reader_that_goes_away_during_redrive_leaves_no_letter_half_way(kinesi
     kinesis.gate.release(letters.COUNT)
     _, stderr = child.communicate(timeout=ENDED_S)
     assert child.returncode == 1
-    assert "fault of the program" not in stderr
+    assert "this is a bug" not in stderr
     assert "redriving" not in letters.states()

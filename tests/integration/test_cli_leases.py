@@ -108,7 +108,7 @@ def test_the_plan_is_shown_then_done_then_done_with(
     result = cli("leases", "import-kinesis-python", table)
     assert f"{FIRST}\tcreate\tnew\t{put[1]}" in result.stdout
     assert f"{SECOND}\tkeep" in result.stdout
-    assert "may count a second time" in result.stderr
+    assert "may count twice" in result.stderr
     assert run(leases.get(FIRST)) is None
     cli("leases", "import-kinesis-python", table, "--execute")
     assert run(leases.get(FIRST)).checkpoint == put[1]

@@ -82,8 +82,8 @@ def test_a_reset_is_shown_and_then_done(cli: Cli, run: Run, leases: LeaseTable):
     run(leases.create(Lease(FIRST, "17", owner="dead", counter=3)))
     run(leases.create(Lease(SECOND, SHARD_END, ended_ms=5)))
     result = cli("position", "reset", "--to-earliest")
-    assert "counts now, but only for users whose score holds no later event" in result.stderr
-    assert "--execute with --yes-definitions-changed does it" in result.stderr
+    assert "counts now, but only for users whose score contains no later event" in result.stderr
+    assert "--execute with --yes-definitions-changed applies it" in result.stderr
     assert "harmless" not in result.stderr
     assert f"{FIRST}\t17\tTRIM_HORIZON" in result.stdout
     assert run(leases.get(FIRST)).checkpoint == "17"
@@ -101,7 +101,7 @@ def test_going_back_is_not_harmless_once_definitions_changed_and_is_asked_for(
     now_ms = time.time_ns() // 1_000_000
     run(leases.create(Lease(FIRST, "17", checkpoint_ms=now_ms)))
     result = cli("position", "reset", *to, "--execute", code=2)
-    assert "1 shard would be read again, nothing was moved" in result.stderr
+    assert "1 shard would be read again; nothing was moved" in result.stderr
     assert "--yes-definitions-changed" in result.stderr
     assert run(leases.get(FIRST)).checkpoint == "17"
     cli("position", "reset", *to, "--execute", "--yes-definitions-changed")

@@ -77,12 +77,12 @@ def test_a_lost_answer_leaves_the_letter_half_way_and_the_record_once(
     run(letters.put([letter("letter.1", stream)]))
     proxy.lose["PutRecords"] = 1
     result = cli("dead-letters", "redrive", "--yes", code=1)
-    assert "letter.1\tleft half-way" in result.stdout
-    assert "look before using --stuck" in result.stderr
+    assert "letter.1\tunfinished" in result.stdout
+    assert "check before you use --stuck" in result.stderr
     assert proxy.asked["PutRecords"] == 1
     assert on_stream(aws_clients, run, stream) == [b"no json"]
     assert json.loads(cli("dead-letters", "show", "letter.1", "--json").stdout)["state"] == "redriving"
-    assert "half-way" in cli("dead-letters", "redrive", "--yes").stderr
+    assert "unfinished" in cli("dead-letters", "redrive", "--yes").stderr
     assert proxy.asked["PutRecords"] == 1
     cli("dead-letters", "redrive", "--yes", "--stuck")
     assert on_stream(aws_clients, run, stream) == [b"no json"] * 2

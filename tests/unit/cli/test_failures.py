@@ -51,7 +51,7 @@ def said(error: BaseException) -> str:
         (BindError("set SCORING_HTTP_PORT"), ["SCORING_HTTP_PORT"]),
         (FileNotFoundError(2, "No such file", "events.jsonl"), ["events.jsonl", "No such file"]),
         (ModuleNotFoundError("no", name="ministack"), ["ministack", "[local]"]),
-        (KeyError("x"), ["fault of the program", "SCORING_LOG_LEVEL=debug"]),
+        (KeyError("x"), ["this is a bug", "SCORING_LOG_LEVEL=debug"]),
     ],
 )
 def test_what_why_and_what_to_do(error: BaseException, words: list[str]):

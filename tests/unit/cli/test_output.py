@@ -101,7 +101,7 @@ def test_a_closed_standard_output_is_said_to_be_closed(body: str):
     )
     assert done.returncode == 1
     assert "error: standard output is closed" in done.stderr
-    assert "fault of the program" not in done.stderr
+    assert "this is a bug" not in done.stderr
 
 
 def test_a_closed_standard_error_ends_nothing():

@@ -164,7 +164,7 @@ def test_a_time_to_come_is_no_start():
     there, to_come = "2026-01-31T12:00:00Z", "2026-01-31T12:00:01Z"
     now_ms = epoch_ms(there)
     assert load({**GOOD, "SCORING_START": there}, now_ms=now_ms).start == f"AT_TIMESTAMP#{now_ms}"
-    with pytest.raises(ConfigurationError, match="SCORING_START is a time to come"):
+    with pytest.raises(ConfigurationError, match="SCORING_START is in the future"):
         load({**GOOD, "SCORING_START": to_come}, now_ms=now_ms)
 
 
