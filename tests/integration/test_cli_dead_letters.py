@@ -50,7 +50,7 @@ def test_dead_letters_are_listed_and_shown(ready: Cli, aws_clients: Aws, run: Ru
     assert ready("dead-letters", "show", "letter.one", "--payload").stdout_bytes == b"\xff\x00"
     assert "payload:       no json" in ready("dead-letters", "show", "letter.two").stdout
     assert "no dead letter letter.three" in ready("dead-letters", "show", "letter.three", code=1).stderr
-    assert "is no id of a dead letter" in ready("dead-letters", "show", "three", code=2).stderr
+    assert "is not the id of a dead letter" in ready("dead-letters", "show", "three", code=2).stderr
 
 
 def test_redriving_puts_the_record_back_once(ready: Cli, aws_clients: Aws, run: Run, names: dict[str, str]):
