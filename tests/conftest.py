@@ -13,9 +13,9 @@ import structlog
 from hypothesis import settings
 
 from service.admin.setup_plan import Names, plan_table, tables
-from service.aws.clients import AwsSettings, Clients, clients
-from service.local.emulator import REGION, Emulator
-from tests.fakes.embedded import FreshName, MakeTable, Run
+from service.aws.clients import Clients, clients
+from service.local.emulator import Emulator
+from tests.fakes.embedded import PATIENT, FreshName, MakeTable, Run
 from tests.fakes.listeners import exposed_below
 
 # How long one example takes says more about the machine's other work than about the code.
@@ -91,7 +91,7 @@ def aws_clients(aws: Emulator, runner: asyncio.Runner) -> Iterator[Clients]:
     with pytest.MonkeyPatch.context() as environment:
         for name, value in aws.environment().items():
             environment.setenv(name, value)
-        opened = clients(AwsSettings(region=REGION))
+        opened = clients(PATIENT)
         made = runner.run(opened.__aenter__())
         runner.run(made.dynamodb.list_tables())  # credentials are found at the first call
     yield made

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
-from service.aws.clients import AwsSettings, Clients, clients
-from service.local.emulator import REGION, Emulator
+from service.aws.clients import Clients, clients
+from service.local.emulator import Emulator
+from tests.fakes.embedded import PATIENT
 
 
 @pytest.fixture(scope="session", params=[True, False], ids=["fast calls", "stock calls"])
@@ -24,7 +26,7 @@ def aws_clients(fast_calls: bool, aws: Emulator, runner: asyncio.Runner) -> Iter
     with pytest.MonkeyPatch.context() as environment:
         for name, value in aws.environment().items():
             environment.setenv(name, value)
-        opened = clients(AwsSettings(region=REGION, fast_calls=fast_calls))
+        opened = clients(msgspec.structs.replace(PATIENT, fast_calls=fast_calls))
         made = runner.run(opened.__aenter__())
         runner.run(made.dynamodb.list_tables())  # credentials are found at the first call
     yield made

@@ -14,14 +14,13 @@ from typing import Any
 
 import pytest
 
-from service.aws.clients import AwsClient, AwsSettings, clients
-from service.local.emulator import REGION
+from service.aws.clients import AwsClient, clients
 from service.runtime.errors import IteratorExpiredError, RecordsTrimmedError, ShardGoneError, TransientError
 from service.stream.ports import Page, Shard
 from service.stream.position import LATEST, SHARD_END, TRIM_HORIZON, at_timestamp
 from tests.chaos.kinesis import KinesisLocal, NodeMissingError, install
 from tests.fakes.aio import VirtualLoop
-from tests.fakes.embedded import FreshName, MakeTable, Run
+from tests.fakes.embedded import PATIENT, FreshName, MakeTable, Run
 from tests.fakes.one_shard import MAX_PUTS, KinesisShard, MemoryShard, OneShard, Replaced, Resharding, TableShard
 
 pytestmark = pytest.mark.usefixtures("fast_calls")
@@ -39,7 +38,7 @@ def kinesis_local(runner: asyncio.Runner) -> Iterator[AwsClient]:
         with pytest.MonkeyPatch.context() as environment:
             for name, value in running.environment().items():
                 environment.setenv(name, value)
-            opened = clients(AwsSettings(region=REGION))
+            opened = clients(PATIENT)
             made = runner.run(opened.__aenter__())
             runner.run(made.kinesis.list_streams())  # credentials are found at the first call
         yield made.kinesis

@@ -13,15 +13,15 @@ from service.admin.doctor import Doctor
 from service.admin.doctor_plan import Finding, Verdict, Wanted
 from service.admin.setup import Setup
 from service.admin.setup_plan import Names
-from service.aws.clients import AwsSettings, Clients, clients
+from service.aws.clients import Clients, clients
 from service.aws.streams.dynamodb_streams import DynamoDbStreamSource
 from service.aws.streams.silence import is_silent
-from service.local.emulator import REGION, Emulator
-from tests.fakes.embedded import FreshName
+from service.local.emulator import Emulator
+from tests.fakes.embedded import PATIENT, FreshName
 from tests.fakes.plain_ministack import PlainEmulator
 
 T = TypeVar("T")
-SETTINGS = AwsSettings(region=REGION)
+SETTINGS = PATIENT
 LATER_S = 45
 """Seconds after which a change must be in the stream, and before which a clock counts as right."""
 

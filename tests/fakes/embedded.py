@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeAlias
 
+from service.aws.clients import AwsSettings
+from service.local.emulator import REGION
+
 Run: TypeAlias = Callable[[Coroutine[Any, Any, Any]], Any]
 """The fixture `run`: runs a coroutine on the loop that the shared clients live on."""
 
@@ -17,3 +20,6 @@ FreshName: TypeAlias = Callable[[str], str]
 POLLED = {"Delay": 0.05, "MaxAttempts": 1200}
 """`WaiterConfig` of an emulator: looks often, and for a minute at least. With a short delay alone, botocore's number of
 attempts (18 for a stream) is used up within a second, which a loaded machine may well take."""
+
+PATIENT = AwsSettings(region=REGION, connect_timeout_s=60.0, read_timeout_s=60.0)
+"""Of the clients of an emulator: an answer that comes late is waited for; asked again, a put would be made twice."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -16,12 +17,12 @@ from service.admin.doctor import Doctor
 from service.admin.doctor_plan import Finding, Verdict, Wanted, judge_rates, judge_retention, judge_shards
 from service.admin.setup import Setup
 from service.admin.setup_plan import Names
-from service.aws.clients import AwsSettings, Clients, clients
+from service.aws.clients import Clients, clients
 from service.aws.streams.kinesis import tag_of
 from service.cli.root import scoring
-from service.local.emulator import REGION, Emulator
+from service.local.emulator import Emulator
 from service.local.pinpoint_fake import PinpointProcess
-from tests.fakes.embedded import FreshName, Run
+from tests.fakes.embedded import PATIENT, FreshName, Run
 
 PROJECT = "0123456789abcdef0123456789abcdef"
 
@@ -105,7 +106,7 @@ def gate(shared_gate: Gate) -> Iterator[Gate]:
 def aws_clients(request: pytest.FixtureRequest, shared_gate: Gate, runner: asyncio.Runner) -> Iterator[Clients]:
     """A worker's clients, of the gate."""
     assert shared_gate.url
-    opened = clients(AwsSettings(region=REGION, fast_calls=request.param))
+    opened = clients(msgspec.structs.replace(PATIENT, fast_calls=request.param))
     yield runner.run(opened.__aenter__())
     runner.run(opened.__aexit__(None, None, None))
 
