@@ -49,6 +49,7 @@ from service.runtime.backoff import Backoff
 from service.runtime.clock import SystemClock
 from service.runtime.errors import SetupError, TransientError, Trouble
 from service.scoring.marks import HOUR_MS
+from service.scoring.rules.stored import FORMAT as RULES_FORMAT
 from service.stream.coordinator import Coordinator, Opened
 from service.stream.settings import MIB, ShardSettings
 from service.stream.tail.budget import ByteBudget
@@ -285,6 +286,7 @@ class Worker:
                 batch_max_records=settings.batch_max_records,
                 checkpoint_interval=settings.checkpoint_interval_ms / 1000,
                 poll_max=settings.poll_max_ms / 1000,
+                capability=RULES_FORMAT,
             ),
             clock=clock,
             rng=self._rng,

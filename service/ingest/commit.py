@@ -289,6 +289,7 @@ class _Statistics:
         self._events: dict[str, list[float]] = {}
         self._entered: Counter[str] = Counter()
         self._left: Counter[str] = Counter()
+        self._outcomes: Counter[str] = Counter()
 
     def add(self, folded: Folded, events: Sequence[Scorable]) -> None:
         """Take note of one committed change."""
@@ -299,6 +300,14 @@ class _Statistics:
             points = float(event.points)
             sums[0] += 1
             sums[1 if points >= 0 else 2] += abs(points)
+        if (absorbed := folded.absorbed) is not None:
+            self._outcomes.update(
+                duplicate=absorbed.duplicates,
+                repeat=absorbed.repeats,
+                capped=absorbed.capped,
+                late=absorbed.late,
+                evicted=absorbed.evicted,
+            )
         after = score_band(float(folded.after.score or 0))
         if folded.before.origin is Origin.ABSENT:
             self._entered[after] += 1
@@ -321,6 +330,8 @@ class _Statistics:
             metrics.band_entered.labels(band).inc(count)
         for band, count in self._left.items():
             metrics.band_left.labels(band).inc(count)
+        for outcome, count in self._outcomes.items():
+            metrics.rule_outcomes.labels(outcome).inc(count)
 
 
 class _Round(msgspec.Struct):

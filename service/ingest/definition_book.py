@@ -59,7 +59,9 @@ class CurrentDefinitions:
         self._reported = malformed
         self._metrics.definitions.set(len(self._book))
         self._metrics.definitions_malformed.set(len(malformed))
-        self._metrics.set_rules_versions({project: rules.version for project, rules in self._book.rules.items()})
+        self._metrics.rules_version.clear()
+        for project_id in self._metrics.project_labels(self._book.rules):
+            self._metrics.rules_version.labels(project_id).set(self._book.rules[project_id].version)
         self._metrics.definitions_refreshed.set(self._clock.wall_ms() / 1000)
 
     async def run(self) -> None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Collection, Mapping
+from decimal import Decimal
 
 import msgspec
 
 from service.ingest.attribution import Attribution, Waiting
-from service.ingest.commit import Committer, Refusal, Tally
+from service.ingest.by_rules import UNMET, match
+from service.ingest.commit import NO_RULES, Committer, Refusal, Tally
 from service.ingest.definition_book import CurrentDefinitions
 from service.ingest.identify import IdentityResolver
 from service.ingest.letters import is_lettered, record_letter_id, stretch
@@ -30,6 +32,7 @@ from service.runtime.errors import LetGoError
 from service.scoring.definitions import DefinitionBook
 from service.scoring.event import Event, Reason, Rejected, Skipped
 from service.scoring.fold import Scorable, UserKey, sequence_bytes
+from service.scoring.rules.model import ADJUSTMENT, RuleSet
 from service.sources.outcomes import Ambiguous, Anonymous, Outcome, RejectedEvent, Teaches
 from service.sources.registry import PINPOINT, Registry
 from service.stream.ports import Batch, Record
@@ -57,23 +60,27 @@ class PreparedEvents(msgspec.Struct):
     Attributes:
         batch: The records.
         registry: The sources that read them.
+        rules: By project, for projects that have any: what its events are matched with and scored by.
         waiting: Its events that are worth points, each with its record.
         groups: The same by user, without those that have none.
         letters: Its events that are set aside.
         counts: Events by outcome, for those settled already.
         sources: Events by source and what reading them came to.
         undefined: Events whose type has no definition, by project and type.
+        matching: What rules could not use: odd amounts, and events of machines.
         tally: What the commit came to; kept so that a retry after it does not commit again.
     """
 
     batch: Batch[bytes]
     registry: Registry
+    rules: Mapping[str, RuleSet] = NO_RULES
     waiting: list[Waiting] = msgspec.field(default_factory=list)
     groups: dict[UserKey, list[Scorable]] = msgspec.field(default_factory=dict)
     letters: list[DeadLetter] = msgspec.field(default_factory=list)
     counts: Counter[str] = msgspec.field(default_factory=Counter)
     sources: Counter[tuple[str, str]] = msgspec.field(default_factory=Counter)
     undefined: dict[ProjectType, int] = msgspec.field(default_factory=dict)
+    matching: Counter[str] = msgspec.field(default_factory=Counter)
     tally: Tally | None = None
 
 
@@ -125,12 +132,12 @@ class Ingest:
         """
         started = self._clock.monotonic()
         self._let_go.discard(batch.shard_id)
-        prepared = PreparedEvents(batch, self._sources.registry)
+        book = self._definitions.book  # the same for the whole batch
+        prepared = PreparedEvents(batch, self._sources.reading(book.detailed), rules=book.rules)
         tag = shard_tag(batch.stream, batch.shard_id)
         lettered = await self._lettered(batch, tag)
         attribution = Attribution(tag)
         prepared.waiting = attribution.waiting
-        book = self._definitions.book  # the same for the whole batch
         at = 0
         while at < len(batch.records):
             at = self._sort(at, book, prepared, tag, lettered, attribution)
@@ -186,7 +193,7 @@ class Ingest:
             raise LetGoError
         try:
             async with Interruptible() as self._writing[batch.shard_id]:
-                return await self._committer.commit(marking, prepared.groups)
+                return await self._committer.commit(marking, prepared.groups, prepared.rules)
         except TimeoutError:
             raise LetGoError from None
         finally:
@@ -203,7 +210,7 @@ class Ingest:
         first, last = batch.records[0], batch.records[-1]
         return await self._dead_letters.between(tag, *stretch(first.sequence, last.sequence))
 
-    def _sort(  # noqa: C901 - the hot path: a further call per event costs 2 % of it
+    def _sort(  # noqa: C901, PLR0912 - the hot path: a further call per event costs 2 % of it
         self,
         at: int,
         book: DefinitionBook,
@@ -217,8 +224,9 @@ class Ingest:
         Even an event that names its user waits: a user's events must stay in the shard's order.
         """
         read, points_of, project_ids = prepared.registry.read, book.points, self._project_ids
+        rules_of = prepared.rules
         records, waiting = prepared.batch.records, attribution.waiting
-        foreign = ignored = events = from_pinpoint = 0
+        foreign = events = from_pinpoint = 0
         for at_record in range(at, len(records)):
             if events >= SLICE:
                 break
@@ -245,20 +253,38 @@ class Ingest:
                 if endpoint_id and (user_id or event.anonymous) and not event.transactional:
                     attribution.name(EndpointKey(endpoint_id, project_id), user_id, record)
                 points = points_of(event.event_type, project_id)
-                if points is None:
-                    ignored += 1
-                    kind = project_id, event.event_type
-                    prepared.undefined[kind] = prepared.undefined.get(kind, 0) + 1
-                    continue
-                arrival_ms = event.arrival_ms or record.arrival_ms
-                scorable = Scorable(sequence_bytes(record.sequence), points, arrival_ms, event.event_type)
+                if points is None or project_id in rules_of:
+                    scorable = self._matched(points, event, record, prepared)
+                    if scorable is None:
+                        continue
+                else:
+                    arrival_ms = event.arrival_ms or record.arrival_ms
+                    scorable = Scorable(sequence_bytes(record.sequence), points, arrival_ms, event.event_type)
                 if user_id:
                     waiting.append((record, event, scorable))
                 else:
                     self._nameless((record, event, scorable), prepared, attribution)
-        prepared.counts.update(foreign=foreign, ignored=ignored)
+        prepared.counts["foreign"] += foreign
         prepared.sources[PINPOINT, "event"] += from_pinpoint
         return at
+
+    @staticmethod
+    def _matched(
+        points: Decimal | None, event: Event, record: Record[bytes], prepared: PreparedEvents
+    ) -> Scorable | None:
+        """Return what rules make of an event, or an adjustment by hand; None, and counted, where it does not count."""
+        rules = prepared.rules.get(event.project_id)
+        found = None
+        if rules is not None or event.event_type == ADJUSTMENT:
+            found = match(rules, points, event, record, prepared.matching)
+        if found is None:
+            prepared.counts["ignored"] += 1
+            kind = event.project_id, event.event_type
+            prepared.undefined[kind] = prepared.undefined.get(kind, 0) + 1
+        elif found is UNMET:
+            prepared.counts["unmet"] += 1
+            return None
+        return found
 
     def _no_event(
         self, outcome: Outcome, record: Record[bytes], prepared: PreparedEvents, attribution: Attribution
@@ -410,6 +436,8 @@ class Ingest:
             metrics.records.labels(outcome).inc(count)
         for (source, outcome), count in prepared.sources.items():
             metrics.source_events.labels(source or "none", outcome).inc(count)
+        for outcome, count in prepared.matching.items():
+            metrics.rule_outcomes.labels(outcome).inc(count)
         if self._undefined is not None and prepared.undefined:
             self._undefined.note(prepared.undefined)
         for letter in prepared.letters:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import platform
 import re
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from typing import TypeVar
@@ -43,6 +43,7 @@ MAX_PROJECTS = 20
 _WELL_FORMED = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,99}")
 """Event types and project ids that may be labels; anyone who can put a record chooses these names."""
 
+RULE_OUTCOMES = ("duplicate", "repeat", "capped", "late", "evicted", "odd_amount", "machine")
 PIPELINES = ("ingest", "publish")
 LEASE_EVENTS = ("taken", "seized", "released", "handed_over", "lost", "finished")
 
@@ -130,7 +131,7 @@ class Metrics:
             "records",
             "Events (most records hold one) by outcome: scored, replayed (in the score already), ignored (no "
             "definition), anonymous, ambiguous (one of several people, unknown which), skipped (nothing to score), "
-            "taught (only says who somebody is), foreign (another project), dead_lettered.",
+            "taught (only says who somebody is), unmet (no rule counts it), foreign (another project), dead_lettered.",
             "outcome",
         )
         self.source_events = self._counter(
@@ -186,6 +187,14 @@ class Metrics:
         self.dead_letters = self._counter("dead_letters", "Dead letters written.", "stage", "reason")
         self.definitions = self._gauge("definitions", "Definitions in force.")
         self.definitions_malformed = self._gauge("definitions_malformed", "Definitions that cannot be used.")
+        self.rule_outcomes = self._counter(
+            "rule_outcomes",
+            "What rules came to: duplicate (event id seen before), repeat (once), capped, late (the cap has newer "
+            "windows), evicted (a once entry forgotten), odd_amount (counted 0), machine (not a person).",
+            "outcome",
+        )
+        for outcome in RULE_OUTCOMES:
+            self.rule_outcomes.labels(outcome)
         self.rules_version = self._gauge(
             "rules_version",
             f"Version of a project's rules that this worker scores by; no series: plain definitions. The first "
@@ -296,11 +305,9 @@ class Metrics:
         """
         return _bounded(event_type, event_type, self._event_types)
 
-    def set_rules_versions(self, versions: Mapping[str, int]) -> None:
-        """Show which version of each project's rules is in force; projects beyond `MAX_PROJECTS` are left out."""
-        self.rules_version.clear()
-        for project_id in [each for each in sorted(versions) if _WELL_FORMED.fullmatch(each)][:MAX_PROJECTS]:
-            self.rules_version.labels(project_id).set(versions[project_id])
+    def project_labels(self, project_ids: Iterable[str]) -> list[str]:
+        """Return the projects that have a series of their own: at most `MAX_PROJECTS`, with well-formed ids."""
+        return [each for each in sorted(project_ids) if _WELL_FORMED.fullmatch(each)][:MAX_PROJECTS]
 
     def undefined_type_label(self, project_id: str, event_type: str) -> str:
         """Return the label of an event type that has no definition in a project, with the same rules.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 
 import msgspec
@@ -12,17 +13,26 @@ from service.aws.schema import state_of
 from service.scoring.event import Rejected
 from service.scoring.fold import Origin
 from service.scoring.marks import shown
+from service.scoring.rules.decay import DAY_MS
+from service.scoring.rules.model import RuleSet
+from service.scoring.rules.score import person_of
+from service.scoring.rules.state import StateFormatError
+from service.scoring.rules.view import score_of
 
 
 class StoredScore(msgspec.Struct, frozen=True):
     """A user's score in one project.
 
     Attributes:
-        user_id: The user.
-        project_id: The project.
-        score: The total; None if the item has none.
-        revision: The item's revision; None if another program wrote the item.
-        updated_ms: Arrival of the newest event in it, epoch milliseconds; 0 if unknown.
+        user_id: Whose.
+        project_id: Where.
+        score: The total; None where the item holds none.
+        revision: The item's revision; None where something else wrote the item.
+        updated_ms: Arrival of the newest event in it, epoch milliseconds; 0: not known.
+        tier: The tier when the score was last written; empty: none.
+        as_of_ms: The day that the score stored was made for, epoch milliseconds; 0: the project has no rules.
+        now: What the rules show today; None without rules.
+        tier_now: Likewise the tier; empty: none.
         applied: By shard tag, the last sequence number counted; with a `+`, counted from the shard's first one.
         fault: Why the item is not a score; all other fields are then empty.
     """
@@ -34,9 +44,20 @@ class StoredScore(msgspec.Struct, frozen=True):
     updated_ms: int = 0
     applied: dict[str, str] = {}
     fault: str = ""
+    tier: str = ""
+    as_of_ms: int = 0
+    now: Decimal | None = None
+    tier_now: str = ""
 
 
-async def scores_of(client: AwsClient, table: str, user_id: str, project_id: str = "") -> list[StoredScore]:
+async def scores_of(
+    client: AwsClient,
+    table: str,
+    user_id: str,
+    project_id: str = "",
+    rules: Mapping[str, RuleSet] | None = None,
+    day: int = 0,
+) -> list[StoredScore]:
     """Return a user's scores, read consistently.
 
     Args:
@@ -44,6 +65,8 @@ async def scores_of(client: AwsClient, table: str, user_id: str, project_id: str
         table: The score table.
         user_id: The user.
         project_id: Only this project's; empty: of every project.
+        rules: By project, for projects that have any.
+        day: Today, counted from 1970-01-01.
 
     Raises:
         TransientError: AWS does not answer.
@@ -60,15 +83,23 @@ async def scores_of(client: AwsClient, table: str, user_id: str, project_id: str
         ExpressionAttributeValues=values,
         ConsistentRead=True,
     )
-    return [stored_score(item) async for page in read for item in page]
+    return [stored_score(item, rules or {}, day) async for page in read for item in page]
 
 
-def stored_score(item: Item) -> StoredScore:
-    """Read an item of the score table."""
+def stored_score(item: Item, rules: Mapping[str, RuleSet], day: int) -> StoredScore:
+    """Read an item of the score table, and look at it through the rules of its project on a day."""
     user_id, project_id = item["UserId"]["S"], item["PinpointProjectId"]["S"]
     state = state_of(item)
     if isinstance(state, Rejected):
         return StoredScore(user_id, project_id, fault=state.detail)
+    now, tier_now = None, ""
+    if project_id in rules:
+        try:
+            person = person_of(state)
+        except StateFormatError as error:
+            return StoredScore(user_id, project_id, fault=f"State cannot be used: {error}")
+        tier = state.by_rules.tier if state.by_rules is not None else ""
+        now, tier_now = score_of(rules[project_id], person, tier, state.updated_ms, day)
     return StoredScore(
         user_id,
         project_id,
@@ -76,4 +107,8 @@ def stored_score(item: Item) -> StoredScore:
         state.revision if state.origin is Origin.OURS else None,
         state.updated_ms,
         {tag: shown(mark) for tag, mark in sorted(state.applied.items())},
+        tier=state.by_rules.tier if state.by_rules is not None else "",
+        as_of_ms=state.by_rules.day * DAY_MS if state.by_rules is not None else 0,
+        now=now,
+        tier_now=tier_now,
     )

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from functools import cached_property
 
 import msgspec
 
-from service.scoring.rules.model import RuleSet
+from service.scoring.rules.model import ADJUSTMENT, RuleSet
 from service.scoring.rules.stored import RulesRow, StoredRulesError, decode_rules
 
 MAX_INTEGER_DIGITS = 15
@@ -79,6 +80,11 @@ class DefinitionBook:
         """Return what such an event is worth, or None when no definition covers it."""
         by_type = self._points.get(project_id)
         return None if by_type is None else by_type.get(event_type)
+
+    @cached_property
+    def detailed(self) -> frozenset[str]:
+        """Event types whose payload is read: those that some rule asks about, and adjustments by hand."""
+        return frozenset({ADJUSTMENT}).union(*(rules.wants_payload for rules in self.rules.values()))
 
     def __len__(self) -> int:
         return sum(map(len, self._points.values()))

@@ -79,6 +79,15 @@ class Registry:
         # A user's own source may claim what looks like Pinpoint's: then nothing can be decoded before it is asked.
         self._shortcut = _LIKE_PINPOINT if not self._own else b"\0"
 
+    @property
+    def detailed(self) -> Container[str]:
+        """Event types whose payload is kept in `Event.details`."""
+        return self._detailed
+
+    def with_details(self, detailed: Container[str]) -> Registry:
+        """Return the same sources with other event types whose payload is kept."""
+        return Registry(self._own, default_project=self._context.default_project, detailed=detailed)
+
     def names(self) -> list[str]:
         """Return the sources' names, in the order in which they are asked."""
         return [

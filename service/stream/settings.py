@@ -48,6 +48,7 @@ class ShardSettings(msgspec.Struct, frozen=True):
         keep_ended_ms: And once it ended this long ago.
         store_concurrency: Lease-table calls of one loop in flight.
         retries_when_leaving: Attempts at each write of a worker that leaves; what fails is cleared up by the others.
+        capability: Stated in the worker's row (`Member.capability`).
     """
 
     lease_duration: float = 10.0
@@ -73,6 +74,7 @@ class ShardSettings(msgspec.Struct, frozen=True):
     keep_ended_ms: int = 0
     store_concurrency: int = 32
     retries_when_leaving: int = 3
+    capability: int = 0
 
     @property
     def beat_interval(self) -> float:

@@ -27,6 +27,7 @@ from service.scoring.definitions import Definition, Malformed
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import ABSENT, ScoreState, UserKey
 from service.scoring.marks import shown
+from service.scoring.rules.stored import RulesRow
 from service.stream.leases.lease import Lease
 from service.stream.ports import Page, Shard, StreamId
 from tests.fakes.dead_letters import MemoryDeadLetters
@@ -352,12 +353,12 @@ class LetterPort:
 class DefinitionPort:
     """`DefinitionSource`."""
 
-    def __init__(self, rows: dict[str, Definition], wire: Wire) -> None:
+    def __init__(self, rows: Callable[[], Sequence[Definition | RulesRow]], wire: Wire) -> None:
         self._rows = rows
         self._wire = wire
 
-    async def load(self) -> Sequence[Definition | Malformed]:
-        return await self._wire.call("definitions", lambda: list(self._rows.values()))
+    async def load(self) -> Sequence[Definition | Malformed | RulesRow]:
+        return await self._wire.call("definitions", self._rows)
 
 
 class IdentityPort:

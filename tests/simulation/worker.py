@@ -43,6 +43,7 @@ from tests.simulation.ports import (
     SimScoreStreams,
     SimSink,
     SimSource,
+    now,
     score_stream,
 )
 from tests.simulation.wire import CALL_TIMEOUT, Port, Wire
@@ -175,7 +176,7 @@ class SimWorker:
 
     async def _live(self) -> None:
         world, clock = self._world, self.clock
-        port = DefinitionPort(world.definitions, self.wire)
+        port = DefinitionPort(lambda: world.ruled.rows(world.definitions, now()), self.wire)
         definitions = CurrentDefinitions(port, clock, self._metrics, refresh_s=world.tuning.refresh_s)
         await self._patiently(definitions.refresh)
         budget = ByteBudget()

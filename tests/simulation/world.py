@@ -27,6 +27,7 @@ from tests.simulation.events import FOREIGN, PROJECT, Sent, first_definitions, p
 from tests.simulation.hands import SHARE, Hands
 from tests.simulation.oracle import Problems, Witness
 from tests.simulation.ports import EVENTS, SimLeaseTable, SimScores, SimStream, now, score_stream_arn
+from tests.simulation.ruled import Ruled
 from tests.simulation.schedule import Options, draw
 from tests.simulation.wire import CALL_TIMEOUT, SINKS, Ether
 from tests.simulation.worker import SimWorker, tuning
@@ -121,6 +122,7 @@ class World:
         self.letters = MemoryDeadLetters()
         self.witness.letters = self.letters.letters
         self.definitions = first_definitions()
+        self.ruled = Ruled(seed, self.plan.seconds)
         self.versions = 0
         self.quiet = 0
         self.asked_for = False

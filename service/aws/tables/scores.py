@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from service.aws.calls import MAX_ROUNDS, ItemReader, pages
+from service.aws.calls import MAX_ROUNDS, Item, ItemReader, pages
 from service.aws.clients import AwsClient
 from service.aws.fast.gather import Gatherer
 from service.aws.schema import ATTRIBUTES, KEY_NAMES, restatement, state_of, statement
@@ -136,6 +136,19 @@ class ScoreTable:
 
 def _key(key: UserKey) -> dict[str, dict[str, str]]:
     return {name: {"S": value} for name, value in zip(KEY_NAMES, (key.user_id, key.project_id), strict=True)}
+
+
+async def item_of(client: AwsClient, table: str, key: UserKey) -> Item | None:
+    """Return a score's item, read consistently; None where there is none.
+
+    Raises:
+        TransientError: AWS does not answer.
+        AwsSetupError: There is no such table, or it may not be read.
+    """
+    with translated(f"table {table}", remedy="run `scoring setup`, or set SCORING_SCORES_TABLE"):
+        answer = await client.get_item(TableName=table, Key=_key(key), ConsistentRead=True)
+    item: Item | None = answer.get("Item")
+    return item
 
 
 async def target_of(client: AwsClient, table: str) -> str:

@@ -22,10 +22,10 @@ import msgspec
 import yaml
 
 from service.scoring.rules.decay import DAY_MS, day_of
-from service.scoring.rules.evaluate import ADJUSTMENT, Facts, covers, evaluate, remembered
+from service.scoring.rules.evaluate import Facts, covers, evaluate, remembered
 from service.scoring.rules.fields import Fields
 from service.scoring.rules.fold import RuleEvent, absorb
-from service.scoring.rules.model import RuleSet
+from service.scoring.rules.model import ADJUSTMENT, RuleSet
 from service.scoring.rules.state import EMPTY
 from service.scoring.rules.view import Explanation, explain, view
 from service.scoring.yaml_nodes import NodeReader, Problem, shown

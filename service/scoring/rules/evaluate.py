@@ -15,6 +15,7 @@ from service.scoring.rules.human import is_human
 from service.scoring.rules.model import (
     ABSENT_VALUE,
     ADJUST_SLOT,
+    ADJUSTMENT,
     MICRO,
     NANO,
     PLAIN_SLOT,
@@ -29,9 +30,6 @@ from service.scoring.rules.state import HASH_BYTES
 
 MAX_AMOUNT = Decimal(10) ** 9
 """Most points that one event can give, either way."""
-
-ADJUSTMENT = "_adjustment"
-"""Event type of `scoring scores adjust`: its amount counts in a slot of its own, undecayed, whatever the rules say."""
 
 
 class Facts(msgspec.Struct, frozen=True):

@@ -24,6 +24,9 @@ PLAIN_SLOT = 253
 ADJUST_SLOT = 254
 """What people added by hand (`scoring scores adjust`)."""
 
+ADJUSTMENT = "_adjustment"
+"""Event type of `scoring scores adjust`: its amount counts in a slot of its own, undecayed, whatever the rules say."""
+
 FOREIGN_SLOT = 255
 """What something else added to `Score`, and the score that an item had before its project had rules."""
 

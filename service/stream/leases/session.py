@@ -165,7 +165,10 @@ class Session:
         backoff = self._backoff()
         while not self._stop.is_set():
             try:
-                await self._context.membership.join(Member(worker=self.worker, beat_ms=self._context.clock.wall_ms()))
+                context = self._context
+                await context.membership.join(
+                    Member(worker=self.worker, beat_ms=context.clock.wall_ms(), capability=context.settings.capability)
+                )
             except TransientError as error:
                 log.warning("worker.join_failed", worker=self.worker, error=str(error))
                 await self._context.clock.sleep(backoff.failed())
