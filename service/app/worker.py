@@ -35,7 +35,7 @@ from service.aws.translation import watched
 from service.config.settings import Settings
 from service.ingest.definition_book import CurrentDefinitions
 from service.ingest.ingest import PIPELINE as INGEST
-from service.ingest.ingest import PreparedEvents
+from service.ingest.prepared import PreparedEvents
 from service.ingest.retention import Retention
 from service.ingest.undefined import UndefinedTypes
 from service.observability.http import Health, ObservabilityServer

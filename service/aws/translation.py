@@ -24,8 +24,8 @@ from botocore import exceptions as boto
 from service.runtime.errors import (
     IteratorExpiredError,
     LeaseLostError,
-    LetGoError,
     RecordsTrimmedError,
+    ReleasedError,
     SetupError,
     ShardGoneError,
     TransientError,
@@ -162,7 +162,7 @@ _CREDENTIALS = (
 _OURS = (
     IteratorExpiredError,
     LeaseLostError,
-    LetGoError,
+    ReleasedError,
     RecordsTrimmedError,
     ShardGoneError,
     TransientError,

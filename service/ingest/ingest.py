@@ -11,30 +11,29 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from decimal import Decimal
 
-import msgspec
-
 from service.ingest.attribution import Attribution, Waiting
 from service.ingest.by_rules import UNMET, match
-from service.ingest.commit import NO_RULES, Committer, Refusal, Tally
+from service.ingest.commit import Committer, Refusal, Tally
 from service.ingest.definition_book import CurrentDefinitions
 from service.ingest.identify import IdentityResolver
-from service.ingest.letters import is_lettered, record_letter_id, stretch
+from service.ingest.letters import is_lettered, stretch
 from service.ingest.marks import marking_of, shard_tag
 from service.ingest.ownership import Ownership
+from service.ingest.prepared import PreparedEvents
 from service.ingest.retention import Retention
 from service.ingest.source_book import CurrentSources
-from service.ingest.stores import DeadLetter, DeadLetters, EndpointKey, ProjectType
+from service.ingest.stores import DeadLetters, EndpointKey
 from service.ingest.undefined import UndefinedTypes
 from service.observability.metrics import Metrics
 from service.runtime.clock import Clock
 from service.runtime.concurrency import Interruptible
-from service.runtime.errors import LetGoError
+from service.runtime.errors import ReleasedError
 from service.scoring.definitions import DefinitionBook
 from service.scoring.event import Event, Reason, Rejected, Skipped
 from service.scoring.fold import Scorable, UserKey, sequence_bytes
-from service.scoring.rules.model import ADJUSTMENT, RuleSet
+from service.scoring.rules.model import ADJUSTMENT
 from service.sources.outcomes import Ambiguous, Anonymous, Outcome, RejectedEvent, Teaches
-from service.sources.registry import PINPOINT, Registry
+from service.sources.registry import PINPOINT
 from service.stream.ports import Batch, Record
 
 PIPELINE = "ingest"
@@ -52,36 +51,6 @@ _UNRESOLVED = Rejected(
 _OVERDUE = Rejected(
     Reason.LOOKUP_OVERDUE, "the owner of the endpoints did not say in time whose the endpoint is; redrive it later"
 )
-
-
-class PreparedEvents(msgspec.Struct):
-    """A batch ready to be committed.
-
-    Attributes:
-        batch: The records.
-        registry: The sources that read them.
-        rules: By project, for projects that have any: what its events are matched with and scored by.
-        waiting: Its events that are worth points, each with its record.
-        groups: The same by user, without those that have none.
-        letters: Its events that are set aside.
-        counts: Events by outcome, for those settled already.
-        sources: Events by source and what reading them came to.
-        undefined: Events whose type has no definition, by project and type.
-        matching: What rules could not use: odd amounts, and events of machines.
-        tally: What the commit came to; kept so that a retry after it does not commit again.
-    """
-
-    batch: Batch[bytes]
-    registry: Registry
-    rules: Mapping[str, RuleSet] = NO_RULES
-    waiting: list[Waiting] = msgspec.field(default_factory=list)
-    groups: dict[UserKey, list[Scorable]] = msgspec.field(default_factory=dict)
-    letters: list[DeadLetter] = msgspec.field(default_factory=list)
-    counts: Counter[str] = msgspec.field(default_factory=Counter)
-    sources: Counter[tuple[str, str]] = msgspec.field(default_factory=Counter)
-    undefined: dict[ProjectType, int] = msgspec.field(default_factory=dict)
-    matching: Counter[str] = msgspec.field(default_factory=Counter)
-    tally: Tally | None = None
 
 
 class Ingest:
@@ -121,7 +90,7 @@ class Ingest:
         self._retention = retention
         self._ask_transactional = ask_transactional
         self._undefined = undefined
-        self._let_go: set[str] = set()
+        self._released: set[str] = set()
         self._writing: dict[str, Interruptible] = {}
 
     async def prepare(self, batch: Batch[bytes]) -> PreparedEvents:
@@ -131,7 +100,7 @@ class Ingest:
             TransientError: Users cannot be found now; the call can be repeated.
         """
         started = self._clock.monotonic()
-        self._let_go.discard(batch.shard_id)
+        self._released.discard(batch.shard_id)
         book = self._definitions.book  # the same for the whole batch
         prepared = PreparedEvents(batch, self._sources.reading(book.detailed), rules=book.rules)
         tag = shard_tag(batch.stream, batch.shard_id)
@@ -153,7 +122,7 @@ class Ingest:
 
         Raises:
             TransientError: A table cannot be reached now; the call can be repeated.
-            LetGoError: `let_go` came first: some scores are written, and whoever reads the batch again finds them so.
+            ReleasedError: `release` came first: some scores are written; the next reader of the batch finds them.
         """
         started = self._clock.monotonic()
         if prepared.tally is None:
@@ -175,12 +144,12 @@ class Ingest:
             self._took("dead_letter", started)
         self._count(prepared, prepared.tally)
 
-    async def let_go(self, shard_id: str) -> None:
+    async def release(self, shard_id: str) -> None:
         """Write no more scores: a call cut off is fenced by `Revision`, whenever it lands.
 
         Letters are waited for: one that lands late would set an event aside that the next owner has scored.
         """
-        self._let_go.add(shard_id)
+        self._released.add(shard_id)
         writing = self._writing.get(shard_id)
         if writing is not None:
             writing.interrupt()
@@ -189,13 +158,13 @@ class Ingest:
         batch = prepared.batch
         clock = self._clock
         marking = marking_of(batch, self._retention, now_ms=clock.wall_ms(), now=clock.monotonic())
-        if batch.shard_id in self._let_go:
-            raise LetGoError
+        if batch.shard_id in self._released:
+            raise ReleasedError
         try:
             async with Interruptible() as self._writing[batch.shard_id]:
                 return await self._committer.commit(marking, prepared.groups, prepared.rules)
         except TimeoutError:
-            raise LetGoError from None
+            raise ReleasedError from None
         finally:
             self._writing.pop(batch.shard_id, None)
 
@@ -293,7 +262,7 @@ class Ingest:
         match outcome:
             case RejectedEvent():
                 name = "rejected"
-                self._set_aside(prepared, record, outcome, outcome, outcome.payload)
+                prepared.set_aside(record, outcome, outcome, self._clock.wall_ms(), payload=outcome.payload)
             case Skipped():
                 name = "skipped"
                 prepared.counts[name] += 1
@@ -323,41 +292,10 @@ class Ingest:
         elif event.transactional:
             prepared.counts["anonymous"] += 1
         else:
-            self._set_aside(prepared, record, event, _UNRESOLVED if event.aliases else _NO_PERSON)
+            prepared.set_aside(record, event, _UNRESOLVED if event.aliases else _NO_PERSON, self._clock.wall_ms())
 
     def _worth_asking(self, event: Event) -> bool:
         return not event.unnamed and (self._ask_transactional or not event.transactional)
-
-    def _set_aside(
-        self,
-        prepared: PreparedEvents,
-        record: Record[bytes],
-        event: Event | RejectedEvent,
-        why: Rejected,
-        payload: bytes | None = None,
-        stage: str = "ingest",
-    ) -> None:
-        """Make an event a dead letter: with its own payload, so that redriving it counts no sibling in its record."""
-        batch = prepared.batch
-        if payload is None:
-            payload = prepared.registry.payload(record.data, event.index, event.part) or record.data
-        prepared.letters.append(
-            DeadLetter(
-                letter_id=record_letter_id(
-                    shard_tag(batch.stream, batch.shard_id), record.sequence, event.index, event.part
-                ),
-                stage=stage,
-                reason=why.reason,
-                detail=why.detail,
-                stream=batch.stream.name,
-                shard_id=batch.shard_id,
-                sequence=record.sequence,
-                partition_key=record.partition_key,
-                at_ms=self._clock.wall_ms(),
-                payload=payload,
-                payload_size=len(payload),
-            )
-        )
 
     async def _identify(self, attribution: Attribution, prepared: PreparedEvents) -> None:
         """Find out whose the events are, and tell the others whose the endpoints are."""
@@ -406,9 +344,9 @@ class Ingest:
             endpoint = EndpointKey(event.endpoint_id, event.project_id)
             nobodys.add(endpoint)
             if user_id is None and endpoint in overdue:
-                self._set_aside(prepared, record, event, _OVERDUE)
+                prepared.set_aside(record, event, _OVERDUE, self._clock.wall_ms())
             elif user_id is None and event.attributed:
-                self._set_aside(prepared, record, event, _UNRESOLVED)
+                prepared.set_aside(record, event, _UNRESOLVED, self._clock.wall_ms())
             else:
                 prepared.counts["anonymous"] += 1
         self._metrics.identities.labels("event").inc(named)
@@ -419,7 +357,7 @@ class Ingest:
         refused = {id(event) for event in refusal.events}
         for record, event, scorable in prepared.waiting:
             if id(scorable) in refused:
-                self._set_aside(prepared, record, event, refusal.why, stage="commit")
+                prepared.set_aside(record, event, refusal.why, self._clock.wall_ms(), stage="commit")
 
     def _took(self, stage: str, started: float) -> float:
         now = self._clock.monotonic()

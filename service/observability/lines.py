@@ -80,7 +80,7 @@ class LinePump:
         return self._terminal
 
     def close(self, timeout_s: float = FLUSH_S) -> None:
-        """Wait up to `timeout_s` for what is queued, then let go of it."""
+        """Wait up to `timeout_s` for what is queued, then drop it."""
         self._idle.wait(timeout_s)
         with self._ready:
             self._closing = True

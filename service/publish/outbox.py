@@ -41,17 +41,17 @@ class Ticket:
 
     Attributes:
         lost: Whether the lease is lost.
-        let_go: Whether the shard is being handed over: what is not in flight is dropped.
+        released: Whether the shard is being handed over: what is not in flight is dropped.
         incomplete: Whether something was dropped for that.
     """
 
-    __slots__ = ("_open", "_settled", "incomplete", "let_go", "lost", "shard_id", "stream")
+    __slots__ = ("_open", "_settled", "incomplete", "lost", "released", "shard_id", "stream")
 
     def __init__(self, stream: str, shard_id: str, settled: Callable[[], None]) -> None:
         self.stream = stream
         self.shard_id = shard_id
         self.lost = False
-        self.let_go = False
+        self.released = False
         self.incomplete = False
         self._settled = settled
         self._open = 1  # the offering itself, until `offered`
@@ -119,10 +119,10 @@ class Pending(msgspec.Struct, eq=False):
     def shed(self) -> None:
         """Drop the tickets of shards that are being handed over."""
         for ticket in self.tickets:
-            if ticket.let_go:
+            if ticket.released:
                 ticket.incomplete = True
                 ticket.close()
-        self.tickets = [ticket for ticket in self.tickets if not ticket.let_go]
+        self.tickets = [ticket for ticket in self.tickets if not ticket.released]
 
     def overtaken(self, held: StillHeld) -> bool:
         """Return whether a batch that waits for this lost its lease: another worker may have published a newer one."""
@@ -220,9 +220,9 @@ class Outbox:
             taken.append(pending)
         return taken
 
-    def let_go(self, ticket: Ticket) -> None:
+    def release(self, ticket: Ticket) -> None:
         """Drop what is not in flight and waited for by `ticket` alone: its shard is being handed over."""
-        ticket.let_go = True
+        ticket.released = True
         for waiting in (self._ready, self._behind, self._delayed):
             for key, pending in [(key, pending) for key, pending in waiting.items() if ticket in pending.tickets]:
                 pending.shed()

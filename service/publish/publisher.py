@@ -15,7 +15,7 @@ from service.publish.outbox import StillHeld, Ticket
 from service.publish.republish import Republisher
 from service.publish.sender import STAGE, Sender, SenderOptions
 from service.runtime.clock import Clock
-from service.runtime.errors import LeaseLostError, LetGoError
+from service.runtime.errors import LeaseLostError, ReleasedError
 from service.runtime.retry import retried
 from service.scoring.change import ScoreChange, StreamImage, change_of
 from service.scoring.event import Rejected
@@ -113,7 +113,7 @@ class Publisher:
             for sender in self._senders:
                 await sender.offer(changes, ticket)
         except asyncio.CancelledError:
-            if ticket.let_go:
+            if ticket.released:
                 ticket.offered()  # what is in flight is waited for
             else:
                 self._tickets.pop(ticket, None)
@@ -127,7 +127,7 @@ class Publisher:
 
         Raises:
             LeaseLostError: The lease was lost first; what had not been sent is dropped.
-            LetGoError: `let_go` came first; likewise.
+            ReleasedError: `release` came first; likewise.
         """
         started = self._clock.monotonic()
         ticket = prepared.ticket
@@ -141,19 +141,19 @@ class Publisher:
         if ticket.lost:
             raise LeaseLostError(f"lost {ticket.shard_id} before its changes were published")
         if ticket.incomplete:
-            raise LetGoError
+            raise ReleasedError
         if prepared.letters:
             await retried(lambda: self._letters.put(prepared.letters), self._clock, self._rng)
             for letter in prepared.letters:
                 self._metrics.dead_letters.labels(STAGE, letter.reason).inc()
         self._metrics.stage_seconds.labels(PIPELINE, "publish").observe(self._clock.monotonic() - started)
 
-    async def let_go(self, shard_id: str) -> None:
+    async def release(self, shard_id: str) -> None:
         """Send nothing more for a shard that is being handed over; return once its calls in flight are over."""
         waiting = {ticket: settled for ticket, settled in self._tickets.items() if ticket.shard_id == shard_id}
         for sender in self._senders:
             for ticket in waiting:
-                sender.let_go(ticket)
+                sender.release(ticket)
         for settled in waiting.values():
             await settled.wait()
 

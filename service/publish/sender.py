@@ -114,9 +114,9 @@ class Sender:
         self._metrics.sink_stale.labels(self._sink.name).inc(counts[Offered.STALE])
         self._offered.set()
 
-    def let_go(self, ticket: Ticket) -> None:
+    def release(self, ticket: Ticket) -> None:
         """Drop what only `ticket` waits for and is not in flight: there is room for others."""
-        self.outbox.let_go(ticket)
+        self.outbox.release(ticket)
         self._republish_uncertain()
         self._changed()
 

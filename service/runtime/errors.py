@@ -93,7 +93,7 @@ class LeaseLostError(Exception):
     """Another worker holds the lease, or may hold it: work on this shard stops, and nothing is written for it."""
 
 
-class LetGoError(Exception):
+class ReleasedError(Exception):
     """The rest of a batch was not begun, because its shard is being handed over: the next owner reads it again."""
 
 

@@ -230,14 +230,14 @@ class Consumer(Protocol[P, T]):
         """Return once every record of the batch is durably dealt with; called in the shard's order.
 
         Raises:
-            LetGoError: After `let_go`: not every record is dealt with, and nothing goes on for the others.
+            ReleasedError: After `release`: not every record is dealt with, and nothing goes on for the others.
         """
         ...
 
-    async def let_go(self, shard_id: str) -> None:
+    async def release(self, shard_id: str) -> None:
         """Begin nothing more for a shard that is being handed over: its next owner waits.
 
         Returns when nothing of the batches that were prepared and will not be committed is under way any more. A
-        commit that was begun goes on beside it, but may end with `LetGoError` where it can stop half-way.
+        commit that was begun goes on beside it, but may end with `ReleasedError` where it can stop half-way.
         """
         ...

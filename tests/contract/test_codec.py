@@ -147,7 +147,7 @@ def test_errors_are_aiobotocores(operation: Operation, status: int, body: bytes)
 
 
 @each_operation
-def test_a_passing_fault_is_retried_by_aiobotocore_and_counted_as_the_first_attempt(operation: Operation):
+def test_a_passing_fault_is_retried_by_aiobotocore(operation: Operation):
     body = json.dumps(ANSWERS[operation.service, operation.name][0]).encode()
 
     def script(request: int) -> tuple[int, dict[str, str], bytes]:
@@ -211,7 +211,7 @@ def test_chunked_answers_are_left_to_aiobotocore_and_calls_not_doubled(calls: in
     assert requests == 1 + calls + 1  # one of them twice: who answers so is not known before
 
 
-def test_credentials_renewed_while_a_call_is_retried_do_not_end_the_short_way():
+def test_credentials_renewed_during_a_retry_keep_the_short_way():
     operation = OPERATIONS[1]
 
     async def play() -> list[str]:

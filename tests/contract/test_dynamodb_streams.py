@@ -110,9 +110,7 @@ def test_a_table_without_a_stream_or_with_keys_only_says_what_to_do(
         run(DynamoDbStreamSource.open(aws_clients.dynamodb, aws_clients.streams, "no-such-table"))
 
 
-def test_a_stream_switched_off_and_on_is_another_and_the_old_one_is_known_for_a_while(
-    aws_clients: Clients, run: Run, table: str
-):
+def test_a_stream_switched_off_and_on_is_another(aws_clients: Clients, run: Run, table: str):
     streams = ScoreTableStreams(aws_clients.dynamodb, aws_clients.streams, table)
     old = run(streams.latest())
     assert run(streams.exists(old))
@@ -138,9 +136,7 @@ def test_whether_a_table_has_scores_is_known_by_one_item(aws_clients: Clients, r
         run(ScoreTableStreams(aws_clients.dynamodb, aws_clients.streams, "no-such-table").scores_exist())
 
 
-def test_a_stream_that_is_gone_does_not_exist_and_listing_it_is_worth_another_try(
-    aws_clients: Clients, run: Run, table: str
-):
+def test_listing_a_stream_that_is_gone_is_worth_another_try(aws_clients: Clients, run: Run, table: str):
     streams = ScoreTableStreams(aws_clients.dynamodb, aws_clients.streams, table)
     gone = run(streams.latest()).rpartition("/")[0] + "/2001-01-01T00:00:00.000"
     assert not run(streams.exists(gone))

@@ -173,7 +173,7 @@ def test_an_entry_tells_whose_its_endpoint_is(store: IdentityStore, run: Run):
     assert run(store.find([PHONE, EndpointKey("", "p1")])) == {PHONE: "ann"}
 
 
-def test_who_finds_an_endpoint_has_met_where_its_user_is_written_to_and_how_that_is_spelled(run: Run):
+def test_finding_an_endpoint_shows_where_its_user_is_written_to(run: Run):
     rows = MemoryRows()
     put(IdentityStore(rows), run, ann=ENTRY)
     reader = IdentityStore(rows)
@@ -191,7 +191,7 @@ def test_what_is_met_in_passing_does_not_replace_what_is_younger(rows: RowStore,
     assert entries(store, run, ANN) == {"ann": moved}
 
 
-def test_a_fresh_entry_is_read_again_after_seconds_and_a_stale_one_at_once(run: Run):
+def test_a_stale_entry_is_read_again_at_once_a_fresh_one_later(run: Run):
     rows, now = MemoryRows(), 0.0
     store = IdentityStore(rows, monotonic=lambda: now)
     put(store, run, ann=ENTRY)

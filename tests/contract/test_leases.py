@@ -221,9 +221,7 @@ def test_streams_and_pipelines_share_a_table_without_meeting(make_table: MakeTab
     assert [run(each.snapshot()).leases[0].counter for each in (ingest, publish, elsewhere)] == [0, 1, 2]
 
 
-def test_the_row_has_the_names_that_users_of_the_kinesis_client_library_know(
-    make_table: MakeTable, aws_clients: Clients, run: Run
-):
+def test_the_row_has_the_names_of_the_kinesis_client_library(make_table: MakeTable, aws_clients: Clients, run: Run):
     name = make_table("leases")
     table = LeaseTable(aws_clients.dynamodb, name, "ingest", STREAM)
     run(table.create(Lease(SHARD, CHECKPOINT, "ann.1", 4, ("shardId-p",), ("shardId-c",), 2, 0, 7)))

@@ -161,7 +161,7 @@ def test_an_insert_that_lost_a_race_must_be_loaded(subject: Store, run: Run):
     assert stored(subject, run).score == 10
 
 
-def test_a_write_repeated_because_its_answer_was_lost_conflicts_with_itself(subject: Store, run: Run):
+def test_a_write_repeated_after_a_lost_answer_conflicts_with_itself(subject: Store, run: Run):
     first = folded(ABSENT)
     second = folded(first.after, "5", SEQUENCE + 1)
     for change in (Change(ANN, first), Change(ANN, second)):
@@ -190,7 +190,7 @@ def test_a_score_told_again_keeps_its_points_marks_and_time(subject: Store, run:
     assert run(subject.store.restate({ANN: before})) == [Conflict(stored(subject, run))]
 
 
-def test_a_score_of_the_replaced_system_told_again_gets_a_revision_and_nothing_else(subject: Store, run: Run):
+def test_restating_a_score_of_the_replaced_system_adds_only_a_revision(subject: Store, run: Run):
     subject.put_foreign(ANN, Decimal(7))
     found = stored(subject, run)
     assert run(subject.store.restate({ANN: found})) == [Committed()]
@@ -332,7 +332,7 @@ def test_the_item_keeps_the_form_that_consumers_of_the_old_table_read(dynamo: Dy
     }
 
 
-def test_an_item_of_version_0_1_is_read_and_becomes_a_binary_when_it_is_written(dynamo: DynamoStore, run: Run):
+def test_an_item_of_version_0_1_becomes_a_binary_when_written(dynamo: DynamoStore, run: Run):
     old = {"M": {"tag-7": {"B": SEQUENCE.to_bytes(24, "big")}, "tag-8": {"B": bytes(24)}}}
     dynamo.put({**key_item(ANN), "Score": {"N": "4"}, "Revision": {"N": "9"}, "Applied": old, "UpdatedAt": {"N": "5"}})
     found = stored(dynamo, run)

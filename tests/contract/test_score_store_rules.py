@@ -53,7 +53,7 @@ def test_a_score_by_rules_is_read_back_with_its_state(subject: Store, run: Run):
     assert (state.score, state.by_rules.tier, state.by_rules.day) == (100, "hot", DAY)
 
 
-def test_a_score_that_something_else_added_to_is_folded_again_and_the_points_are_kept(subject: Store, run: Run):
+def test_points_that_something_else_added_are_kept_in_a_score_by_rules(subject: Store, run: Run):
     first = by_rules(ABSENT)
     commit(subject, run, Change(ANN, first))
     subject.increment(ANN, Decimal("2.5"))
@@ -102,7 +102,7 @@ def test_the_same_write_again_is_a_conflict(subject: Store, run: Run):
     assert isinstance(commit(subject, run, second)[0], Conflict)
 
 
-def test_plain_points_on_an_item_with_state_keep_the_state_and_count_as_added_by_others(subject: Store, run: Run):
+def test_plain_points_on_an_item_with_state_keep_the_state(subject: Store, run: Run):
     commit(subject, run, Change(ANN, by_rules(ABSENT)))
     state = stored(subject, run)
     commit(subject, run, Change(ANN, folded(state, "7", SEQUENCE + 1)))

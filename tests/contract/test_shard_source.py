@@ -124,7 +124,7 @@ def test_only_a_stream_that_can_be_replaced_tells_where_its_shards_start(subject
 
 
 @of("memory", "ministack", "kinesis-local")
-def test_a_stream_made_again_under_its_name_starts_elsewhere_and_is_not_current(subject: Replaced):
+def test_a_recreated_stream_starts_elsewhere_and_is_not_current(subject: Replaced):
     (before,) = subject.run(subject.source.list_shards())
     subject.put("1")
     iterator = subject.run(subject.source.iterator(before.shard_id, TRIM_HORIZON))

@@ -28,9 +28,7 @@ def test_nothing_is_there_at_first(store: MemoryUndefined | UndefinedTable, run:
     assert run(store.load()) == []
 
 
-def test_counts_of_several_workers_add_up_and_the_most_frequent_comes_first(
-    store: MemoryUndefined | UndefinedTable, run: Run
-):
+def test_counts_of_workers_add_up_and_the_most_frequent_comes_first(store: MemoryUndefined | UndefinedTable, run: Run):
     other = Undefined("", "other", 1, NOW_MS)
     run(store.add({("shop", "cart.abandoned"): CART, ("", "other"): other}))
     run(store.add({("shop", "cart.abandoned"): CART}))

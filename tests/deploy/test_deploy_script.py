@@ -85,9 +85,7 @@ class TestInputs:
             ("SCORING_BATCH_MAX_AGE=1", "sets SCORING_BATCH_MAX_AGE, which is not a variable of the service"),
         ],
     )
-    def test_an_extra_variable_that_cannot_be_is_named_before_anything_is_made(
-        self, deploy: Deploy, extra: str, said: str
-    ):
+    def test_an_invalid_extra_variable_is_named_before_anything_is_made(self, deploy: Deploy, extra: str, said: str):
         deploy.settings.write_text(f"ImageDigest={DIGEST}\nExtraVariables={extra}\n")
         ended = deploy("plan", "service")
         assert ended.returncode == 1

@@ -82,7 +82,7 @@ def test_every_alert_has_a_test_that_it_fires_and_one_that_it_does_not(name: str
 
 
 @pytest.mark.parametrize("name", alerts())
-def test_every_alert_says_what_it_is_and_points_to_its_section_of_the_runbook(name: str):
+def test_every_alert_points_to_its_section_of_the_runbook(name: str):
     alert = alerts()[name]
     notes = alert["annotations"]
     assert notes["summary"]

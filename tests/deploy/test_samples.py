@@ -42,7 +42,7 @@ def resources(sample: str) -> set[str]:
 
 
 @pytest.mark.parametrize("sample", ["without-pinpoint", "dry-run"])
-def test_a_sample_is_complete_and_every_value_is_one_that_the_template_takes(sample: str, tmp_path: Path):
+def test_a_sample_is_complete_and_its_values_fit_the_template(sample: str, tmp_path: Path):
     given = settings_of(sample)
     parameters = {key: spec for kind in STACKS for key, spec in load(kind)["Parameters"].items()}
     assert set(given) - OWN_NAMES <= set(parameters)

@@ -55,7 +55,7 @@ def test_one_wrong_score_is_found(corrupted: tuple[subprocess.CompletedProcess[s
     assert list(scratch.glob("scoring-demo-*/worker.log"))
 
 
-def test_what_the_workers_called_at_the_wire_is_what_the_template_grants_both_ways(
+def test_the_calls_of_the_workers_are_what_the_template_grants(
     corrupted: tuple[subprocess.CompletedProcess[str], Path],
 ):
     """Two lives of a worker, a crash between them: every operation it has a use for, and no other."""

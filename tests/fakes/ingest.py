@@ -44,7 +44,7 @@ def body(event_type: str, endpoint: str = "", user: str = "", project: str = P, 
     return json.dumps(record).encode()
 
 
-class World:
+class IngestSetup:
     def __init__(
         self, *, project_ids: Sequence[str] = (), lookup: MemoryLookup | None = None, ask_transactional: bool = False
     ) -> None:

@@ -44,7 +44,7 @@ class FakeConsumer:
         self.seconds = 0.0
         self.error: Exception | None = None
         self.prepared = 0
-        self.let_gone: list[str] = []
+        self.released: list[str] = []
 
     async def prepare(self, batch: Batch[Any]) -> Batch[Any]:
         self.prepared += 1
@@ -58,8 +58,8 @@ class FakeConsumer:
             lambda: self._committed.append(Committed(asyncio.get_running_loop().time(), self._worker, prepared))
         )
 
-    async def let_go(self, shard_id: str) -> None:
-        self.let_gone.append(shard_id)
+    async def release(self, shard_id: str) -> None:
+        self.released.append(shard_id)
 
 
 class FakeWorker:

@@ -95,9 +95,7 @@ def test_a_reset_is_shown_and_then_done(cli: Cli, run: Run, leases: LeaseTable):
 
 
 @pytest.mark.parametrize("to", [("--to-earliest",), ("--to-time", "2026-01-31T12:00:00Z")])
-def test_going_back_is_not_harmless_once_definitions_changed_and_is_asked_for(
-    cli: Cli, run: Run, leases: LeaseTable, to: tuple[str, ...]
-):
+def test_going_back_after_a_definition_change_is_asked_for(cli: Cli, run: Run, leases: LeaseTable, to: tuple[str, ...]):
     now_ms = time.time_ns() // 1_000_000
     run(leases.create(Lease(FIRST, "17", checkpoint_ms=now_ms)))
     result = cli("position", "reset", *to, "--execute", code=2)

@@ -141,9 +141,7 @@ def test_what_looks_like_a_typing_error_is_applied_only_when_asked(cli: Cli):
     cli("apply", wrong, "--anyway")
 
 
-def test_rules_are_not_applied_while_a_worker_runs_that_cannot_score_by_them(
-    cli: Cli, tables: dict[str, str], aws_clients: Aws, run: Run
-):
+def test_rules_are_not_applied_while_an_old_worker_runs(cli: Cli, tables: dict[str, str], aws_clients: Aws, run: Run):
     leases = LeaseTable(
         aws_clients.dynamodb, tables["SCORING_LEASES_TABLE"], "ingest", StreamId("events", "arn", "tag")
     )

@@ -114,7 +114,7 @@ class Noted:
     # asyncio cannot end a process that it no longer waits for.
     [each for each in product(WAYS, ["500", "garbage", "expired", "hangs"]) if each != (process, "hangs")],
 )
-def test_a_renewal_that_fails_costs_no_call_while_the_credentials_in_hand_are_good(
+def test_a_failed_renewal_costs_no_call_while_credentials_are_good(
     case: Case, fault: str, clean: pytest.MonkeyPatch, tmp_path: Path
 ):
     clean.setenv("AWS_MAX_ATTEMPTS", "1")
@@ -200,9 +200,7 @@ def test_half_a_pair_in_the_environment_is_a_matter_of_setup(clean: pytest.Monke
     asyncio.run(with_aws(clean, work))
 
 
-def test_an_instance_whose_metadata_service_begins_later_gives_credentials_then(
-    clean: pytest.MonkeyPatch, tmp_path: Path
-):
+def test_an_instances_late_metadata_service_gives_credentials(clean: pytest.MonkeyPatch, tmp_path: Path):
     async def work(aws: Aws, url: str) -> None:
         instance(clean, tmp_path, url)
         aws.role = ""
@@ -271,7 +269,7 @@ async def boto3_takes_them() -> bool:
 
 
 @pytest.mark.parametrize("fast_calls", [True, False])
-def test_credentials_that_boto3_takes_and_a_worker_does_not_fail_the_doctor(
+def test_credentials_that_only_boto3_takes_fail_the_doctor(
     clean: pytest.MonkeyPatch, tmp_path: Path, *, fast_calls: bool
 ):
     # A worker waits for its first credentials for so long, and no longer.
@@ -293,7 +291,7 @@ def test_credentials_that_boto3_takes_and_a_worker_does_not_fail_the_doctor(
 
 
 @pytest.mark.parametrize("fast_calls", [True, False])
-def test_credentials_that_a_worker_takes_and_boto3_does_not_pass_the_doctor(
+def test_credentials_that_only_a_worker_takes_pass_the_doctor(
     clean: pytest.MonkeyPatch, tmp_path: Path, *, fast_calls: bool
 ):
     async def work(aws: Aws, url: str) -> None:

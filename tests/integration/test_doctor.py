@@ -3,10 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -22,69 +19,15 @@ from service.aws.streams.kinesis import tag_of
 from service.cli.root import scoring
 from service.local.emulator import Emulator
 from service.local.pinpoint_fake import PinpointProcess
+from tests.fakes.doctor_gate import DoctorGate
 from tests.fakes.embedded import PATIENT, FreshName, Run
 
 PROJECT = "0123456789abcdef0123456789abcdef"
 
 
-class Gate(ThreadingHTTPServer):
-    """Passes requests on to the embedded AWS, but for the operations in `denied`: those are not allowed."""
-
-    def __init__(self, upstream: str) -> None:
-        self.upstream = upstream
-        self.pinpoint = ""
-        self.denied: set[str] = set()
-        super().__init__(("127.0.0.1", 0), _Pass)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class _Pass(BaseHTTPRequestHandler):
-    server: Gate
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
-        if operation in self.server.denied:
-            refusal = {"__type": "AccessDeniedException", "message": f"not authorized to perform {operation}"}
-            self._answer(400, {"Content-Type": "application/x-amz-json-1.0"}, json.dumps(refusal).encode())
-            return
-        self._pass(self.server.upstream, body)
-
-    def do_PUT(self) -> None:
-        self._pass(self.server.pinpoint + self.path, self.rfile.read(int(self.headers["Content-Length"])))
-
-    def do_GET(self) -> None:
-        self._pass(self.server.pinpoint + self.path, None)
-
-    def _pass(self, url: str, body: bytes | None) -> None:
-        headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
-        request = urllib.request.Request(url, body, headers, method=self.command)  # noqa: S310 # loopback
-        try:
-            with urllib.request.urlopen(request) as answer:  # noqa: S310 # loopback
-                self._answer(answer.status, dict(answer.headers), answer.read())
-        except urllib.error.HTTPError as error:
-            with error:
-                self._answer(error.code, dict(error.headers), error.read())
-
-    def _answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            if name.lower() not in {"content-length", "connection", "transfer-encoding", "date", "server"}:
-                self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture(scope="module")
-def shared_gate(aws: Emulator) -> Iterator[Gate]:
-    with pytest.MonkeyPatch.context() as environment, Gate(aws.endpoint_url) as server:
+def shared_gate(aws: Emulator) -> Iterator[DoctorGate]:
+    with pytest.MonkeyPatch.context() as environment, DoctorGate(aws.endpoint_url) as server:
         for name, value in aws.environment().items():
             environment.setenv(name, value)
         for name in ("KINESIS", "DYNAMODB", "DYNAMODB_STREAMS", "PINPOINT"):
@@ -97,13 +40,13 @@ def shared_gate(aws: Emulator) -> Iterator[Gate]:
 
 
 @pytest.fixture
-def gate(shared_gate: Gate) -> Iterator[Gate]:
+def gate(shared_gate: DoctorGate) -> Iterator[DoctorGate]:
     yield shared_gate
     shared_gate.denied = set()
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["fast calls", "stock calls"])
-def aws_clients(request: pytest.FixtureRequest, shared_gate: Gate, runner: asyncio.Runner) -> Iterator[Clients]:
+def aws_clients(request: pytest.FixtureRequest, shared_gate: DoctorGate, runner: asyncio.Runner) -> Iterator[Clients]:
     """A worker's clients, of the gate."""
     assert shared_gate.url
     opened = clients(msgspec.structs.replace(PATIENT, fast_calls=request.param))
@@ -186,7 +129,7 @@ DENIALS = [
 
 @pytest.mark.parametrize(("operation", "action", "resource"), DENIALS)
 def test_a_missing_permission_is_named(
-    examine: Examine, gate: Gate, names: Names, operation: str, action: str, resource: str
+    examine: Examine, gate: DoctorGate, names: Names, operation: str, action: str, resource: str
 ):
     gate.denied = {operation}
     remedies = {finding.remedy for finding in broken(examine())}
@@ -196,7 +139,7 @@ def test_a_missing_permission_is_named(
 
 
 @pytest.mark.parametrize("operation", ["DescribeTimeToLive", "DescribeLimits"])
-def test_what_only_the_doctor_would_call_is_no_fault_of_the_service(examine: Examine, gate: Gate, operation: str):
+def test_what_only_the_doctor_would_call_is_no_fault_of_the_service(examine: Examine, gate: DoctorGate, operation: str):
     gate.denied = {operation}
     findings = examine()
     assert broken(findings) == []
@@ -285,7 +228,7 @@ def test_a_project_id_that_nobody_has_definitions_for_is_broken(examine: Examine
 
 
 @pytest.fixture
-def pinpoint(gate: Gate) -> Iterator[PinpointProcess]:
+def pinpoint(gate: DoctorGate) -> Iterator[PinpointProcess]:
     with PinpointProcess(apps=[PROJECT]) as fake:
         gate.pinpoint = fake.endpoint_url
         yield fake
@@ -329,7 +272,7 @@ def test_a_role_that_may_not_look_projects_up_is_noted(examine: Examine, pinpoin
     assert "cannot be told from one whose users have no endpoints" in noted.detail
 
 
-def test_without_any_project_the_doctor_says_that_pinpoint_was_not_looked_at(examine: Examine):
+def test_without_a_project_the_doctor_does_not_look_at_pinpoint(examine: Examine):
     findings = examine(ingests=False, pinpoint=True)
     (skipped,) = [finding for finding in findings if finding.subject == "Pinpoint"]
     assert skipped.verdict is Verdict.SKIPPED
@@ -403,7 +346,7 @@ def test_quotas_in_sight_are_noted():
 
 class TestCommand:
     @pytest.fixture
-    def environment(self, names: Names, gate: Gate) -> dict[str, str]:
+    def environment(self, names: Names, gate: DoctorGate) -> dict[str, str]:
         assert gate.url
         return {
             "SCORING_STREAM": names.stream,
@@ -420,7 +363,7 @@ class TestCommand:
         assert ended.exit_code == 0, ended.output
         assert "checks passed" in ended.stderr
 
-    def test_what_is_broken_is_said_with_its_remedy(self, environment: dict[str, str], gate: Gate):
+    def test_what_is_broken_is_said_with_its_remedy(self, environment: dict[str, str], gate: DoctorGate):
         gate.denied = {"ListShards"}
         ended = CliRunner().invoke(scoring, ["doctor", "--json"], env=environment)
         assert ended.exit_code == 1

@@ -243,7 +243,7 @@ def test_another_release_is_not_mended():
         ministack_mends.check(ModuleType("other"), kinesis, ministack_mends.MENDED_VERSION)
 
 
-def test_started_by_hand_it_listens_on_loopback_only_whatever_is_installed():
+def test_started_by_hand_it_listens_on_loopback_only():
     """ministack opens 0.0.0.0:8883 where `cryptography` is there, as it is here, unless it is told not to."""
     assert importlib.util.find_spec("cryptography")
     command = [sys.executable, "-m", "service.local.ministack_child"]

@@ -91,9 +91,7 @@ def test_an_endpoints_row_that_repeats_an_ended_target_is_not_believed(play: Pla
     play(story)
 
 
-def test_an_endpoint_that_changes_hands_while_a_call_waits_for_its_turn_is_not_written(
-    play: Play, monkeypatch: pytest.MonkeyPatch
-):
+def test_an_endpoint_that_changes_hands_before_its_call_is_not_written(play: Play, monkeypatch: pytest.MonkeyPatch):
     async def story(setup: PinpointSetup) -> None:
         setup.add("alice", "tab-1")
 
@@ -140,7 +138,7 @@ def test_what_pinpoint_says_twice_outweighs_an_older_event(play: Play):
     play(story)
 
 
-def test_a_user_whose_endpoints_change_hands_all_the_time_is_tried_again_later(play: Play):
+def test_a_user_whose_endpoints_keep_changing_hands_is_tried_later(play: Play):
     async def story(setup: PinpointSetup) -> None:
         setup.add("alice", "tab-1")
 
@@ -158,7 +156,7 @@ def test_a_user_whose_endpoints_change_hands_all_the_time_is_tried_again_later(p
 
 
 @pytest.mark.parametrize("first", [{}, {"mail-1": "ann"}])
-def test_a_user_whose_endpoint_appears_after_the_first_event_gets_the_score(play: Play, first: dict[str, str]):
+def test_a_user_whose_endpoint_appears_later_gets_the_score(play: Play, first: dict[str, str]):
     """Also where the first event named the endpoint already, which Pinpoint did not have yet."""
 
     async def story(setup: PinpointSetup) -> None:
@@ -173,7 +171,7 @@ def test_a_user_whose_endpoint_appears_after_the_first_event_gets_the_score(play
     play(story)
 
 
-def test_that_a_user_has_no_endpoint_is_asked_for_once_while_no_event_names_one(play: Play):
+def test_a_user_without_an_endpoint_is_asked_for_once(play: Play):
     async def story(setup: PinpointSetup) -> None:
         for revision in range(1, 6):
             setup.now += CONFIRMED_FOR_S + 1
@@ -183,7 +181,7 @@ def test_that_a_user_has_no_endpoint_is_asked_for_once_while_no_event_names_one(
     play(story)
 
 
-def test_an_event_that_names_an_endpoint_while_pinpoint_says_there_is_none_is_not_lost(play: Play):
+def test_an_endpoint_named_while_pinpoint_shows_none_is_not_lost(play: Play):
     async def story(setup: PinpointSetup) -> None:
         async def meanwhile() -> None:
             setup.add("ann", "mail-1")
@@ -211,7 +209,7 @@ def test_forgetting_has_pinpoint_asked_again(play: Play):
 METRIC = PinpointOptions(metric="Score", updates_per_s=1000, lookups_per_s=10_000)
 
 
-def test_the_metric_is_written_to_every_endpoint_and_follows_an_endpoint_to_its_new_user(play: Play):
+def test_the_metric_follows_an_endpoint_to_its_new_user(play: Play):
     async def story(setup: PinpointSetup) -> None:
         def metrics() -> dict[str, float | None]:
             return {each.id: (each.metrics or {}).get("Score") for each in setup.fake.state.all_endpoints(APP)}

@@ -45,7 +45,7 @@ def ports(variables: Mapping[str, str]) -> set[tuple[str, int]]:
     return {("127.0.0.1", int(url.removeprefix("http://127.0.0.1:"))) for url in urls}
 
 
-def test_local_up_is_an_aws_that_the_doctor_passes_on_loopback_only_until_sigterm():
+def test_local_up_is_an_aws_that_the_doctor_passes():
     # A profile that is not there: what `local up` makes must not depend on the person's own AWS.
     with scoring(
         "local", "up", "--port", "0", "--pinpoint-port", "0", "--json", AWS_PROFILE="nobodys", AWS_REGION="eu-west-1"
@@ -68,7 +68,7 @@ def test_local_up_is_an_aws_that_the_doctor_passes_on_loopback_only_until_sigter
         assert "gone" in child.log_tail[-1]
 
 
-def test_local_up_prints_lines_for_a_shell_that_undo_what_would_lead_elsewhere(tmp_path: Path):
+def test_local_up_prints_lines_that_undo_what_leads_elsewhere(tmp_path: Path):
     with scoring("local", "up", "--port", "0", "--pinpoint-port", "0", AWS_PROFILE="nobodys") as child:
         child.wait_until(
             lambda: "SCORING_STREAM" in "".join(child.stdout_lines) or None, timeout_s=READY_S, what="said"

@@ -69,7 +69,7 @@ def test_statuses_stay_as_they_are(monkeypatch: pytest.MonkeyPatch):
     asyncio.run(main())
 
 
-def test_a_falling_score_has_its_endpoint_looked_up_so_that_what_was_deactivated_stays_so(
+def test_a_falling_score_does_not_activate_a_deactivated_endpoint(
     monkeypatch: pytest.MonkeyPatch,
 ):
     async def main() -> None:
@@ -161,7 +161,7 @@ def test_what_is_too_large_is_split(monkeypatch: pytest.MonkeyPatch):
     asyncio.run(main())
 
 
-def test_projects_are_written_apart_and_a_project_that_is_gone_is_reported(monkeypatch: pytest.MonkeyPatch):
+def test_projects_are_written_apart_and_a_missing_one_is_reported(monkeypatch: pytest.MonkeyPatch):
     async def main() -> None:
         async with pinpoint(monkeypatch) as setup:
             setup.add("u", "e")
@@ -262,7 +262,7 @@ async def one_look_up_refused(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
         yield setup
 
 
-def test_where_nothing_went_out_for_several_reasons_the_one_that_may_be_carried_out_speaks_for_all(
+def test_of_several_reasons_the_one_that_may_be_carried_out_is_given(
     monkeypatch: pytest.MonkeyPatch,
 ):
     async def main() -> None:
@@ -346,7 +346,7 @@ class _NoLetters:
         raise AssertionError(letters)
 
 
-def test_a_lookup_answered_with_404_is_no_error_and_a_refused_update_is_one(monkeypatch: pytest.MonkeyPatch):
+def test_a_lookup_answered_with_404_is_not_an_error(monkeypatch: pytest.MonkeyPatch):
     async def main() -> None:
         async with pinpoint(monkeypatch) as setup:
             observe(setup.client, setup.metrics)

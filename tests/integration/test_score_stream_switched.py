@@ -40,7 +40,7 @@ class Seen:
 
 
 @pytest.mark.usefixtures("aws_environment")
-def test_a_stream_switched_off_and_on_is_followed_and_what_it_missed_is_published(
+def test_a_stream_switched_off_and_on_is_followed(
     aws_clients: Aws, make_table: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, run: Callable[..., Any]
 ):
     table = make_table("scores")

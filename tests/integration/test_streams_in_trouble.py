@@ -142,7 +142,7 @@ def test_a_stream_made_again_while_a_worker_lives_counts_each_event_once(aws_par
     asyncio.run(main())
 
 
-def test_a_shard_whose_iterator_is_refused_for_good_stops_neither_worker_nor_other_shards(
+def test_a_shard_refused_for_good_stops_no_worker_and_no_other_shard(
     aws_parts: StreamAndTables, monkeypatch: pytest.MonkeyPatch
 ):
     refused = "shardId-000000000000"

@@ -92,7 +92,7 @@ class Kept:
         if len(self.users) >= self._expected:
             self.complete.set()
 
-    async def let_go(self, shard_id: str) -> None:
+    async def release(self, shard_id: str) -> None:
         del shard_id
 
 

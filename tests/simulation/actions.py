@@ -17,13 +17,14 @@ from service.scoring.fold import UserKey
 from service.stream.position import TRIM_HORIZON, sequence_of
 from tests.fakes.aio import VirtualClock
 from tests.simulation.events import FOREIGN, PROJECT, TOGGLED, versioned
-from tests.simulation.ports import ScorePort, now
-from tests.simulation.wire import CALL_TIMEOUT, LONGEST_STALE_S, SINKS, Rates, Wire
+from tests.simulation.network import CALL_TIMEOUT, SINKS, Rates, Wire
+from tests.simulation.reshards import expiry, merge, new_shards, roll_over, split, stale_list
+from tests.simulation.stores import ScorePort, now
 
 if TYPE_CHECKING:
-    from tests.simulation.world import World
+    from tests.simulation.sim_world import SimWorld
 
-Action = Callable[["World"], Coroutine[Any, Any, None]]
+Action = Callable[["SimWorld"], Coroutine[Any, Any, None]]
 
 KINDS = (
     "leases",
@@ -38,7 +39,7 @@ KINDS = (
 )
 
 
-async def crash(world: World) -> None:
+async def crash(world: SimWorld) -> None:
     """A worker dies; another starts, sooner or later."""
     victims = [worker for worker in world.living() if world.options.harsh or _may_crash(world, worker.resumed_at)]
     victim = world.rng.choice(victims) if victims else None
@@ -50,20 +51,20 @@ async def crash(world: World) -> None:
         world.start_worker()
 
 
-def _may_crash(world: World, resumed_at: float) -> bool:
+def _may_crash(world: SimWorld, resumed_at: float) -> bool:
     # Not promised (deploy/decisions/0003): a worker that wakes up late, or whose call loses its connection, so that an
     # old score may be written to a sink, and that dies before it is mended.
     settled = max(world.no_crash_until, world.ether.sinks_settled_at)
     return now() >= settled and now() > resumed_at + 3 * CALL_TIMEOUT
 
 
-async def crash_all(world: World) -> None:
+async def crash_all(world: SimWorld) -> None:
     """Power failure."""
     if world.options.harsh or _all_may_crash(world):
         await _power_failure(world)
 
 
-async def pause(world: World) -> None:
+async def pause(world: SimWorld) -> None:
     """A worker stands still, for a moment or for longer than its lease."""
     if not world.workers:
         return
@@ -75,7 +76,7 @@ async def pause(world: World) -> None:
     worker.resumed_at = now()
 
 
-async def partition(world: World) -> None:
+async def partition(world: SimWorld) -> None:
     """A worker cannot reach some of the world."""
     if not world.workers:
         return
@@ -90,7 +91,7 @@ async def partition(world: World) -> None:
         worker.wire.cut[kind] -= 1
 
 
-async def outage(world: World) -> None:
+async def outage(world: SimWorld) -> None:
     """Something is down for everybody."""
     kind = world.rng.choice([*KINDS, "sink", "sink", "lookup"])
     world.ether.down[kind] += 1
@@ -98,7 +99,7 @@ async def outage(world: World) -> None:
     world.ether.down[kind] -= 1
 
 
-async def storm(world: World) -> None:
+async def storm(world: SimWorld) -> None:
     """For a while many calls fail."""
     before = world.ether.rates
     world.ether.rates = Rates(throttle=0.2, error=0.1, lose=0.15, reset=0.05, slow=0.05, statement=0.4, unprocessed=0.3)
@@ -106,7 +107,7 @@ async def storm(world: World) -> None:
     world.ether.rates = before
 
 
-async def hand_over(world: World) -> None:
+async def hand_over(world: SimWorld) -> None:
     """SIGTERM to one, and a new one joins, before or after."""
     if world.rng.random() < 0.5:
         world.start_worker()
@@ -117,32 +118,7 @@ async def hand_over(world: World) -> None:
         world.start_worker()
 
 
-async def split(world: World) -> None:
-    open_shards = world.events.open()
-    if len(open_shards) < 4:
-        world.events.split(world.rng.choice(open_shards))
-        world.events.changed()
-
-
-async def merge(world: World) -> None:
-    open_shards = world.events.open()
-    if len(open_shards) > 1:
-        world.events.merge(*world.rng.sample(open_shards, 2))
-        world.events.changed()
-
-
-async def new_shards(world: World) -> None:
-    """Every shard of the event stream is replaced, as by a change of its shard count."""
-    open_shards = world.events.open()
-    if len(open_shards) > 2:
-        world.events.merge(open_shards[0], open_shards[1])
-        open_shards = open_shards[2:]
-    for shard_id in open_shards:
-        world.events.split(shard_id)
-    world.events.changed()
-
-
-async def retention(world: World) -> None:
+async def retention(world: SimWorld) -> None:
     """The event stream forgets shards that were read to their end, and of which nobody has anything in hand any more.
 
     In earnest that is a day after at the earliest: nobody sleeps that long here and then goes on.
@@ -159,7 +135,7 @@ async def retention(world: World) -> None:
     world.events.changed()
 
 
-async def recreate(world: World) -> None:
+async def recreate(world: SimWorld) -> None:
     """The event stream is deleted and made again under its name; whoever starts from now on knows no other."""
     if world.plan.latest:
         return  # a worker that starts at LATEST may leave out what is on the new stream already
@@ -169,7 +145,7 @@ async def recreate(world: World) -> None:
         world.start_worker()
 
 
-async def trim(world: World) -> None:
+async def trim(world: SimWorld) -> None:
     """Everybody dies, and before anybody is back the score stream has forgotten changes that nobody has read.
 
     It cannot be read shortly before, so that there are such changes, and in some runs not for a while after: the loss
@@ -194,18 +170,18 @@ async def trim(world: World) -> None:
             await _power_failure(world)
 
 
-def _all_may_crash(world: World) -> bool:
+def _all_may_crash(world: SimWorld) -> bool:
     return all(_may_crash(world, worker.resumed_at) for worker in world.living())
 
 
-async def _until(world: World, seconds: float, condition: Callable[[], bool]) -> None:
+async def _until(world: SimWorld, seconds: float, condition: Callable[[], bool]) -> None:
     """Wait until it holds, but no longer than `seconds`, nor for anything that comes after all faults."""
     end = now() + seconds
     while not condition() and now() < end and not world.ether.healed:  # noqa: ASYNC110 - nobody says when
         await asyncio.sleep(0.5)
 
 
-async def _power_failure(world: World, meanwhile: Callable[[], None] = lambda: None) -> None:
+async def _power_failure(world: SimWorld, meanwhile: Callable[[], None] = lambda: None) -> None:
     count = max(1, len(world.workers))
     for worker in world.living():
         world.crash(worker)
@@ -215,7 +191,7 @@ async def _power_failure(world: World, meanwhile: Callable[[], None] = lambda: N
         world.start_worker()
 
 
-def _trim_unread(world: World) -> None:
+def _trim_unread(world: SimWorld) -> None:
     for shard in world.changes.shards.values():
         row = world.leases["publish"].leases.get(shard.shard_id)
         done = sequence_of(row.checkpoint) if row is not None else None
@@ -229,22 +205,7 @@ def _trim_unread(world: World) -> None:
             world.ether.faults["trimmed shard"] += 1
 
 
-async def roll_over(world: World) -> None:
-    """A shard of the score stream is replaced; it looks open for a while."""
-    open_shards = world.changes.open()
-    if not open_shards:
-        return
-    shard_id = world.rng.choice(open_shards)
-    if len(open_shards) < 3 and world.rng.random() < 0.3:
-        world.changes.halve(shard_id)
-    else:
-        changes = world.changes
-        changes.roll(shard_id)
-        await asyncio.sleep(world.rng.uniform(0, 4))
-        changes.settle()
-
-
-async def switch(world: World) -> None:
+async def switch(world: SimWorld) -> None:
     """The score table's stream is switched off, and on again: another one. A while later the old one is gone."""
     if not world.latest:
         return
@@ -257,25 +218,7 @@ async def switch(world: World) -> None:
     old.vanish()
 
 
-async def stale_list(world: World) -> None:
-    """The shard list is old, or misses a shard, for a while."""
-    stream = world.rng.choice([world.events, world.changes])
-    if stream.stale:
-        return
-    stream.stale = True
-    await asyncio.sleep(world.rng.uniform(2, LONGEST_STALE_S - 1))
-    stream.stale = False
-
-
-async def expiry(world: World) -> None:
-    """Iterators live shorter than the time between two reads."""
-    stream = world.rng.choice([world.events, world.changes])
-    stream.iterator_life = 0.3
-    await asyncio.sleep(world.rng.uniform(1, 4))
-    stream.iterator_life = 60.0
-
-
-async def rewind(world: World) -> None:
+async def rewind(world: SimWorld) -> None:
     """The owner of a shard dies and an operator sets its checkpoint back: everything since is delivered again."""
     name = world.rng.choice(["ingest", "ingest", "publish"])
     table = world.leases[name]
@@ -307,7 +250,7 @@ async def rewind(world: World) -> None:
     table.put(new)
 
 
-async def clock_jump(world: World) -> None:
+async def clock_jump(world: SimWorld) -> None:
     """The wall clock of a worker jumps."""
     if world.workers:
         worker = world.rng.choice(world.workers)
@@ -315,7 +258,7 @@ async def clock_jump(world: World) -> None:
         worker.clock.skew_ms += ahead * world.rng.choice([500, 5_000, 3_600_000])
 
 
-async def reconcile(world: World) -> None:
+async def reconcile(world: SimWorld) -> None:
     """Every stored score is published again: by a worker that is asked to, or by an operator who may break it off."""
     rng = world.rng
     if world.workers and rng.random() < 0.5:
@@ -332,7 +275,7 @@ async def reconcile(world: World) -> None:
                 pass
 
 
-async def foreign_increments(world: World) -> None:
+async def foreign_increments(world: SimWorld) -> None:
     """Something else adds to scores, of users known here or not; a worker may be about to write them."""
     for user in world.rng.choices(world.users, k=world.rng.randint(1, 5)):
         world.witness.foreign[user] += 1
@@ -340,7 +283,7 @@ async def foreign_increments(world: World) -> None:
         await asyncio.sleep(world.rng.choice([0.0, 0.0, 0.3]))
 
 
-def _put_last(world: World) -> str:
+def _put_last(world: SimWorld) -> str:
     """Put an event of a user who has no other; return the user."""
     world.quiet += 1
     user = f"quiet {world.quiet}"
@@ -348,7 +291,7 @@ def _put_last(world: World) -> str:
     return user
 
 
-async def last_words(world: World) -> None:
+async def last_words(world: SimWorld) -> None:
     """A worker dies while it tells a sink of a user to whom one more thing happens, and then nothing ever again."""
     if not world.asked_for:
         return
@@ -374,7 +317,7 @@ async def last_words(world: World) -> None:
             world.start_worker()
 
 
-async def _pass_on(world: World, dead: str) -> None:
+async def _pass_on(world: SimWorld, dead: str) -> None:
     """Whoever seizes a shard from the dead is told to leave at once."""
     world.start_worker()
     asked = world.witness.seizures[dead] = asyncio.get_running_loop().create_future()
@@ -390,7 +333,7 @@ async def _pass_on(world: World, dead: str) -> None:
         world.leave(seizer)
 
 
-async def definition_change(world: World) -> None:
+async def definition_change(world: SimWorld) -> None:
     rows = world.definitions
     if world.rng.random() < 0.5:
         if rows.pop("D", None) is None:

@@ -29,11 +29,11 @@ from service.sinks.pinpoint.endpoints import format_score
 from service.sinks.pinpoint.sink import PinpointOptions, PinpointSink
 from tests.fakes.identities import apply
 from tests.simulation.events import PROJECT, Sent
+from tests.simulation.network import Wire
 from tests.simulation.oracle import Witness
-from tests.simulation.wire import Wire
 
 if TYPE_CHECKING:
-    from tests.simulation.world import World
+    from tests.simulation.sim_world import SimWorld
 
 SHARE = 0.3
 """Of the runs."""
@@ -88,7 +88,7 @@ class Hands:
             self.rows[endpoint_row(key)] = Row("long ago", user_id=user, named=True)
             self.rows[user_row(UserKey(user, key.project_id))] = Row("long ago", named=True)
 
-    async def run(self, world: World) -> None:
+    async def run(self, world: SimWorld) -> None:
         """Give the desks from hand to hand, and the late users their endpoints."""
         while not world.asked_for:  # noqa: ASYNC110 - with LATEST, what comes earlier is not read, and nobody tells
             await asyncio.sleep(0.5)
@@ -98,7 +98,7 @@ class Hands:
             for user in self.late:
                 group.create_task(self._arrive(world, user))
 
-    async def _pass_on(self, world: World, desk: str, visitors: list[str]) -> None:
+    async def _pass_on(self, world: SimWorld, desk: str, visitors: list[str]) -> None:
         for user in visitors:  # each once: so an event tells which visit it is of
             self.owners[desk] = user
             self._since[desk, user] = now()
@@ -108,7 +108,7 @@ class Hands:
                 world.put(user, endpoint=desk)
             await asyncio.sleep(self.rng.uniform(1, 2 * world.plan.seconds / len(visitors)))
 
-    async def _arrive(self, world: World, user: str) -> None:
+    async def _arrive(self, world: SimWorld, user: str) -> None:
         await asyncio.sleep(self.rng.uniform(0, world.plan.seconds))
         endpoint = self.rng.choice([f"known {user}", f"first {user}"])  # known to the identity table already, or not
         self.owners[endpoint] = user

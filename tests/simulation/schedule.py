@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tests.simulation.actions import ACTIONS, Action
-from tests.simulation.wire import Rates
+from tests.simulation.network import Rates
 
 if TYPE_CHECKING:
-    from tests.simulation.world import World
+    from tests.simulation.sim_world import SimWorld
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -19,7 +19,7 @@ class Options(msgspec.Struct, frozen=True):
 
     Attributes:
         also: An action that happens in every run, whatever else does; empty: none.
-        harsh: Also faults against which nothing is promised (see `actions.pause` and `World.crash`).
+        harsh: Also faults against which nothing is promised (see `actions.pause` and `SimWorld.crash`).
     """
 
     also: str = ""
@@ -99,7 +99,7 @@ def draw(rng: random.Random, options: Options) -> Schedule:
 def _counted(name: str) -> Action:
     act = ACTIONS[name][1]
 
-    async def action(world: World) -> None:
+    async def action(world: SimWorld) -> None:
         world.ether.faults[name] += 1
         world.ether.note("action", name)
         await act(world)

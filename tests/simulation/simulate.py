@@ -27,7 +27,7 @@ from service.observability.metrics import Metrics
 from tests.simulation import mutants
 from tests.simulation.actions import ACTIONS
 from tests.simulation.schedule import Options
-from tests.simulation.world import Result, simulate
+from tests.simulation.sim_world import Result, simulate
 
 PROMISES = {
     "over": "over-counted",

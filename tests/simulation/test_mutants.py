@@ -2,8 +2,8 @@ import pytest
 
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.schedule import Options
+from tests.simulation.sim_world import simulate
 from tests.simulation.simulate import prepare
-from tests.simulation.world import simulate
 
 MAX_SEEDS = 500
 

@@ -8,8 +8,8 @@ import pytest
 from tests.simulation.actions import ACTIONS
 from tests.simulation.events import CONSTANT, FOREIGN, TOGGLED, count_in, versioned
 from tests.simulation.schedule import Options
+from tests.simulation.sim_world import simulate
 from tests.simulation.simulate import fresh_seed, prepare, report, results, summarise
-from tests.simulation.world import simulate
 
 RUNS = 500
 FRESH_RUNS = 200
@@ -45,7 +45,7 @@ def test_the_same_seed_is_the_same_run_in_another_process(hash_seed: str):
     seeds = (3, 25)
     program = (
         "from tests.simulation.simulate import prepare\n"
-        "from tests.simulation.world import Options, simulate\n"
+        "from tests.simulation.sim_world import Options, simulate\n"
         f"for seed in {seeds}: print(simulate(seed, prepare(), Options()).digest)\n"
     )
     ran = subprocess.run(  # noqa: S603 - our own program

@@ -27,7 +27,7 @@ import structlog
 
 from service.runtime.backoff import Backoff
 from service.runtime.concurrency import set_within
-from service.runtime.errors import LeaseLostError, LetGoError, TransientError
+from service.runtime.errors import LeaseLostError, ReleasedError, TransientError
 from service.stream.leases.lease import Lease
 from service.stream.ports import Batch, Shard
 from service.stream.position import TRIM_HORIZON
@@ -193,13 +193,13 @@ class Tail(Generic[P, T]):
         self._reader.release(self._buffer.drop())
         preparing.cancel()
         self._prepared.put_nowait(None)
-        await self._reading.consumer.let_go(self._lease.shard_id)
+        await self._reading.consumer.release(self._lease.shard_id)
 
     async def _commit(self, hurrying: asyncio.Task[None]) -> None:
         while (item := await self._prepared.get()) is not None and self._progress.phase is not Phase.CUT_SHORT:
             try:
                 await self._insist("commit", partial(self._reading.consumer.commit, item.prepared))
-            except LetGoError:
+            except ReleasedError:
                 break
             self._durable = item.last
             self._arrivals.popleft()

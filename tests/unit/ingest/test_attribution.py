@@ -52,7 +52,7 @@ class Step(msgspec.Struct, frozen=True):
         return json.dumps(record).encode()
 
 
-class World:
+class AttributionSetup:
     """One worker after the other on one shard; `lookups` is what the owner of the endpoints would answer."""
 
     def __init__(self, known: dict[str, str], lookups: dict[str, str]) -> None:
@@ -115,15 +115,15 @@ def expected(steps: Sequence[Step], known: dict[str, str], lookups: dict[str, st
 KIOSK = [*[Step("kiosk", "click")] * 20, Step("kiosk", "session", "u2"), Step("kiosk", "click")]
 
 
-def test_clicks_before_a_change_of_hands_belong_to_the_former_user_also_in_one_batch():
+def test_clicks_before_a_change_of_hands_belong_to_the_former_user():
     """They went to whoever owned the endpoint at the end of the batch: u1 2, u2 1,020."""
 
     async def main() -> dict[str, int]:
-        world = World({"kiosk": "u1"}, {})
-        ingest = await world.worker()
+        setup = AttributionSetup({"kiosk": "u1"}, {})
+        ingest = await setup.worker()
         for batch in batches(KIOSK, []):
             await ingest.commit(await ingest.prepare(batch))
-        return world.totals()
+        return setup.totals()
 
     assert run(main()) == {"u1": 20, "u2": 1001}
 
@@ -132,27 +132,27 @@ def test_a_crash_after_a_change_of_hands_counts_no_click_for_both():
     """The change is known when the clicks before it are read again, and must not reach back to them."""
 
     async def main() -> dict[str, int]:
-        world = World({"kiosk": "u1"}, {})
+        setup = AttributionSetup({"kiosk": "u1"}, {})
         (batch,) = batches(KIOSK, [])
-        first = await world.worker()
+        first = await setup.worker()
         await first.commit(await first.prepare(batch))  # and dies before its checkpoint
-        del world.scores.items[UserKey("u2", P)]  # or before it wrote this score
-        second = await world.worker()
+        del setup.scores.items[UserKey("u2", P)]  # or before it wrote this score
+        second = await setup.worker()
         await second.commit(await second.prepare(batch))
-        return world.totals()
+        return setup.totals()
 
     assert run(main()) == {"u1": 20, "u2": 1001}
 
 
-def test_what_a_device_did_before_its_first_sign_in_stays_anonymous_in_one_batch_and_in_two():
+def test_what_a_device_did_before_its_first_sign_in_stays_anonymous():
     steps = [*[Step("phone", "click")] * 3, Step("phone", "session", "ann"), Step("phone", "click")]
 
     async def main(cuts: Sequence[int]) -> dict[str, int]:
-        world = World({}, {})
-        ingest = await world.worker()
+        setup = AttributionSetup({}, {})
+        ingest = await setup.worker()
         for batch in batches(steps, cuts):
             await ingest.commit(await ingest.prepare(batch))
-        return world.totals()
+        return setup.totals()
 
     assert run(main([])) == run(main([3])) == run(main([1, 2, 3, 4])) == {"ann": 1001}
 
@@ -177,12 +177,12 @@ def test_any_split_into_batches_gives_the_same_owners(
     steps: list[Step], cuts: list[int], known: dict[str, str], lookups: dict[str, str]
 ):
     async def main() -> dict[str, int]:
-        world = World(known, lookups)
-        ingest = await world.worker()
+        setup = AttributionSetup(known, lookups)
+        ingest = await setup.worker()
         for batch in batches(steps, cuts):
             await ingest.commit(await ingest.prepare(batch))
-        assert not world.letters.letters
-        return world.totals()
+        assert not setup.letters.letters
+        return setup.totals()
 
     assert run(main()) == expected(steps, known, lookups)
 
@@ -195,17 +195,17 @@ def test_any_crash_and_any_other_split_afterwards_gives_the_same_owners(
     """Of endpoints that are known: each crash comes between `prepare` and `commit`, and everything is read again."""
 
     async def main() -> dict[str, int]:
-        world = World(known, {})
+        setup = AttributionSetup(known, {})
         for commits in crashes:
-            ingest = await world.worker()
+            ingest = await setup.worker()
             for number, batch in enumerate(batches(steps, cuts)[: commits + 1]):
                 prepared = await ingest.prepare(batch)
                 if number < commits:
                     await ingest.commit(prepared)
             cuts[:], other_cuts[:] = other_cuts, cuts
-        ingest = await world.worker()
+        ingest = await setup.worker()
         for batch in batches(steps, cuts):
             await ingest.commit(await ingest.prepare(batch))
-        return world.totals()
+        return setup.totals()
 
     assert run(main()) == expected(steps, known, {})

@@ -15,7 +15,7 @@ from service.runtime.errors import TransientError
 from service.scoring.event import Reason, Rejected
 from service.scoring.fold import ABSENT, Scorable, ScoreState, UserKey, fold, sequence_bytes
 from service.scoring.marks import marking
-from tests.fakes.aio import VirtualClock, run
+from tests.fakes.aio import VirtualClock, in_virtual_time, run
 from tests.fakes.scores import MemoryScores
 
 SHARD = "stream-0"
@@ -61,7 +61,7 @@ def test_a_batch_costs_one_write_a_user_and_one_call_for_25_of_them():
     assert score(store, "59") == 2
 
 
-def test_the_last_state_is_remembered_so_that_the_next_batch_reads_nothing():
+def test_the_last_state_is_remembered_for_the_next_batch():
     store = MemoryScores()
     commit(store, {user("a"): [event(1)]}, {user("a"): [event(2)]})
     assert (store.loads, store.written, score(store, "a")) == (1, 2, 2)
@@ -142,44 +142,38 @@ def test_an_item_of_the_old_system_is_adopted_with_what_it_holds():
     assert (score(store, "a"), score(store, "b")) == (42, 3)
 
 
-def test_increments_of_others_survive_between_two_batches():
+@in_virtual_time
+async def test_increments_of_others_survive_between_two_batches():
     store = MemoryScores()
 
-    async def main() -> None:
-        subject = committer(store)
-        await subject.commit(marking(SHARD), {user("a"): [event(1, 1)]})
-        store.increment(user("a"), Decimal(1000))
-        await subject.commit(marking(SHARD), {user("a"): [event(2, 1)]})
-
-    run(main())
+    subject = committer(store)
+    await subject.commit(marking(SHARD), {user("a"): [event(1, 1)]})
+    store.increment(user("a"), Decimal(1000))
+    await subject.commit(marking(SHARD), {user("a"): [event(2, 1)]})
     assert score(store, "a") == 1002
 
 
-def test_a_removed_item_begins_anew():
+@in_virtual_time
+async def test_a_removed_item_begins_anew():
     store = MemoryScores()
 
-    async def main() -> None:
-        subject = committer(store)
-        await subject.commit(marking(SHARD), {user("a"): [event(1, 5)]})
-        store.remove(user("a"))
-        await subject.commit(marking(SHARD), {user("a"): [event(2, 7)]})
-
-    run(main())
+    subject = committer(store)
+    await subject.commit(marking(SHARD), {user("a"): [event(1, 5)]})
+    store.remove(user("a"))
+    await subject.commit(marking(SHARD), {user("a"): [event(2, 7)]})
     assert score(store, "a") == 7
 
 
-def test_shards_of_one_process_that_meet_on_a_user_take_turns_instead_of_failing():
+@in_virtual_time
+async def test_shards_that_meet_on_a_user_take_turns():
     store = MemoryScores()
     metrics = Metrics()
 
-    async def main() -> None:
-        subject = committer(store, metrics)
-        async with asyncio.TaskGroup() as shards:
-            for shard in range(8):
-                groups = {user(str(n)): [event(shard * 100 + n + 1)] for n in range(40)}
-                shards.create_task(subject.commit(marking(f"stream-{shard}"), groups))
-
-    run(main())
+    subject = committer(store, metrics)
+    async with asyncio.TaskGroup() as shards:
+        for shard in range(8):
+            groups = {user(str(n)): [event(shard * 100 + n + 1)] for n in range(40)}
+            shards.create_task(subject.commit(marking(f"stream-{shard}"), groups))
     assert store.written == 8 * 40
     assert {score(store, str(n)) for n in range(40)} == {Decimal(8)}
     assert value(metrics, "commits_total", outcome="conflict") == 0
@@ -213,7 +207,8 @@ def test_the_marketers_statistics_count_what_was_added_and_no_replay():
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_whatever_fails_every_event_counts_once(data: st.DataObject):
+@in_virtual_time
+async def test_whatever_fails_every_event_counts_once(data: st.DataObject):
     """Two workers with small caches commit the same two shards, in overlapping batches, on a table with faults."""
     users = [user(name) for name in "abcd"]
     shards = {
@@ -239,14 +234,11 @@ def test_whatever_fails_every_event_counts_once(data: st.DataObject):
                 break
             await asyncio.sleep(0)
 
-    async def main() -> None:
-        async with asyncio.TaskGroup() as workers:
-            for _ in range(2):
-                subject = committer(store, cache=2)
-                for tag in shards:
-                    workers.create_task(read(subject, tag, data.draw(st.integers(1, 4))))
-
-    run(main())
+    async with asyncio.TaskGroup() as workers:
+        for _ in range(2):
+            subject = committer(store, cache=2)
+            for tag in shards:
+                workers.create_task(read(subject, tag, data.draw(st.integers(1, 4))))
     for key in users:
         expected = sum(scorable.points for records in shards.values() for owner, scorable in records if owner == key)
         state = store.items.get(key)

@@ -37,7 +37,7 @@ from service.sources.decoding import MAX_RECORD_BYTES
 from service.sources.pinpoint import decode
 from service.sources.registry import Registry
 from service.stream.ports import Batch, Record, StreamId
-from tests.fakes.aio import EPOCH_MS, VirtualClock, run
+from tests.fakes.aio import EPOCH_MS, VirtualClock, in_virtual_time, run
 from tests.fakes.dead_letters import MemoryDeadLetters
 from tests.fakes.definitions import MemoryDefinitions
 from tests.fakes.former import MemoryFormer
@@ -122,7 +122,7 @@ class CountedLetters(MemoryDeadLetters):
         await super().put([msgspec.structs.replace(letter, payload=b"") for letter in letters])
 
 
-class World:
+class HostileSetup:
     def __init__(self) -> None:
         clock = VirtualClock()
         self.metrics = Metrics()
@@ -168,38 +168,38 @@ def events_of(bodies: Iterable[bytes]) -> int:
 
 
 def test_100_000_records_are_accounted_for_once():
-    world = World()
-    assert run(world.play(records(RECORDS, seed=2))) == RECORDS
-    counted = world.counted()
+    setup = HostileSetup()
+    assert run(setup.play(records(RECORDS, seed=2))) == RECORDS
+    counted = setup.counted()
     assert sum(counted.values()) == events_of(records(RECORDS, seed=2)) >= RECORDS
     assert counted["replayed"] == 0
-    assert counted["dead_lettered"] == len(world.letters.letters)
+    assert counted["dead_lettered"] == len(setup.letters.letters)
     assert min(counted[name] for name in OUTCOMES if name not in {"replayed", "ambiguous", "taught"}) > 0
-    states = [state for state in world.scores.items.values() if isinstance(state, ScoreState)]
+    states = [state for state in setup.scores.items.values() if isinstance(state, ScoreState)]
     assert sum(int(state.score or 0) for state in states) == counted["scored"] * 10
     assert len(states) < 1000
 
 
 def test_the_largest_records_are_accounted_for():
-    world = World()
+    setup = HostileSetup()
     bodies = [*large(MIB).values(), *(data[:MAX_RECORD_BYTES] for data in large(MAX_RECORD_BYTES).values())]
     bodies.append(bytes(MAX_RECORD_BYTES + 1))
-    assert run(world.play(bodies)) == len(bodies)
-    assert sum(world.counted().values()) == events_of(bodies) >= len(bodies)
+    assert run(setup.play(bodies)) == len(bodies)
+    assert sum(setup.counted().values()) == events_of(bodies) >= len(bodies)
 
 
 def test_memory_stays_flat():
     async def main() -> tuple[int, int]:
-        world = World()
-        await world.play(records(5000, seed=3))  # fills the caches with everybody there is
-        world.letters.letters.clear()
+        setup = HostileSetup()
+        await setup.play(records(5000, seed=3))  # fills the caches with everybody there is
+        setup.letters.letters.clear()
         tracemalloc.start()
         try:
-            await world.play(records(10_000, seed=4))
-            world.letters.letters.clear()
+            await setup.play(records(10_000, seed=4))
+            setup.letters.letters.clear()
             before = tracemalloc.get_traced_memory()[0]
-            await world.play(records(10_000, seed=5))
-            world.letters.letters.clear()
+            await setup.play(records(10_000, seed=5))
+            setup.letters.letters.clear()
             return tracemalloc.get_traced_memory()[0] - before, tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -257,33 +257,31 @@ def test_a_stream_image_is_a_change_or_nothing_or_a_letter(
         assert 0 <= change.updated_ms < 2**63
 
 
-def test_every_stream_image_is_published_or_set_aside():
-    async def main() -> None:
-        rng = random.Random(9)
-        sink = MemorySink(decide=lambda _: Rejected(Reason.SINK_REJECTED, "no") if rng.random() < 0.3 else Published())
-        letters, metrics = MemoryDeadLetters(), Metrics()
-        publisher = Publisher([sink], MemoryScores(), letters, lambda _: True, SystemClock(), metrics, rng)
-        images = []
-        for number in range(3000):
-            names = rng.sample(("Score", "Revision", "Applied", "UpdatedAt"), rng.randrange(5))
-            of = {"UserId": {"S": f"u{number}"}, "PinpointProjectId": {"S": "p1"}}
-            new = of | {name: rng.choice(VALUES) for name in names}
-            of = of if rng.random() < 0.9 else {name: rng.choice(VALUES) for name in of}
-            images.append(stream_image(of, new if rng.random() < 0.9 else None))
-        task = asyncio.create_task(publisher.run())
-        for start in range(0, len(images), 500):
-            found = [Record(str(start + n), image, 0, "", 1) for n, image in enumerate(images[start : start + 500])]
-            batch = Batch(StreamId("scores", "arn", "tag"), "s", found, float("inf"))
-            await publisher.commit(await publisher.prepare(batch))
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-        changes = [change_of(image.keys, image.new) for image in images]
-        wrong = sum(isinstance(change, Rejected) for change in changes)
-        told = sum(isinstance(change, ScoreChange) and not change.is_removal for change in changes)
-        refused = sum(letter.reason is Reason.SINK_REJECTED for letter in letters.letters.values())
-        assert (wrong, told, refused) > (100, 100, 10)
-        assert len(letters.letters) == wrong + refused
-        assert len(sink.values) + refused == told
-
-    run(main())
+@in_virtual_time
+async def test_every_stream_image_is_published_or_set_aside():
+    rng = random.Random(9)
+    sink = MemorySink(decide=lambda _: Rejected(Reason.SINK_REJECTED, "no") if rng.random() < 0.3 else Published())
+    letters, metrics = MemoryDeadLetters(), Metrics()
+    publisher = Publisher([sink], MemoryScores(), letters, lambda _: True, SystemClock(), metrics, rng)
+    images = []
+    for number in range(3000):
+        names = rng.sample(("Score", "Revision", "Applied", "UpdatedAt"), rng.randrange(5))
+        of = {"UserId": {"S": f"u{number}"}, "PinpointProjectId": {"S": "p1"}}
+        new = of | {name: rng.choice(VALUES) for name in names}
+        of = of if rng.random() < 0.9 else {name: rng.choice(VALUES) for name in of}
+        images.append(stream_image(of, new if rng.random() < 0.9 else None))
+    task = asyncio.create_task(publisher.run())
+    for start in range(0, len(images), 500):
+        found = [Record(str(start + n), image, 0, "", 1) for n, image in enumerate(images[start : start + 500])]
+        batch = Batch(StreamId("scores", "arn", "tag"), "s", found, float("inf"))
+        await publisher.commit(await publisher.prepare(batch))
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    changes = [change_of(image.keys, image.new) for image in images]
+    wrong = sum(isinstance(change, Rejected) for change in changes)
+    told = sum(isinstance(change, ScoreChange) and not change.is_removal for change in changes)
+    refused = sum(letter.reason is Reason.SINK_REJECTED for letter in letters.letters.values())
+    assert (wrong, told, refused) > (100, 100, 10)
+    assert len(letters.letters) == wrong + refused
+    assert len(sink.values) + refused == told

@@ -154,7 +154,7 @@ def test_the_fallback_is_asked_once_and_its_answers_are_remembered():
     assert [asked(metrics, outcome) for outcome in ("found", "unknown", "error", "overdue")] == [1, 1, 0, 0]
 
 
-def test_an_unknown_endpoint_is_asked_about_again_after_a_while_and_believed_when_the_table_learns_it():
+def test_an_unknown_endpoint_is_asked_about_again_after_a_while():
     lookup = MemoryLookup({})
 
     async def scenario(resolver: IdentityResolver, table: MemoryIdentities, clock: VirtualClock) -> None:
@@ -168,7 +168,7 @@ def test_an_unknown_endpoint_is_asked_about_again_after_a_while_and_believed_whe
     play(scenario, lookup)
 
 
-def test_an_endpoint_that_has_no_user_is_told_from_one_that_does_not_exist_and_both_are_remembered():
+def test_an_endpoint_without_a_user_is_not_one_that_does_not_exist():
     lookup = MemoryLookup({key("nobodys"): NOBODY})
 
     async def scenario(resolver: IdentityResolver, table: MemoryIdentities, _: VirtualClock) -> None:
@@ -198,7 +198,7 @@ def test_a_look_up_that_fails_is_tried_again():
     assert asked(play(scenario, lookup), "error") == 3
 
 
-def test_the_wait_for_look_ups_is_bounded_and_what_they_answered_by_then_is_kept():
+def test_the_wait_for_look_ups_is_bounded_and_answers_are_kept():
     """A shard stood still at ten records a second, and for as long as Pinpoint did not answer."""
     lookup = MemoryLookup({key("a"): "ua", key("b"): "ub"}, fails={key("b"), key("c")})
 
@@ -234,7 +234,7 @@ def test_an_answer_of_the_fallback_is_written_down_before_it_counts():
     play(scenario, lookup, UnwritableAtFirst())
 
 
-def test_with_the_fallback_switched_off_nothing_is_asked_and_nothing_overdue():
+def test_without_the_fallback_nothing_is_asked_and_nothing_overdue():
     async def scenario(resolver: IdentityResolver, _: MemoryIdentities, __: VirtualClock) -> None:
         assert await resolver.ask(keys("x")) == Answers({}, ())
 

@@ -8,7 +8,7 @@ sequences = st.integers(0, 2**192 - 1)
 
 
 @given(sequences, sequences)
-def test_ids_of_a_shard_sort_as_its_records_do_and_are_different_for_different_records(one: int, other: int):
+def test_ids_of_a_shard_differ_and_sort_as_its_records_do(one: int, other: int):
     left, right = record_letter_id("tag-0", str(one)), record_letter_id("tag-0", str(other))
     assert (left < right, left == right) == (one < other, one == other)
 

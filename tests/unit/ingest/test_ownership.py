@@ -39,7 +39,7 @@ def test_a_naming_from_a_shard_that_is_behind_does_not_undo_a_later_one():
     assert arrivals == {199: "u1", 200: "u2", 299: "u2", 300: "u3"}
 
 
-def test_within_a_shard_the_sequence_number_decides_whatever_the_clock_says():
+def test_within_a_shard_the_sequence_number_decides_not_the_clock():
     kiosk = Ownership("u1").named("u2", at(20, arrival_ms=1000))
     assert kiosk.at(at(19, arrival_ms=2000)) == "u1"
     assert kiosk.at(at(21, arrival_ms=10)) == "u2"

@@ -19,7 +19,7 @@ def test_nothing_is_known_before_the_first_answer_and_long_after_the_last():
     assert retention.keep_ms(11 + TRUSTED_S) == DAY_MS
 
 
-def test_a_worker_that_does_not_know_of_a_longer_retention_stays_within_the_margin():
+def test_an_unnoticed_longer_retention_stays_within_the_margin():
     """It drops marks of records that had expired when the retention was raised, however late it learns of it."""
     assert TRUSTED_S * 1000 <= MARGIN_MS / 2
 

@@ -13,7 +13,7 @@ from service.scoring.rules.load import load_rules
 from service.scoring.rules.plan import plan
 from service.scoring.rules.stored import RulesRow, encode_rules
 from tests.fakes.aio import EPOCH_MS, run
-from tests.fakes.ingest import P, World, batch, body
+from tests.fakes.ingest import IngestSetup, P, batch, body
 
 RULES = f"""\
 project: {P}
@@ -26,8 +26,8 @@ rules:
 """
 
 
-def world(rules: str = RULES) -> World:
-    made = World()
+def setup(rules: str = RULES) -> IngestSetup:
+    made = IngestSetup()
     file, problems = load_rules(rules, "rules.yml")
     assert file is not None, problems
     planned = plan(None, file, retroactive=False).rules
@@ -41,18 +41,18 @@ def order(total: object) -> bytes:
     return json.dumps({**event, "metrics": {"total": total}}).encode()
 
 
-def stored(made: World, user: str = "ann") -> ScoreState:
+def stored(made: IngestSetup, user: str = "ann") -> ScoreState:
     state = made.scores.items[UserKey(user, P)]
     assert isinstance(state, ScoreState)
     return state
 
 
-def outcome(made: World, name: str) -> float:
+def outcome(made: IngestSetup, name: str) -> float:
     return made.metrics.registry.get_sample_value("scoring_rule_outcomes_total", {"outcome": name}) or 0
 
 
 def test_events_are_capped_and_decide_the_tier():
-    made = world()
+    made = setup()
     made.play(batch(*(body("click", "e", "ann") for _ in range(3))))
     state = stored(made)
     assert state.by_rules is not None
@@ -63,7 +63,7 @@ def test_events_are_capped_and_decide_the_tier():
 
 
 def test_amounts_and_conditions_read_the_payload():
-    made = world()
+    made = setup()
     made.play(
         batch(
             order(129.5), order(5000), order("abc"), body("visit", "e", "ann", plan="gold"), body("visit", "e", "ann")
@@ -75,22 +75,22 @@ def test_amounts_and_conditions_read_the_payload():
     assert made.letters.letters == {}
 
 
-def test_an_event_that_no_rule_counts_is_counted_as_such_and_writes_nothing():
-    made = world()
+def test_an_event_that_no_rule_counts_is_counted_and_writes_nothing():
+    made = setup()
     made.play(batch(body("later", "e", "ann"), body("visit", "e", "ann")))
     assert made.scores.items == {}
     assert (made.counted("unmet"), made.counted("ignored")) == (2, 0)
 
 
 def test_a_type_that_no_rule_names_keeps_the_points_of_its_definition():
-    made = world()
+    made = setup()
     made.play(batch(body("open", "e", "ann"), body("unheard", "e", "ann"), body("click", "e", "ann")))
     assert stored(made).score == 60
     assert made.counted("ignored") == 1
 
 
 def test_a_replay_counts_nothing_twice():
-    made = world()
+    made = setup()
     given = batch(*(body("click", "e", "ann") for _ in range(2)), body("open", "e", "ann"))
     made.play(given)
     before = stored(made)
@@ -101,14 +101,14 @@ def test_a_replay_counts_nothing_twice():
 
 
 def test_another_project_is_scored_as_before():
-    made = world(RULES.replace(f"project: {P}", "project: other"))
+    made = setup(RULES.replace(f"project: {P}", "project: other"))
     made.play(batch(body("open", "e", "ann")))
     state = stored(made)
     assert (state.score, state.by_rules) == (10, None)
 
 
 def test_an_adjustment_of_one_id_counts_once_with_rules():
-    made = world()
+    made = setup()
     event = adjustment_event("ann", P, Decimal("12.5"), "sorry", "a1", EPOCH_MS)
     made.play(batch(event, event, adjustment_event("ann", P, Decimal(-2), "no", "a2", EPOCH_MS)))
     assert stored(made).score == Decimal("10.50")
@@ -118,7 +118,7 @@ def test_an_adjustment_of_one_id_counts_once_with_rules():
 
 @pytest.mark.parametrize("points", ["12.5", "-3"])
 def test_an_adjustment_counts_without_rules_too(points: str):
-    made = World()
+    made = IngestSetup()
     made.play(batch(adjustment_event("ann", P, Decimal(points), "sorry", "a1", EPOCH_MS)))
     assert stored(made).score == Decimal(points)
 
@@ -126,7 +126,7 @@ def test_an_adjustment_counts_without_rules_too(points: str):
 @pytest.mark.parametrize("points", ["many", "1e999999999", "NaN", "10000000000", None])
 @pytest.mark.parametrize("with_rules", [True, False])
 def test_an_adjustment_without_usable_points_changes_nothing(points: str | None, *, with_rules: bool):
-    made = world() if with_rules else World()
+    made = setup() if with_rules else IngestSetup()
     event = json.loads(adjustment_event("ann", P, Decimal(1), "x", "a1", EPOCH_MS))
     event["attributes"]["points"] = points
     made.play(batch(json.dumps(event).encode()))
@@ -134,8 +134,8 @@ def test_an_adjustment_without_usable_points_changes_nothing(points: str | None,
     assert (outcome(made, "odd_amount"), made.counted("unmet")) == (1, 1)
 
 
-def test_a_clock_that_is_ahead_does_not_date_an_event_later_than_the_stream_took_it():
-    made = world()
+def test_a_clock_that_is_ahead_does_not_date_an_event_too_late():
+    made = setup()
     event = json.loads(body("click", "e", "ann"))
     event["arrival_timestamp"] = 253_370_764_800_000
     made.play(batch(json.dumps(event).encode()))
@@ -143,7 +143,7 @@ def test_a_clock_that_is_ahead_does_not_date_an_event_later_than_the_stream_took
 
 
 def test_what_is_stored_as_state_and_cannot_be_read_is_a_dead_letter():
-    made = world()
+    made = setup()
     made.play(batch(body("click", "e", "ann")))
     state = stored(made)
     assert state.by_rules is not None

@@ -11,14 +11,14 @@ from service.ingest.stores import Undefined
 from service.ingest.undefined import LOG_EVERY_S, MAX_STORED, STORE_EVERY_S, UndefinedTypes, merged
 from service.observability.metrics import MAX_EVENT_TYPES, OTHER_TYPE, Metrics
 from service.runtime.errors import TransientError
-from tests.fakes.aio import EPOCH_MS, VirtualClock, run
+from tests.fakes.aio import EPOCH_MS, VirtualClock, in_virtual_time, run
 from tests.fakes.clock import ManualClock
 from tests.fakes.undefined import MemoryUndefined
 
 CART = ("shop", "cart.abandoned")
 
 
-class World:
+class UndefinedSetup:
     def __init__(self) -> None:
         self.metrics, self.clock, self.table = Metrics(), ManualClock(), MemoryUndefined()
         self.types = UndefinedTypes(self.table, self.clock, self.metrics)
@@ -29,11 +29,11 @@ class World:
 
 
 def test_a_type_is_logged_once_an_hour_with_what_came_since():
-    world = World()
+    setup = UndefinedSetup()
     with capture_logs() as lines:
         for seconds in (0.0, 10.0, LOG_EVERY_S - 20, 10.0):
-            world.clock.now += seconds
-            world.types.note({CART: 3})
+            setup.clock.now += seconds
+            setup.types.note({CART: 3})
     assert [(line["event_type"], line["project"], line["events"]) for line in lines] == [
         ("cart.abandoned", "shop", 3),
         ("cart.abandoned", "shop", 9),
@@ -42,11 +42,11 @@ def test_a_type_is_logged_once_an_hour_with_what_came_since():
 
 
 def test_the_same_type_of_another_project_has_a_line_of_its_own():
-    world = World()
+    setup = UndefinedSetup()
     with capture_logs() as lines:
-        world.types.note({CART: 1, ("shop2", "cart.abandoned"): 1})
+        setup.types.note({CART: 1, ("shop2", "cart.abandoned"): 1})
     assert [line["project"] for line in lines] == ["shop", "shop2"]
-    assert world.counted("cart.abandoned") == 2
+    assert setup.counted("cart.abandoned") == 2
 
 
 @pytest.mark.parametrize(
@@ -63,41 +63,39 @@ def test_the_same_type_of_another_project_has_a_line_of_its_own():
     ],
 )
 def test_foreign_text_is_in_no_label_and_in_no_line(kind: tuple[str, str]):
-    world = World()
+    setup = UndefinedSetup()
     with capture_logs() as lines:
-        world.types.note({kind: 2})
-    assert world.counted(OTHER_TYPE) == 2
+        setup.types.note({kind: 2})
+    assert setup.counted(OTHER_TYPE) == 2
     assert (lines[0]["event_type"], lines[0]["project"]) == (OTHER_TYPE, "")
 
 
-def test_a_flood_of_types_is_bounded_and_takes_no_label_from_what_is_scored():
-    world = World()
+def test_a_flood_of_types_takes_no_label_from_what_is_scored():
+    setup = UndefinedSetup()
     with capture_logs() as lines:
-        world.types.note({("shop", f"type-{number}"): 1 for number in range(10_000)})
-    assert world.counted("type-0") == 1
-    assert world.counted(OTHER_TYPE) == 10_000 - MAX_EVENT_TYPES
+        setup.types.note({("shop", f"type-{number}"): 1 for number in range(10_000)})
+    assert setup.counted("type-0") == 1
+    assert setup.counted(OTHER_TYPE) == 10_000 - MAX_EVENT_TYPES
     assert len(lines) == MAX_EVENT_TYPES + 1
-    assert world.metrics.event_type_label("_email.open") == "_email.open"
-    assert world.metrics.event_type_label("not a label") == OTHER_TYPE
-    run(world.types.store())
-    assert len(world.table.types) == MAX_EVENT_TYPES + 1
+    assert setup.metrics.event_type_label("_email.open") == "_email.open"
+    assert setup.metrics.event_type_label("not a label") == OTHER_TYPE
+    run(setup.types.store())
+    assert len(setup.table.types) == MAX_EVENT_TYPES + 1
 
 
-def test_what_is_counted_is_stored_and_a_failed_write_loses_nothing():
-    world = World()
+@in_virtual_time
+async def test_what_is_counted_is_stored_and_a_failed_write_loses_nothing():
+    setup = UndefinedSetup()
 
-    async def main() -> None:
-        world.types.note({CART: 2})
-        world.table.faults.append(TransientError("throttled"))
-        with pytest.raises(TransientError):
-            await world.types.store()
-        world.clock.now += 5
-        world.types.note({CART: 3})
-        await world.types.store()
-        await world.types.store()
-
-    run(main())
-    assert world.table.types == [Undefined(*CART, 5, 5000)]
+    setup.types.note({CART: 2})
+    setup.table.faults.append(TransientError("throttled"))
+    with pytest.raises(TransientError):
+        await setup.types.store()
+    setup.clock.now += 5
+    setup.types.note({CART: 3})
+    await setup.types.store()
+    await setup.types.store()
+    assert setup.table.types == [Undefined(*CART, 5, 5000)]
 
 
 def test_it_is_stored_by_itself_also_after_a_failure():

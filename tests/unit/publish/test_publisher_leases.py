@@ -10,7 +10,7 @@ from service.ingest.stores import COMMITTED, Conflict, Throttled
 from service.publish import republish
 from service.publish.publisher import PublishOptions
 from service.publish.sender import SenderOptions
-from service.runtime.errors import LeaseLostError, LetGoError, TransientError
+from service.runtime.errors import LeaseLostError, ReleasedError, TransientError
 from service.scoring.event import Reason, Rejected
 from tests.fakes.aio import in_virtual_time
 from tests.fakes.publishing import PublishSetup, Scores, batch, image, key, publish
@@ -135,8 +135,8 @@ async def test_what_is_handed_over_after_a_call_without_an_answer_is_uncertain()
         prepared = await publisher.prepare(batch(image("a", 1)))
         await asyncio.sleep(0.4)
         assert (len(sink.calls), publisher.in_flight) == (1, 0)
-        await publisher.let_go("s")
-        with pytest.raises(LetGoError):
+        await publisher.release("s")
+        with pytest.raises(ReleasedError):
             await publisher.commit(prepared)
         assert publisher.uncertain == 1
         await publisher.drained()
@@ -260,10 +260,10 @@ async def test_a_hand_over_waits_for_calls_in_flight_and_leaves_the_unsent():
         other = await publisher.prepare(batch(image("b", 3), image("d", 1), shard="other"))
         await asyncio.sleep(1)  # the first is in flight
         started = asyncio.get_running_loop().time()
-        await publisher.let_go("s")
+        await publisher.release("s")
         assert asyncio.get_running_loop().time() - started == pytest.approx(1, abs=0.5)
         await publisher.commit(first)
-        with pytest.raises(LetGoError):
+        with pytest.raises(ReleasedError):
             await publisher.commit(half)
         await publisher.commit(other)
     assert {k.user_id: change.revision for k, change in sink.values.items()} == {"a": 1, "b": 3, "d": 1}
@@ -277,8 +277,8 @@ async def test_a_call_that_fails_in_a_hand_over_is_published_again():
     async with setup.running() as publisher:
         prepared = await publisher.prepare(batch(image("a", 1)))
         await asyncio.sleep(1)
-        await publisher.let_go("s")
-        with pytest.raises(LetGoError):
+        await publisher.release("s")
+        with pytest.raises(ReleasedError):
             await publisher.commit(prepared)
         setup.lost.add("s")
         await publisher.drained()
@@ -294,6 +294,6 @@ async def test_what_is_left_of_a_shard_handed_over_makes_room_for_others():
         await publisher.prepare(batch(image("a", 1), image("b", 1)))
         waiting = asyncio.create_task(publisher.prepare(batch(image("c", 1), image("d", 1), shard="other")))
         await asyncio.sleep(0.5)
-        await publisher.let_go("s")
+        await publisher.release("s")
         await publisher.commit(await waiting)
     assert {k.user_id for k in setup.sinks[0].values} == {"a", "c", "d"}

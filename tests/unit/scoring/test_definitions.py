@@ -24,7 +24,7 @@ def test_points_are_by_type_and_project():
     assert [d.project_id for d in book.definitions()] == ["p1", "p2"]
 
 
-def test_a_malformed_row_keeps_the_last_good_value_and_a_removed_row_is_gone():
+def test_a_malformed_row_keeps_the_last_good_value():
     book = DefinitionBook().refreshed([Definition("a", "p", Decimal(1)), Definition("b", "p", Decimal(2))])
     book = book.refreshed([Malformed("a", "p", "ScoreOffset is a string"), Malformed("c", "p", "no ScoreOffset")])
     assert book.points("a", "p") == 1

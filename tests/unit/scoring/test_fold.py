@@ -43,7 +43,7 @@ def test_a_foreign_item_is_adopted_with_its_score():
     assert apply(no_score, "s-0", [Scorable(sequence_bytes("1"), Decimal(3), 1)]).score == Decimal(3)
 
 
-def test_marks_whose_records_nobody_can_read_any_more_are_dropped_and_others_kept():
+def test_only_marks_of_unreadable_records_are_dropped():
     hour = 3_600_000
     state = apply(ABSENT, "s-0", [Scorable(sequence_bytes("1"), Decimal(1), 0)], newest_ms=NOW - 49 * hour)
     state = apply(state, "s-1", [Scorable(sequence_bytes("1"), Decimal(1), 0)], newest_ms=NOW - 48 * hour)
@@ -69,7 +69,7 @@ def test_sums_beyond_28_digits_stay_exact():
     assert after.score == Decimal("1" * 30 + ".000001")
 
 
-def test_sequence_bytes_of_real_numbers_have_one_width_and_keep_their_order():
+def test_sequence_bytes_have_one_width_and_keep_their_order():
     old, new = "49590338271490256608559692538361571095921575989136588898", "4" * 56
     assert len(sequence_bytes(old)) == len(sequence_bytes(new)) == 24
     assert (int(old) < int(new)) == (sequence_bytes(old) < sequence_bytes(new))
@@ -106,7 +106,7 @@ def test_any_interleaving_of_two_shards_with_replays_gives_the_sum(
 
 
 @given(shard_events())
-def test_each_fold_that_writes_moves_the_revision_by_one_and_reports_what_it_adds(events: list[Scorable]):
+def test_each_fold_that_writes_moves_the_revision_by_one(events: list[Scorable]):
     state = ABSENT
     for event in events:
         folded = fold(state, S0, [event])

@@ -121,7 +121,7 @@ def test_nothing_is_dropped_while_the_retention_is_not_known():
     assert marking("a-2", oldest_ms=NOW, newest_ms=NOW).kept(old) == old
 
 
-def test_a_mark_of_another_stream_is_kept_as_long_as_any_stream_may_keep_records():
+def test_a_mark_of_another_stream_is_kept_for_the_longest_retention():
     """Its own retention is not known here: a team that moves to a new stream and back reads the old one again."""
     now = marking("new-2", oldest_ms=NOW, newest_ms=NOW, keep_ms=DAY_MS)
     assert now.kept({"old-1": mark_at(NOW - LONGEST_MS)})
@@ -149,7 +149,7 @@ def test_a_batch_that_was_held_for_longer_than_the_margin_is_not_trusted():
 
 
 @given(st.integers(0, 10 * DAY_MS), st.integers(0, 10 * DAY_MS), st.integers(1, 4))
-def test_what_was_dropped_is_never_taken_for_something_that_was_never_there(late_ms: int, span_ms: int, days: int):
+def test_a_dropped_mark_is_never_taken_for_one_that_never_was(late_ms: int, span_ms: int, days: int):
     """Whoever drops the mark of a record leaves one that holds up a late reader of that record."""
     dropper = marking("a-1", oldest_ms=NOW + late_ms, newest_ms=NOW + late_ms + span_ms, keep_ms=days * DAY_MS)
     left = dropper.kept({"a-0": mark_at(NOW)})

@@ -11,7 +11,7 @@ from tests.fakes.hostile_sources import samples
 REGISTRY = Registry(default_project="shop")
 
 
-def test_a_row_says_source_type_project_person_and_how_they_were_found_and_when():
+def test_a_row_says_what_was_found_and_how_and_when():
     assert explain(REGISTRY, samples("ses")[2]) == [
         Row(
             0,
@@ -63,7 +63,7 @@ def test_a_row_says_why_an_event_is_not_scored():
     assert (anonymous.kind, anonymous.event_type) == (Kind.ANONYMOUS, "_SMS.BUFFERED")
 
 
-def test_an_unknown_event_shows_the_keys_that_a_source_could_recognise_it_by():
+def test_an_unknown_event_shows_the_keys_that_could_identify_it():
     (row,) = explain(REGISTRY, samples("custom")[1])
     assert row.kind is Kind.REJECTED
     assert row.detail.startswith("unknown_format: no source recognises the event")

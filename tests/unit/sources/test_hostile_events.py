@@ -96,7 +96,7 @@ def test_100_000_hostile_records_of_a_source_are_all_accounted_for(name: str):
 
 
 @pytest.mark.parametrize("name", EVENTS)
-def test_every_event_of_a_hostile_record_has_its_index_and_its_payload_gives_its_outcome_again(name: str):
+def test_every_event_of_a_hostile_record_can_be_decoded_by_its_index(name: str):
     registry = registry_for(name)
     for data in hostile(EVENTS[name], 600, seed=2):
         outcomes = registry.read(data)

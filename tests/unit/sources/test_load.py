@@ -335,7 +335,7 @@ def test_any_file_is_a_source_or_a_sentence(text: str | bytes):
     check_file(text)
 
 
-def test_a_user_cannot_have_a_source_of_a_built_in_name_but_comes_first_with_another():
+def test_an_own_source_comes_first_but_not_under_a_built_in_name():
     assert problems(source(WHEN + REST).replace("shop", "segment"))
     spec = sound("sources: [{name: mine, when: {eventType: Open}, event_type: =mine, user: mail.messageId}]")[0]
     outcomes = Registry([Source(spec)], default_project="p").read(b'{"eventType":"Open","mail":{"messageId":"m"}}')

@@ -57,7 +57,7 @@ def test_every_documented_shape_is_decoded(line: bytes):
     )
 
 
-def test_the_samples_hold_both_ways_of_naming_the_user_and_a_transactional_mail():
+def test_the_samples_name_the_user_in_both_ways():
     events = [event for line in SAMPLES if isinstance(event := decode(line), Event)]
     assert sum(bool(event.user_id) for event in events) >= 10
     assert [event.event_type for event in events if event.transactional] == ["_email.delivered"]
@@ -112,7 +112,7 @@ def test_a_snapshot_without_a_user_states_that_the_endpoint_has_none(user: objec
         assert (event.user_id, event.anonymous) == ("", True), data
 
 
-def test_a_snapshot_that_leaves_the_user_out_states_that_in_a_send_and_nothing_in_an_sdks_event():
+def test_a_snapshot_without_a_user_states_that_only_in_a_send():
     assert event_of(snapshot(**STORED)) == msgspec.structs.replace(MINIMAL, anonymous=True)
     assert event_of(body(endpoint=STORED)) == msgspec.structs.replace(MINIMAL, unnamed=True)
 
@@ -138,15 +138,13 @@ def test_one_place_that_names_the_user_is_enough():
         ("_email.open", 7, ""),
     ],
 )
-def test_the_context_of_a_message_sent_by_api_is_the_third_place_that_names_the_user(
-    kind: str, context: object, user: str
-):
+def test_a_messages_context_is_the_third_place_that_names_the_user(kind: str, context: object, user: str):
     data = json.loads(body(client={"client_id": "made-up"}, attributes={"customer_context": context}))
     event = event_of(json.dumps({**data, "event_type": kind}).encode())
     assert (event.user_id, event.transactional, event.anonymous) == (user, True, False)
 
 
-def test_the_snapshot_comes_before_the_context_and_the_context_before_a_snapshot_without_a_user():
+def test_the_snapshots_user_comes_first_then_the_contexts():
     context = {"customer_context": json.dumps({"userId": "from-context"})}
     named = body(endpoint={"User": {"UserId": "from-endpoint"}}, attributes=context)
     assert event_of(named).user_id == "from-endpoint"
@@ -201,7 +199,7 @@ ISO_MS = 1_789_898_400_000
         ({}, 0),
     ],
 )
-def test_a_time_that_is_text_is_read_and_one_that_is_nothing_costs_no_event(time: object, arrival_ms: int):
+def test_a_time_that_is_text_is_read_and_a_missing_one_costs_no_event(time: object, arrival_ms: int):
     event = event_of(body(arrival_timestamp=time, client={"client_id": "e"}))
     assert (event.arrival_ms, event.endpoint_id) == (arrival_ms, "e")
 
@@ -244,7 +242,7 @@ def test_quoted_attributes_still_tell_a_campaign():
         {"User": json.dumps({"UserId": "17"})},
     ],
 )
-def test_the_users_id_is_found_the_same_inside_the_snapshot_and_outside_it(user: dict[str, object]):
+def test_the_users_id_is_found_inside_the_snapshot_and_outside(user: dict[str, object]):
     assert event_of(body(endpoint=user)).user_id == "17"
     assert event_of(snapshot(**user)).user_id == "17"
     assert event_of(body(client_context={"custom": {"endpoint": user}})).user_id == "17"
@@ -252,7 +250,7 @@ def test_the_users_id_is_found_the_same_inside_the_snapshot_and_outside_it(user:
 
 
 @pytest.mark.parametrize("user", [{"User": {"UserId": {}}}, {"User": {"UserId": 1.5}}, {"User": "ann"}, {"User": [1]}])
-def test_a_user_that_cannot_be_read_is_said_and_not_replaced_by_the_endpoints(user: dict[str, object]):
+def test_an_unreadable_user_is_reported_not_replaced_by_the_endpoints(user: dict[str, object]):
     client = {"client": {"client_id": "e"}}
     for data in (
         body(endpoint=user, **client),
@@ -262,7 +260,7 @@ def test_a_user_that_cannot_be_read_is_said_and_not_replaced_by_the_endpoints(us
 
 
 @pytest.mark.parametrize("client", ["someone", [], 7, {"client_id": []}, {"client_id": True}])
-def test_a_client_that_tells_nothing_costs_the_event_only_where_nobody_else_is_named(client: object):
+def test_an_empty_client_costs_the_event_only_without_another_user(client: object):
     assert reason_of(body(client=client)) is Reason.WRONG_TYPE
     assert event_of(body(client=client, endpoint={"User": {"UserId": "ann"}})).user_id == "ann"
     assert event_of(body(client=client, endpoint={**STORED, "User": {}})).anonymous
@@ -272,7 +270,7 @@ def test_a_number_as_endpoint_is_its_digits():
     assert event_of(body(client={"client_id": 123456789012345678901234567890})).endpoint_id == "1234567890" * 3
 
 
-def test_the_user_is_found_in_either_place_and_the_endpoint_itself_comes_first():
+def test_the_user_is_found_in_either_place_the_endpoints_first():
     context = {"custom": {"endpoint": json.dumps({"User": {"UserId": "from-context"}})}}
     assert event_of(body(client_context=context)).user_id == "from-context"
     both = body(endpoint={"User": {"UserId": "from-endpoint"}}, client_context=context)

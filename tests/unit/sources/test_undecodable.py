@@ -65,7 +65,7 @@ LAMBDA = json.dumps(
         (LAMBDA, Reason.IS_LAMBDA_ENVELOPE),
     ],
 )
-def test_an_event_in_the_wrong_envelope_is_set_aside_with_a_reason_that_names_it(data: bytes, reason: Reason):
+def test_an_event_in_the_wrong_envelope_is_set_aside_with_its_reason(data: bytes, reason: Reason):
     """KPL and gzip were `not_utf8`, the others `not_json` or `no_event_type`: nobody could tell what to change."""
     rejected = decode(data)
     assert isinstance(rejected, Rejected), rejected

@@ -147,7 +147,7 @@ async def test_a_stopped_worker_that_is_behind_leaves_what_it_has_not_begun(clos
         row = cluster.table.leases[FIRST]
         assert row.owner == ""
         assert row.checkpoint == cluster.stream.shards[FIRST].records[199].sequence
-        assert worker.consumer.let_gone == [FIRST]
+        assert worker.consumer.released == [FIRST]
         assert worker.budget.used == 0
         cluster.start("b")
         await cluster.until(lambda: len(cluster.data()) == 350)

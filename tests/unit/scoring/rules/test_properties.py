@@ -153,7 +153,7 @@ def test_damaged_bytes_are_a_named_error_or_another_state(state: PersonState, da
             continue
 
 
-def test_a_state_beyond_its_bound_drops_last_events_then_the_oldest_once_entries():
+def test_a_state_beyond_its_bound_drops_the_oldest_entries():
     rules = RuleSet(
         "p", 1, {"main": Group("main")}, (Rule("m", 0, ("a",), points=Decimal(1), once=Once.MESSAGE),), once_entries=60
     )
@@ -211,7 +211,7 @@ def test_a_late_event_is_counted_as_late_and_not_in_the_score():
     assert (done.late, done.state.slots[0].sums) == (1, {0: 2})
 
 
-def test_many_active_days_are_merged_and_stay_within_a_stretch_of_the_truth():
+def test_many_active_days_are_merged_close_to_the_truth():
     rule = Rule("w", 0, ("a",), points=Decimal(1), expire=90)
     rules = RuleSet("p", 1, {"main": Group("main", expire=90)}, (rule,))
     facts = [Facts("a", (TODAY - 89 + day) * DAY_MS) for day in range(90)]

@@ -66,7 +66,7 @@ def test_the_tier_and_the_day_it_was_entered_are_kept():
     assert (later.by_rules.tier, later.by_rules.day, unpack(later.by_rules.state).tier_day) == ("hot", DAY + 3, DAY)
 
 
-def test_what_the_score_shows_is_clamped_and_what_others_add_is_not_lost_in_the_clamp():
+def test_the_score_is_clamped_without_losing_what_others_add():
     state = folded(ABSENT, *(event(n, "click") for n in range(3)))
     assert state.score == 120
     assert state.score is not None

@@ -33,8 +33,8 @@ from tests.fakes.aio import VirtualClock
 from tests.fakes.leases import FakeLeases
 from tests.fakes.pipeline import FakePipeline
 from tests.simulation import hands
-from tests.simulation.ports import (
-    EVENTS,
+from tests.simulation.network import CALL_TIMEOUT, Port, Wire
+from tests.simulation.stores import (
     DefinitionPort,
     FormerPort,
     IdentityPort,
@@ -42,14 +42,13 @@ from tests.simulation.ports import (
     ScorePort,
     SimScoreStreams,
     SimSink,
-    SimSource,
     now,
     score_stream,
 )
-from tests.simulation.wire import CALL_TIMEOUT, Port, Wire
+from tests.simulation.streams import EVENTS, SimSource
 
 if TYPE_CHECKING:
-    from tests.simulation.world import World
+    from tests.simulation.sim_world import SimWorld
 
 T = TypeVar("T")
 
@@ -137,7 +136,7 @@ class SimWorker:
         sinks: Its way to each sink.
     """
 
-    def __init__(self, world: World, name: str, metrics: Metrics) -> None:
+    def __init__(self, world: SimWorld, name: str, metrics: Metrics) -> None:
         self.name = name
         self.rng = random.Random(f"{world.seed} {name}")
         self.wire = Wire(world.ether, self.rng, name)

@@ -25,12 +25,13 @@ from tests.fakes.dead_letters import MemoryDeadLetters
 from tests.fakes.pipeline import PipelineRow
 from tests.simulation.events import FOREIGN, PROJECT, Sent, first_definitions, payload
 from tests.simulation.hands import SHARE, Hands
+from tests.simulation.network import CALL_TIMEOUT, SINKS, Ether
 from tests.simulation.oracle import Problems, Witness
-from tests.simulation.ports import EVENTS, SimLeaseTable, SimScores, SimStream, now, score_stream_arn
 from tests.simulation.ruled import Ruled
 from tests.simulation.schedule import Options, draw
-from tests.simulation.wire import CALL_TIMEOUT, SINKS, Ether
-from tests.simulation.worker import SimWorker, tuning
+from tests.simulation.sim_worker import SimWorker, tuning
+from tests.simulation.stores import SimScores, now, score_stream_arn
+from tests.simulation.streams import EVENTS, SimLeaseTable, SimStream
 
 DRAIN_S = 120.0
 """Virtual seconds after the last fault within which everything must be dealt with."""
@@ -77,7 +78,7 @@ class _Task(asyncio.Task[Any]):
         return self._number
 
 
-class World:
+class SimWorld:
     """Everything outside the workers.
 
     Attributes:
@@ -271,7 +272,7 @@ class World:
             await asyncio.sleep(1.0)
         return now() - healed_at
 
-    async def _at(self, at: float, action: Callable[[World], Coroutine[Any, Any, None]]) -> None:
+    async def _at(self, at: float, action: Callable[[SimWorld], Coroutine[Any, Any, None]]) -> None:
         await asyncio.sleep(at)
         await action(self)
 
@@ -349,7 +350,7 @@ def simulate(seed: int, metrics: Metrics, options: Options, *, verbose: bool = F
 
     async def main() -> Result:
         asyncio.get_running_loop().set_task_factory(lambda loop, coro, **kwargs: _Task(coro, loop=loop, **kwargs))
-        world = World(seed, metrics, options, verbose=verbose)
+        world = SimWorld(seed, metrics, options, verbose=verbose)
         drained_s = 0.0
         try:
             with mock.patch.object(reconcile, "CHUNK", RECONCILE_CHUNK):
