@@ -29,7 +29,8 @@ from service.aws.streams.kinesis import KinesisSource
 from service.aws.tables.definitions import DefinitionTable
 from service.aws.tables.identities import IdentityTable
 from service.aws.tables.leases import LeaseTable
-from service.aws.tables.scores import target_of
+from service.aws.tables.pipeline import PipelineTable
+from service.aws.tables.scores import ScoreTable, target_of
 from service.aws.tables.undefined import UndefinedTable
 from service.aws.translation import watched
 from service.config.settings import Settings
@@ -45,6 +46,7 @@ from service.observability.metrics import Metrics, service_version
 from service.publish.follow import StreamReader
 from service.publish.publisher import PIPELINE as PUBLISH
 from service.publish.publisher import Publisher
+from service.publish.sweep import Sweeper, SweepOptions
 from service.runtime.backoff import Backoff
 from service.runtime.clock import SystemClock
 from service.runtime.errors import SetupError, TransientError, Trouble
@@ -57,6 +59,9 @@ from service.stream.tail.budget import ByteBudget
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+
+SWEEP = "sweep"
+"""Whose row of the lease table says how far the daily sweep is."""
 
 PUBLISH_SHARE = 4
 """Publishing gets one of this many parts of the byte budget, if the worker has both roles."""
@@ -275,6 +280,7 @@ class Worker:
             )
             group.create_task(self._patiently("definitions", definitions.refresh))
         self._parts.background |= {"definitions": definitions.run, "undefined types": undefined.run}
+        self._parts.background["sweep"] = self._sweeper(aws, definitions).run
         self._parts.background["retention"] = lambda: watch_retention(read_retention, keeps, clock)
         self._parts.coordinators[INGEST] = Coordinator(
             pipeline=INGEST,
@@ -295,6 +301,19 @@ class Worker:
             start=settings.start,
             target=looking.result(),
             reopen=open_stream,
+        )
+
+    def _sweeper(self, aws: Clients, definitions: CurrentDefinitions) -> Sweeper:
+        settings = self._settings
+        return Sweeper(
+            ScoreTable(aws.dynamodb, settings.scores_table, self.metrics),
+            PipelineTable(aws.dynamodb, settings.leases_table, SWEEP, settings.scores_table),
+            lambda: self._parts.coordinators[INGEST].leading,
+            lambda: definitions.book.rules,
+            self._clock,
+            self.metrics,
+            self._rng,
+            SweepOptions(),
         )
 
     async def _wire_publish(self, aws: Clients, worker: str, budget: ByteBudget, identities: IdentityTable) -> None:

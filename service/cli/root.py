@@ -25,6 +25,7 @@ COMMANDS = {
     "position": ("service.cli.position:position", "Change where reading continues."),
     "leases": ("service.cli.leases:leases", "Take over the checkpoints of another consumer."),
     "reconcile": ("service.cli.reconcile:reconcile", "Publish every stored score again."),
+    "sweep": ("service.cli.sweep:sweep", "Write scores that have faded since their last event."),
     "local": ("service.cli.local:local", "Run emulators and fakes without AWS."),
     "demo": ("service.cli.demo:demo", "Play a campaign on an embedded AWS and check every score."),
 }

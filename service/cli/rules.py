@@ -338,7 +338,7 @@ async def _write(
     seconds = in_force_s(settings.definitions_refresh_s)
     note(f"version {row.version} of the rules of project {row.project_id} is in force within {seconds:g} s")
     if any(step.kind in (Kind.REPRICED, Kind.WITHDRAWN, Kind.SETTING) for step in changes):
-        note("what is published of a person follows with the next event; `scoring scores get` shows it at once")
+        note("what is published of people without events follows with the daily sweep, or at once with `scoring sweep`")
 
 
 def _refuse_suspicious(loaded: RulesFile, stored: _Stored, settings: Settings, *, anyway: bool) -> None:

@@ -73,6 +73,14 @@ class ScoreStore(Protocol):
         """
         ...
 
+    def scan_states(self, after: UserKey | None = None) -> AsyncIterator[tuple[UserKey, ScoreState]]:
+        """Return every item that can be a score, in the table's own order; one just written may be read as before.
+
+        Args:
+            after: Go on behind this one, which need not be there any more; None: from the start.
+        """
+        ...
+
     def scan(self, after: UserKey | None = None) -> AsyncIterator[UserKey]:
         """Return the key of every item that has a score, in the table's own order.
 

@@ -195,6 +195,17 @@ class Metrics:
         )
         for outcome in RULE_OUTCOMES:
             self.rule_outcomes.labels(outcome)
+        self.swept = self._counter(
+            "swept",
+            "Scores in the daily sweep: seen, written (moved, or another tier), conflict (an event came meanwhile), "
+            "unusable (the state cannot be read).",
+            "outcome",
+        )
+        for outcome in ("seen", "written", "conflict", "unusable"):
+            self.swept.labels(outcome)
+        self.sweep_completed = self._gauge(
+            "sweep_completed_timestamp_seconds", "When a daily sweep was last complete, as the leader knows."
+        )
         self.rules_version = self._gauge(
             "rules_version",
             f"Version of a project's rules that this worker scores by; no series: plain definitions. The first "

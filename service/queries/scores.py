@@ -24,15 +24,15 @@ class StoredScore(msgspec.Struct, frozen=True):
     """A user's score in one project.
 
     Attributes:
-        user_id: Whose.
-        project_id: Where.
-        score: The total; None where the item holds none.
-        revision: The item's revision; None where something else wrote the item.
-        updated_ms: Arrival of the newest event in it, epoch milliseconds; 0: not known.
-        tier: The tier when the score was last written; empty: none.
-        as_of_ms: The day that the score stored was made for, epoch milliseconds; 0: the project has no rules.
-        now: What the rules show today; None without rules.
-        tier_now: Likewise the tier; empty: none.
+        user_id: The user.
+        project_id: The project.
+        score: The score as stored; None if the item has none.
+        revision: The item's revision; None if another program wrote the item.
+        updated_ms: Arrival of the newest event in it, epoch milliseconds; 0 if unknown.
+        tier: The tier when the score was last written; empty if none.
+        as_of_ms: The day that the stored score was computed for, epoch milliseconds; 0 if no rules computed it.
+        now: What the rules show today; None if the project has no rules.
+        tier_now: The tier today; empty if none.
         applied: By shard tag, the last sequence number counted; with a `+`, counted from the shard's first one.
         fault: Why the item is not a score; all other fields are then empty.
     """

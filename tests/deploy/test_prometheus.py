@@ -41,6 +41,7 @@ ASKED_FOR = {
     "ScoringLeaseChurn",
     "ScoringEventLoopBlocked",
     "ScoringDefinitionsStale",
+    "ScoringSweepOverdue",
 }
 
 

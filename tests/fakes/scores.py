@@ -121,10 +121,16 @@ class MemoryScores:
         self.items[key] = msgspec.structs.replace(after, score=score)
 
     async def scan(self, after: UserKey | None = None) -> AsyncIterator[UserKey]:
+        async for key, _ in self.scan_states(after):
+            yield key
+
+    async def scan_states(self, after: UserKey | None = None) -> AsyncIterator[tuple[UserKey, ScoreState]]:
         if self.faults:
             raise self.faults.popleft()
         for key in scored(self.items, after):
-            yield key
+            state = self.items.get(key)
+            if isinstance(state, ScoreState):
+                yield key, state
 
     def put_foreign(self, key: UserKey, score: Decimal | None) -> None:
         """Write an item as the system this one replaces did: without `Revision`."""

@@ -110,7 +110,17 @@ class ScoreTable:
                 return Rejected(Reason.SCORE_REFUSED, f"DynamoDB refused the score's item: {code}")
 
     async def scan(self, after: UserKey | None = None) -> AsyncIterator[UserKey]:
-        """Yield the key of every score; see `ScoreStore.scan`.
+        """Yield the key of every score; see `ScoreStore.scan` and `scan_states`.
+
+        Raises:
+            TransientError: A page did not come in `MAX_ROUNDS` attempts.
+        """
+        async for key, state in self.scan_states(after):
+            if state.score is not None:
+                yield key
+
+    async def scan_states(self, after: UserKey | None = None) -> AsyncIterator[tuple[UserKey, ScoreState]]:
+        """Yield every item that can be a score; see `ScoreStore.scan_states`.
 
         Reads are eventually consistent, at half the price: a change too new to be seen is still in the stream.
         Items that cannot be scores are skipped, and their number is logged. A page that does not come is asked for
@@ -128,8 +138,8 @@ class ScoreTable:
                 state = state_of(item)
                 if isinstance(state, Rejected):
                     unusable += 1
-                elif state.score is not None:
-                    yield UserKey(*(item[name]["S"] for name in KEY_NAMES))
+                else:
+                    yield UserKey(*(item[name]["S"] for name in KEY_NAMES)), state
         if unusable:
             _log.warning("score_items.rejected", table=self._table, count=unusable)
 
