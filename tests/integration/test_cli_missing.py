@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from service.aws.tables.undefined import UndefinedTable
 from service.ingest.stores import Undefined
@@ -29,7 +30,7 @@ def test_an_event_that_nobody_defined_is_found_by_command(
     shown = ready("definitions", "missing")
     assert "p1\tcart.abandoned\t1234\t2026-09-21T14:13:20.000Z\n" in shown.stdout
     assert "scoring definitions set" in shown.stderr
-    assert "1,236 events of 2 types counted for nothing" in ready("lag").stderr
+    assert "1,236 events of 2 types were ignored" in ready("lag").stderr
     assert [each["event_type"] for each in json.loads(ready("definitions", "missing", "--json").stdout)] == [
         "cart.abandoned",
         "other",
@@ -39,3 +40,16 @@ def test_an_event_that_nobody_defined_is_found_by_command(
     ]
     ready("definitions", "set", "cart.abandoned", "5", "--project", "p1")
     assert "cart.abandoned" not in ready("definitions", "missing").stdout
+
+
+def test_an_event_that_a_rule_names_is_not_listed_any_more(
+    ready: Cli,  # noqa: F811 # a fixture
+    aws_clients: Aws,
+    run: Run,
+    names: dict[str, str],  # noqa: F811 # likewise
+    tmp_path: Path,
+):
+    count(aws_clients, run, names["SCORING_IDENTITIES_TABLE"], CART)
+    (tmp_path / "rules.yml").write_text("project: p1\nrules:\n  - {id: cart, on: cart.abandoned, points: 5}\n")
+    ready("rules", "apply", str(tmp_path / "rules.yml"))
+    assert ready("definitions", "missing").stdout == ""
