@@ -300,7 +300,7 @@ class Doctor:
         except TransientError as error:
             return Finding(Verdict.SKIPPED, subject, f"not looked at: {error}")
         if silent is None:
-            return Finding(Verdict.SKIPPED, subject, "an emulator: can be told half a minute after the first score")
+            return Finding(Verdict.SKIPPED, subject, "an emulator: known half a minute after the first score")
         if silent:
             return Finding(Verdict.BROKEN, subject, silence.WHY, silence.REMEDY)
         return Finding(Verdict.OK, subject, "there are some")

@@ -210,7 +210,7 @@ def pinpoint_trials(wanted: Wanted, project: str) -> list[Trial]:
             {"ApplicationId": project},
             missing=frozenset({"NotFoundException", "BadRequestException"}),
             remedy="correct the project id, the account or the region, or create the project",
-            optional="a project that does not exist cannot be told from one whose users have no endpoints",
+            optional="a missing project looks like one whose users have no endpoints",
         )
     ]
     if wanted.ingests and wanted.lookups:

@@ -47,7 +47,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Taken(msgspec.Struct, frozen=True):
-    """A shard that was taken over: what came before `sequence` is in no `Applied` mark, whoever counted it.
+    """A shard that was taken over: marks do not cover what came before `sequence`, even if it was counted.
 
     Attributes:
         sequence: The last sequence number that the other consumer processed.

@@ -110,7 +110,7 @@ def rereading(moves: Sequence[Move]) -> list[Move]:
 def moved(lease: Lease, to: Position, now_ms: int) -> Lease:
     """Return the lease with its shard to be read from `to`, and not finished.
 
-    The name of a dead owner stays: whoever reads next seizes the lease from it, and so knows that a last call of
+    The name of a dead owner stays: the next reader seizes the lease from it, and so knows that a last call of
     that worker may still land.
     """
     return msgspec.structs.replace(

@@ -7,9 +7,9 @@ person of an event that concerns several, puts that alone on the stream: its sib
 to the sinks again.
 
 A record is put in one request and no second: the SDK would repeat one whose answer was lost, and the event would
-count twice. Such a letter is left half-way, for a person to look at.
+count twice. Such a letter stays unfinished, for a person to look at.
 
-Whatever ends a redrive, what is in flight is finished first: a letter that is cut off is left half-way.
+However a redrive ends, what is in flight is finished first; a letter that is cut off stays unfinished.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Result(msgspec.Struct, frozen=True):
 
 
 class _Scored(msgspec.Struct):
-    """What the payload of a `publish` letter names: user and project, or the item's keys where it was no score."""
+    """What the payload of a `publish` letter names: user and project, or the item's keys if it was not a score."""
 
     user: str = ""
     project: str = ""
@@ -92,7 +92,7 @@ class Account:
         self.claimed: set[str] = set()
 
     def cut_off(self) -> None:
-        """Note what was under way as left half-way."""
+        """Record the letters in progress as unfinished."""
         self.results += [Result(letter_id, Outcome.UNCERTAIN, "not finished") for letter_id in sorted(self.claimed)]
         self.claimed.clear()
 

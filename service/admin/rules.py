@@ -18,7 +18,7 @@ SILENT_MS = 10 * 60 * 1000
 """A worker whose last heartbeat is older does not run, or scores nothing."""
 
 SUPPRESSING = Decimal(-500)
-"""Definitions of at most so many points are there to take somebody out of all segments."""
+"""Definitions with at most this many points exist to remove a person from all segments."""
 
 
 def changes_of(made: Plan, current: RuleSet | None, file: RulesFile) -> list[Step]:

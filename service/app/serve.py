@@ -48,15 +48,15 @@ async def serve(
 @contextlib.asynccontextmanager
 async def _signals(stop: Callable[[], None], write_out: Callable[[], None]) -> AsyncIterator[None]:
     loop = asyncio.get_running_loop()
-    told = False
+    signalled = False
 
     def on_signal(name: str) -> None:
-        nonlocal told
-        if told:
+        nonlocal signalled
+        if signalled:
             log.error("worker.killed", why=f"a second signal, {name}")
             write_out()
             os._exit(FORCED_EXIT)
-        told = True
+        signalled = True
         log.info("worker.signal_received", signal=name)
         stop()
 

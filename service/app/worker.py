@@ -162,11 +162,11 @@ class Worker:
         """Do `work`; return False if `stop` came first and cancelled it."""
         async with asyncio.TaskGroup() as group:
             working = group.create_task(work, name=name)
-            told = group.create_task(self._stop.wait(), name="stop requested")
-            await asyncio.wait((working, told), return_when=asyncio.FIRST_COMPLETED)
+            stopping = group.create_task(self._stop.wait(), name="stop requested")
+            await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
             done = working.done()
             working.cancel()
-            told.cancel()
+            stopping.cancel()
         return done
 
     async def _work(self) -> None:

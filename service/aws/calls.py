@@ -24,8 +24,8 @@ MAX_CONCURRENT_CALLS = 4
 """Calls in flight for one request of a caller; callers bound how many requests they make."""
 
 MAX_ROUNDS = 6
-"""Calls in a row that get nothing further, before that is the caller's to retry. Whoever gives up throws away what was
-read and paid for: while every call gets some of it, giving up would mean to begin anew for ever."""
+"""Consecutive calls without progress after which the caller must retry. While calls make progress, there is no limit:
+giving up would throw away what was read and paid for, and the caller would start over forever."""
 
 BACKOFF_BASE_S = 0.05
 BACKOFF_CAP_S = 1.0

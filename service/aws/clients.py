@@ -94,9 +94,8 @@ class Clients(msgspec.Struct, frozen=True):
     botocore's backoff draws its first wait from up to 1 s, the second from up to 2 s.
 
     Attributes:
-        leases: DynamoDB, for the lease table: others wait for a lease.
-        sink: Pinpoint, for the sink: one user's endpoint that cannot be had now would hold up a whole call, and whoever
-            waits for that shard.
+        leases: DynamoDB, for the lease table, with few retries: other workers wait for a lease.
+        sink: Pinpoint, for the sink, with few retries: one user's endpoint must not delay a whole call and its shard.
     """
 
     kinesis: AwsClient
@@ -245,7 +244,7 @@ def observe(client: AwsClient, metrics: Metrics) -> None:
 
 
 def _counted(metrics: Metrics) -> Callable[[str, str, float], None]:
-    """Count what `observe` is not told of: the calls that took the short way."""
+    """Count the calls that `observe` does not see: the fast ones."""
     children: dict[tuple[str, str], tuple[Any, Any]] = {}
 
     def count(service: str, operation: str, seconds: float) -> None:

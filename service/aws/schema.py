@@ -109,7 +109,7 @@ class _Texts(msgspec.Struct, frozen=True):
 @lru_cache(8)
 def _texts(table: str) -> _Texts:
     to = "SET Revision = ? SET Applied = ? SET UpdatedAt = ? WHERE UserId = ? AND PinpointProjectId = ?"
-    added = f'UPDATE "{table}" SET Score = Score + ? {to}'  # noqa: S608 - a table's name is no parameter
+    added = f'UPDATE "{table}" SET Score = Score + ? {to}'  # noqa: S608 - a table's name cannot be a parameter
     first = f'UPDATE "{table}" SET Score = ? {to}'  # noqa: S608 - likewise
     again = f'UPDATE "{table}" SET Revision = ? WHERE UserId = ? AND PinpointProjectId = ?'  # noqa: S608 - likewise
     # PartiQL keeps the word STATE for itself
@@ -123,7 +123,7 @@ def _texts(table: str) -> _Texts:
         adopt=f"{added} AND Revision IS MISSING",
         adopt_first=f"{first} AND Revision IS MISSING AND Score IS MISSING",
         restate=f"{again} AND Revision = ?",
-        # Only what has a score is told again; and an item that is gone has neither.
+        # Only an item with a score is published again; an item that is gone has none.
         restate_foreign=f"{again} AND Revision IS MISSING AND Score IS NOT MISSING",
         insert_view=f"""INSERT INTO "{table}" VALUE {{'UserId': ?, 'PinpointProjectId': ?, 'Score': ?, 'State': ?, """
         "'AsOf': ?, 'Tier': ?, 'Revision': ?, 'Applied': ?, 'UpdatedAt': ?}",

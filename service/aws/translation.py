@@ -194,7 +194,7 @@ class Watch(Protocol):
         ...
 
     def trouble(self, error: TroubleError) -> None:
-        """Take note of an answer that nobody foresaw, or that a person must act on."""
+        """Record an answer that is unexpected, or that a person must act on."""
         ...
 
 
@@ -203,7 +203,7 @@ _watch: contextvars.ContextVar[Watch | None] = contextvars.ContextVar("scoring_a
 
 @contextmanager
 def watched(watch: Watch) -> Iterator[None]:
-    """Have `watch` told how the calls go that are made inside, in tasks started inside too."""
+    """Report the outcomes of calls made inside, also in tasks started inside, to `watch`."""
     token = _watch.set(watch)
     try:
         yield
@@ -249,7 +249,7 @@ def note_trouble(error: TroubleError) -> None:
 class translated:  # noqa: N801 # used like a function, in `with`
     """Turn whatever goes wrong with the AWS calls inside, and with reading their answers, into our errors.
 
-    May be held around `await`. Reading the answer belongs inside, so that an answer that nobody foresaw is a fault of
+    May be held around `await`. Reading the answer belongs inside, so that an unexpected answer is a fault of
     this call, not of the program.
 
     Args:

@@ -54,8 +54,8 @@ def _served(settings: Settings, lines: LinePump, errors: LinePump) -> int:
             log.exception("worker.crashed", error=type(leaf(error)).__name__)
             return FAILURE
         failure = explain(error)
-        told = {"cause": getattr(failure, "why", ""), "remedy": getattr(failure, "remedy", "")}
-        log.error("worker.failed", reason=failure.message, **{name: text for name, text in told.items() if text})  # noqa: TRY400
+        details = {"cause": getattr(failure, "why", ""), "remedy": getattr(failure, "remedy", "")}
+        log.error("worker.failed", reason=failure.message, **{name: text for name, text in details.items() if text})  # noqa: TRY400
         if err_is_terminal():
             raise failure from error
         return failure.exit_code

@@ -66,10 +66,10 @@ def traffic(rate: float, users: int, seed: int, project: str | None) -> None:
             "ScoringDeadLettersGrowing, ScoringUnknownFormatsGrowing and ScoringUnresolvedUsersGrowing fire by design"
         )
 
-        def told(_: Sequence[Meaning]) -> None: ...
+        def ignore(_: Sequence[Meaning]) -> None: ...
 
         records = stream(population, seed, rate)
-        with Playback(kinesis, settings.stream, records, told, project_id=project_id) as playback:
+        with Playback(kinesis, settings.stream, records, ignore, project_id=project_id) as playback:
             line_at = time.monotonic() + LINE_EVERY_S
             while not playback.done:
                 time.sleep(TICK_S)

@@ -60,7 +60,7 @@ Groups = Mapping[UserKey, Sequence[Scorable]]
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """A user whose item the table refuses, or that is no score.
+    """A user whose item the table refuses, or whose item is not a score.
 
     Attributes:
         why: The fault.
@@ -191,7 +191,7 @@ class Committer:
                 continue
             except UncertainError as error:
                 if not error.for_good:
-                    # As if the lease were lost: whoever has it next reads the shard again, as far as it can be read.
+                    # As if the lease were lost: its next owner reads the shard again, as far as that is possible.
                     raise LeaseLostError(f"{marking.tag}: {error}; the shard is read again") from error
                 tally.refused[key] = Refusal(Rejected(Reason.MARK_EXPIRED, str(error)), round_.groups[key])
                 round_.settled.append(key)
@@ -277,13 +277,13 @@ class Committer:
         held -= mine
         self._busy -= mine
         if self._waiting:
-            # Whoever waits looks again; the next to wait needs an event of its own.
+            # All waiters check again; later waiters need a new event.
             self._freed.set()
             self._freed = asyncio.Event()
 
 
 class _Statistics:
-    """The marketer's statistics of committed changes: added up here, told to the metrics once a round."""
+    """The marketer's statistics of committed changes: added up here, and passed to the metrics once a round."""
 
     def __init__(self) -> None:
         self._events: dict[str, list[float]] = {}

@@ -68,7 +68,7 @@ class _Denial(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Read(msgspec.Struct, frozen=True, gc=False):
-    """Whose an endpoint was, at a monotonic second; `written` if this worker has written it down itself."""
+    """The user of an endpoint at a monotonic second; `written` if this worker stored it."""
 
     ownership: Ownership
     at: float

@@ -62,7 +62,7 @@ class RowStore(Protocol):
         ...
 
     async def write(self, writes: Mapping[RowKey, Write]) -> Collection[RowKey]:
-        """Change any number of rows, each by itself; return the keys whose row was no longer `before`.
+        """Change any number of rows, independently; return the keys whose row was not `before` any more.
 
         A row is `before` where its stamp is the same, or where there is none and `before` is None.
         """

@@ -61,7 +61,7 @@ class Ingest:
         project_ids: Projects to score; empty for all.
         retention: How long the stream keeps records, and marks are needed; None: all marks are kept.
         ask_transactional: Whether the owner of the endpoints is asked about messages without campaign or journey too.
-        undefined: Told which events have no definition.
+        undefined: Receives the events without a definition.
     """
 
     def __init__(
@@ -126,8 +126,8 @@ class Ingest:
         """
         started = self._clock.monotonic()
         if prepared.tally is None:
-            # Before the scores: a mark set by a later event of the same user would hide, from whoever reads the batch
-            # again and knows the user by then, that this one is in no score.
+            # Before the scores: a mark set by a later event of the same user would hide from the next reader of
+            # the batch, who may know the user by then, that this event is not in the score.
             if prepared.letters:
                 await self._dead_letters.put(prepared.letters)
                 started = self._took("dead_letter", started)

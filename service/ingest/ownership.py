@@ -45,14 +45,14 @@ class Position(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class Former(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """Whose an endpoint was, and the position of the naming that ended it."""
+    """A former user of an endpoint, and the position of the naming that ended it."""
 
     user_id: str
     until: Position
 
 
 class Ownership(msgspec.Struct, frozen=True, gc=False):
-    """Whose an endpoint is.
+    """The user of an endpoint.
 
     Attributes:
         user_id: Its user now; `NOBODY` where it is known to have none.

@@ -105,7 +105,7 @@ class Identities(Protocol):
         ...
 
     async def learn(self, users: Mapping[EndpointKey, str]) -> None:
-        """Keep which user each endpoint belongs to (empty: none), durably; the last one told wins.
+        """Keep which user each endpoint belongs to (empty: none), durably; the last one wins.
 
         Where a score was written to such an endpoint for another user, or where nothing was known of the user's
         endpoints, the owner of the endpoints is asked before the next score of either is written.
@@ -264,7 +264,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
 
     Attributes:
         letter_id: Derived from the pointer (`letters.py`), so that a replay writes the same letter, not another.
-        stage: `ingest` (a record is no event, or has no user), `commit` or `publish`.
+        stage: `ingest` (a record is not an event, or has no user), `commit` or `publish`.
         reason: Class of fault.
         detail: One sentence, free of payload.
         stream: Name of the stream it came from.

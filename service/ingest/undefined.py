@@ -1,7 +1,7 @@
 """Events whose type has no definition: worth nothing, and made visible, as a missing definition looks just like that.
 
 They are counted by type, logged once per type and hour, and added up in a table, where `scoring definitions missing`
-finds them. Type names are foreign text: only well-formed ones, and a bounded number of them, are told apart.
+finds them. Type names are foreign text: only well-formed ones, and a bounded number of them, are counted separately.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The embedded AWS: Kinesis, DynamoDB and its streams in a child process on loopback, for the demo and the tests.
 
 Nothing is kept: all state is in the child's memory, and the few files that ministack insists on go to a temporary
-directory that is removed with it. What is mended in it, and why: deploy/decisions/0001-ministack-stream-records.md.
+directory that is removed with it. What is patched in it, and why: deploy/decisions/0001-ministack-stream-records.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The embedded AWS as a process of its own: ministack, mended, with a meter at its handlers.
+"""The embedded AWS as a process of its own: ministack, patched, with a meter at its handlers.
 
 Run as `python -m service.local.ministack_child [--port N]` by `service.local.emulator`. It listens on one address only,
 127.0.0.1 unless `--host` names another (in a container of its own), prints `{"port": N}` as its first line, and ends
@@ -76,7 +76,7 @@ def _serving_socket(host: str, port: int) -> socket.socket:
 
 
 def serve(host: str, port: int) -> None:
-    """Mend, bind, announce the port on standard output, and serve until a signal comes or the owner goes."""
+    """Patch, bind, announce the port on standard output, and serve until a signal comes or the owner goes."""
     listener = _serving_socket(host, port)
     bound: int = listener.getsockname()[1]
     # Read by ministack when its modules are imported, so before they are.
@@ -110,7 +110,7 @@ def serve(host: str, port: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the child process."""
-    parser = argparse.ArgumentParser(description="The embedded AWS (ministack, mended)")
+    parser = argparse.ArgumentParser(description="The embedded AWS (ministack, patched)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=0, help="0: any free port")
     options = parser.parse_args(arguments)

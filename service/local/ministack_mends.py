@@ -1,9 +1,9 @@
-"""What is mended in ministack by replacing functions of its modules.
+"""Patches of ministack, made by replacing functions of its modules.
 
-Why it is: deploy/decisions/0001-ministack-stream-records.md.
+The reasons: deploy/decisions/0001-ministack-stream-records.md.
 
-Internals are touched, so the release is pinned exactly, and `check` looks at everything that is relied on before
-anything is replaced: an embedded AWS that runs is one that is mended.
+The patches replace internals, so the release is pinned exactly, and `check` verifies everything that they rely on
+before anything is replaced. An embedded AWS that runs is always patched.
 """
 
 # ruff: noqa: SLF001 - replacing internals of a pinned release is what this file is for
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 MENDED_VERSION = "1.5.33"
-"""The only release of ministack whose internals the mends below were written against."""
+"""The only release of ministack whose internals the patches below were written against."""
 
 OK = 200
 Answer = tuple[int, dict[str, str], bytes]
@@ -30,13 +30,13 @@ Emission = tuple[str, str, Item | None, Item | None]
 
 
 class UnmendableError(RuntimeError):
-    """The installed ministack is not the one that the mends were written for."""
+    """The installed ministack is not the one that the patches were written for."""
 
 
 def check(dynamodb: Any, kinesis: Any, installed: str) -> None:
-    """Raise UnmendableError unless the internals that the mends rely on are there, with the signatures they had."""
+    """Raise UnmendableError unless the internals that the patches rely on are there, with the signatures they had."""
     if installed != MENDED_VERSION:
-        raise UnmendableError(f"ministack {installed} is installed, the mends are for {MENDED_VERSION} exactly")
+        raise UnmendableError(f"ministack {installed} is installed, the patches are for {MENDED_VERSION} exactly")
     expected = {
         (dynamodb, "_partiql_insert"): ("table", "parsed"),
         (dynamodb, "_partiql_update"): ("table", "parsed", "data"),

@@ -43,7 +43,7 @@ class Playback:
             lost puts its records twice, and the service must count both.
         stream: Name or ARN of the stream.
         records: What to put, in the order of their due times.
-        told: Called with the meanings of what was put, from the thread.
+        on_put: Called with the meanings of what was put, from the thread.
         project_id: The project that the events come from.
     """
 
@@ -52,7 +52,7 @@ class Playback:
         kinesis: Any,  # noqa: ANN401 - boto3 makes its clients at run time
         stream: str,
         records: Iterable[Record],
-        told: Callable[[Sequence[Meaning]], None],
+        on_put: Callable[[Sequence[Meaning]], None],
         *,
         project_id: str = PROJECT_ID,
     ) -> None:
@@ -60,7 +60,7 @@ class Playback:
         self._writer = KinesisWriter(_Blocking(kinesis), stream, rounds=MAX_ROUNDS)
         self._stream = stream
         self._records = records
-        self._told = told
+        self._on_put = on_put
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="playback", daemon=True)
         self._error: Exception | None = None
@@ -101,7 +101,7 @@ class Playback:
                 if self._stopping.is_set():
                     return
                 raise PlaybackError(f"the stream {self._stream} refused {len(batch.pending)} records to the end")
-            self._told([record.meaning for record in breath])
+            self._on_put([record.meaning for record in breath])
             self.put += len(breath)
 
 

@@ -1,4 +1,4 @@
-"""Pure: what is counted at the wire of the embedded AWS, and who is told apart there."""
+"""Pure: what is counted at the wire of the embedded AWS, by caller."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OURS = "worker"
 OTHERS = "other"
 """All other requests: the demo's traffic, tests, a shell."""
 MAX_OPERATIONS = 200
-"""Operations told apart per caller; later ones are counted as `other.Other`."""
+"""Operations counted separately per caller; later ones are counted as `other.Other`."""
 
 
 def caller_of(user_agent: str) -> str:

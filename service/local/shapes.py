@@ -1,7 +1,7 @@
 """Pinpoint's event records, field by field as in `tests/samples/pinpoint-events.jsonl`.
 
 Shapes: https://docs.aws.amazon.com/pinpoint/latest/developerguide/event-streams-data.html. Also the
-records that are no events: every way a producer gets it wrong that has a reason of its own.
+malformed records: one for each mistake of a producer that has a reason of its own.
 """
 
 from __future__ import annotations

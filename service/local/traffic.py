@@ -28,12 +28,12 @@ class Meaning(msgspec.Struct, frozen=True, gc=False):
     """What the generator knows about a record that it made.
 
     Attributes:
-        event_type: Empty for a record that is no event.
+        event_type: Empty for a record that is not an event.
         user_id: Whose event it is, whether or not the record says so; empty for nobody's.
         attributed: Whether a campaign or journey caused it.
         known: Whether its endpoint exists in Pinpoint.
         foreign: Whether it comes from another project.
-        fault: Why it is no event; empty where it is one.
+        fault: Why it is not an event; empty if it is one.
     """
 
     event_type: str
@@ -245,7 +245,7 @@ def _session(rng: Random, endpoint: Endpoint, at: float | None = None) -> list[B
         kinds.append("_session.stop")
     beats: list[Beat] = []
     for kind in kinds:
-        # Whoever is signed in is named, where the event carries the endpoint at all.
+        # The signed-in user is named, if the event contains the endpoint at all.
         beats.append((at, Draft(kind, endpoint, whole=chance(rng, 0.97))))
         at = _later(rng, at, 0.002, 0.02)
     return beats

@@ -81,7 +81,7 @@ class Truth:
 
     @property
     def events(self) -> int:
-        """How many records it was told of."""
+        """How many records it knows."""
         return self.outcomes.total()
 
     def add(self, meanings: Iterable[Meaning]) -> None:

@@ -1,7 +1,7 @@
-"""The HTTP endpoints of a worker: `/metrics` for Prometheus, `/healthz` and `/readyz` for whoever restarts it.
+"""The HTTP endpoints of a worker: `/metrics` for Prometheus, `/healthz` and `/readyz` for its supervisor.
 
-Plain HTTP without authentication, bound to loopback unless told otherwise; no answer holds a user, an
-endpoint or a payload.
+Plain HTTP without authentication, bound to loopback by default; answers contain no users, endpoints or
+payloads.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Event-loop lag: how late a timer fires says how long something else kept the loop to itself."""
+"""Event-loop lag: a timer that fires late shows that something blocked the loop."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import asyncio
 from service.observability.metrics import Metrics
 
 INTERVAL_S = 1.0
-"""Pause between two measurements: one block in so many is seen, which says enough over minutes, and an idle worker is
-not woken up for more."""
+"""Seconds between two measurements. Some blocks are missed, but minutes give a good estimate, and an idle worker
+rarely wakes up."""
 
 
 async def measure_loop_lag(metrics: Metrics, interval_s: float = INTERVAL_S) -> None:

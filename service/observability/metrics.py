@@ -209,7 +209,7 @@ class Metrics:
         self.rules_version = self._gauge(
             "rules_version",
             f"Version of a project's rules that this worker scores by; no series: plain definitions. The first "
-            f"{MAX_PROJECTS} projects are told apart.",
+            f"{MAX_PROJECTS} projects have a label of their own.",
             "project",
         )
         self.definitions_refreshed = self._gauge(

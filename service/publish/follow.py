@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 
 NAGGING = 20
-"""Of failures in a row to look at the table, the first and then one in so many is logged."""
+"""Of consecutive failures to read the table, the first and then every one of this many is logged."""
 
 
 class ScoreStreams(Protocol):

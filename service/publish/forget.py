@@ -24,7 +24,7 @@ async def forgotten(
         directory: What sinks remember.
         clock: Time.
         wait_s: How long a worker may go on using what it has read before.
-        per_s: How many a second the caller takes. So many times `wait_s` are forgotten ahead, and no more.
+        per_s: How many a second the caller takes. At most `per_s * wait_s` are forgotten ahead.
 
     Raises:
         TransientError: From `keys`, or from the directory. What was yielded is forgotten.

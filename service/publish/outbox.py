@@ -154,7 +154,7 @@ class Outbox:
         self._behind: dict[UserKey, Pending] = {}  # a change of the same user is in flight
         self._delayed: dict[UserKey, Pending] = {}
         self._flying: dict[UserKey, Pending] = {}
-        self._told: RecentCache[UserKey, int] = RecentCache(remembered, lambda key, _: getsizeof(key.user_id))
+        self._published: RecentCache[UserKey, int] = RecentCache(remembered, lambda key, _: getsizeof(key.user_id))
         self._next_due = float("inf")
         self._uncertain: dict[UserKey, float] = {}
 
@@ -199,8 +199,8 @@ class Outbox:
                 return Offered.COALESCED
             self._behind[key] = Pending(change, [ticket])
             return Offered.KEPT
-        told = self._told.get(key)
-        if told is not None and change.revision < told:
+        published = self._published.get(key)
+        if published is not None and change.revision < published:
             return Offered.STALE
         ticket.open()
         waiting = self._ready if flying is None else self._behind
@@ -230,14 +230,14 @@ class Outbox:
                     del waiting[key]
                     self._leave(pending)
 
-    def acknowledge(self, told: Pending) -> None:
+    def acknowledge(self, sent: Pending) -> None:
         """The sink has it, or never will: done with."""
-        key = told.change.key
+        key = sent.change.key
         del self._flying[key]
-        if not told.removed:
-            self._told.put(key, told.change.revision)
-        told.close()
-        self._leave(told)
+        if not sent.removed:
+            self._published.put(key, sent.change.revision)
+        sent.close()
+        self._leave(sent)
         self._release(key)
 
     def fail(self, failed: Pending, not_before: float) -> None:
@@ -265,7 +265,7 @@ class Outbox:
 
     def forget(self) -> None:
         """Forget what was published: another stream is read from now on, perhaps of a table that was made again."""
-        self._told.clear()
+        self._published.clear()
         for flying in self._flying.values():
             flying.removed = True  # its outcome says nothing about what is read from now on
 
@@ -279,7 +279,7 @@ class Outbox:
             self._uncertain[pending.change.key] = pending.uncertain_until
 
     def _removed(self, key: UserKey) -> Offered:
-        self._told.drop(key)
+        self._published.drop(key)
         for waiting in (self._ready, self._behind, self._delayed):
             pending = waiting.pop(key, None)
             if pending is not None:

@@ -116,7 +116,7 @@ class Republisher:
         await self._idle.wait()
 
     def leave(self) -> None:
-        """Wait no longer than necessary from now on: this worker was told to stop."""
+        """Wait no longer than necessary from now on: this worker is stopping."""
         self._left.set()
 
     async def run(self) -> None:

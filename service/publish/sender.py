@@ -38,7 +38,8 @@ class SenderOptions(msgspec.Struct, frozen=True):
     Attributes:
         linger_s: Longest wait for a batch to fill, for coalescing.
         concurrency: Most calls of one sink in flight.
-        eager: With so many in flight only full batches go out: what waits for a rate limit anyway can still coalesce.
+        eager: With this many calls in flight, only full batches are sent: changes that wait for a rate limit can
+            coalesce.
         capacity: Most users in hand per sink; offers beyond it wait.
         remembered: Users per sink whose last published revision is kept.
         call_timeout_s: Longest time that a sink's request may still take effect, after its answer or without one.

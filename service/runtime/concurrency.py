@@ -67,7 +67,7 @@ class Interruptible:
 
     `async with Interruptible() as work:` raises `TimeoutError` at its end if `work.interrupt()` was called while the
     block ran. The block sees a cancellation at its next `await`. An interruption of a block that has ended is a
-    `RuntimeError`: whoever keeps the object drops it with the block.
+    `RuntimeError`: keep the object only as long as the block.
     """
 
     def __init__(self) -> None:

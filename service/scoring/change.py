@@ -68,7 +68,7 @@ def supersedes(newer: ScoreChange, older: ScoreChange) -> bool:
 
 
 class _Value(msgspec.Struct, frozen=True, gc=False):
-    """An attribute value: what is no number and no text is none of both."""
+    """An attribute value: a number, a text, or neither."""
 
     n: object = msgspec.field(name="N", default=None)
     s: object = msgspec.field(name="S", default=None)

@@ -186,7 +186,7 @@ def user_in_context(raw: Raw) -> str:
 
     `attributes.customer_context` holds the `Context` map of the request that sent the message, as JSON in a string
     (https://docs.aws.amazon.com/pinpoint/latest/developerguide/event-streams-data-sms.html). What is in it is the
-    sender's affair: an entry that is not an id is no fault of the event.
+    sender's affair: an entry that is not an id does not make the event invalid.
     """
     return _user_id(_object(_User, raw, "", []), []) if is_given(raw) else ""
 

@@ -167,7 +167,7 @@ class Membership(Protocol):
         Args:
             worker: Its id.
             wall_ms: Its wall clock, epoch milliseconds.
-            leaving: Say that it was told to stop; there is no way back.
+            leaving: Announce that it is stopping; this cannot be undone.
 
         Returns:
             None when the row is gone: the others take this worker for dead, and it must hold nothing.

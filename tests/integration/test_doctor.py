@@ -269,7 +269,7 @@ def test_a_role_that_may_not_look_projects_up_is_noted(examine: Examine, pinpoin
     assert broken(findings) == []
     (noted,) = [finding for finding in findings if "GetApp" in finding.subject]
     assert noted.verdict is Verdict.NOTE
-    assert "cannot be told from one whose users have no endpoints" in noted.detail
+    assert "looks like one whose users have no endpoints" in noted.detail
 
 
 def test_without_a_project_the_doctor_does_not_look_at_pinpoint(examine: Examine):

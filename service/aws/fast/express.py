@@ -46,12 +46,12 @@ _SCHEME = "AWS4-HMAC-SHA256"
 _OWN_HEADERS = frozenset(
     {"authorization", "x-amz-date", "content-length", "host", "amz-sdk-invocation-id", "amz-sdk-request"}
 )
-"""Headers that are made anew for every request."""
+"""Headers that differ in every request."""
 
 _UNSUITABLE = frozenset({"transfer-encoding", "expect", "x-amzn-trace-id"})
 
 Observe = Callable[[str, str, float], None]
-"""Told of every call that succeeded: service, operation, seconds."""
+"""Called for every successful call with service, operation and seconds."""
 
 
 class Template(msgspec.Struct, frozen=True):
@@ -98,7 +98,7 @@ class Template(msgspec.Struct, frozen=True):
 
 
 def _invocation_id() -> str:
-    """Return a random UUID: it tells calls apart and is no secret, so the system need not be asked for each."""
+    """Return a random UUID. It only distinguishes calls, so it need not come from the system's random source."""
     text = f"{random.getrandbits(128):032x}"
     return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-a{text[17:20]}-{text[20:]}"
 
@@ -194,11 +194,11 @@ class _Call(msgspec.Struct):
 
 
 class _Known(msgspec.Struct, frozen=True):
-    """What was learned of an operation under some credentials; under others it is learned anew.
+    """What is known of an operation under some credentials; other credentials need their own.
 
     Attributes:
-        credentials: These.
-        template: None: there is no short way.
+        credentials: The credentials.
+        template: None: the operation cannot be called the fast way.
     """
 
     credentials: ReadOnlyCredentials
@@ -209,13 +209,13 @@ _call: contextvars.ContextVar[_Call | None] = contextvars.ContextVar("scoring_aw
 
 
 class Express:
-    """The short way of all clients of one session.
+    """The fast calls of all clients of one session.
 
     Args:
         session: Its credentials are used.
         wire: Where requests go out.
-        observe: Told of what succeeds here; aiobotocore's own events tell of all else.
-        enabled: False makes every call aiobotocore's way; results have the same form.
+        observe: Called for fast calls that succeed; aiobotocore's own events cover all others.
+        enabled: False makes every call through aiobotocore; results have the same form.
     """
 
     def __init__(

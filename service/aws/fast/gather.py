@@ -1,8 +1,8 @@
-"""Small requests that different callers make within a moment, sent as one call.
+"""Combines small requests that different callers make within a few milliseconds into one call.
 
-While events trickle, every shard's batch is a handful of users, and each would be a call of its own for what DynamoDB
-takes a hundred of. Quiet shards are read on a common beat, so their requests come together: whoever asks for less than
-a call holds waits a few milliseconds for others. Who has enough for a call does not wait.
+With few events, every shard's batch has a handful of users, and each would be a call of its own, although DynamoDB
+accepts a hundred per call. Quiet shards are read at the same time, so their requests come together. A request
+smaller than a call waits a few milliseconds for others; one that fills a call does not wait.
 """
 
 from __future__ import annotations

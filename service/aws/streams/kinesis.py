@@ -47,7 +47,7 @@ class KinesisSource:
     """`ShardSource[bytes]` of one stream; made by `open`.
 
     Kinesis says nothing when a sequence number has left the retention period: the iterator silently starts
-    at the oldest record held. Whoever resumes can only compare times.
+    at the oldest record held. A reader that resumes can only compare times.
 
     Attributes:
         stream: The stream read.

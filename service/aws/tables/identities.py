@@ -156,5 +156,5 @@ def _insertion(table: str, names: tuple[str, ...]) -> str:
 def _update(table: str, names: tuple[str, ...], *, with_stamp: bool, forever: bool) -> str:
     changes = " ".join(f"SET {name} = ?" for name in names) + (" REMOVE ExpiresAt" if forever else "")
     where = " AND ".join(f"{name} = ?" for name in _KEY_NAMES)
-    # A table's name is no parameter.
+    # A table's name cannot be a parameter.
     return f'UPDATE "{table}" {changes} WHERE {where} AND Stamp {"= ?" if with_stamp else "IS MISSING"}'

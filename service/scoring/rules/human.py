@@ -1,4 +1,4 @@
-"""Whether a person opened or clicked, as far as can be told: a heuristic, and the list it works with.
+"""Whether a person opened or clicked, as far as can be known: a heuristic, and the list it works with.
 
 Not every machine can be recognised: security gateways that render mail with a browser's user agent look like people.
 What is on the list acts alone, without a person:

@@ -1,4 +1,4 @@
-"""The identity fallback: asks Pinpoint whose an endpoint is."""
+"""The identity fallback: asks Pinpoint which user an endpoint belongs to."""
 
 from __future__ import annotations
 

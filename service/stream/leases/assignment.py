@@ -1,7 +1,7 @@
 """Who is to hold which lease. Pure: a view of the lease table in, changed assignments out.
 
 In this order:
-1. What a living worker holds, or was already told to take, stays where it is.
+1. What a living worker holds, or is already assigned, stays where it is.
 2. What nobody living holds goes to the least loaded, each worker getting a limited number per plan, so that a fleet
    that starts together shares from the beginning. The limit doubles with every plan in which no worker came.
 3. Then loads are levelled to within one by as few moves as that takes. A move takes the lease off its owner's
@@ -68,7 +68,7 @@ class Patience(msgspec.Struct, frozen=True):
 
 
 class _Draft:
-    """A plan in the making: who is to hold what, and how many each got anew."""
+    """A plan in the making: who is to hold what, and how many new leases each got."""
 
     def __init__(self, members: Mapping[str, Member], stalled: AbstractSet[str], limit: int) -> None:
         self.members = members
@@ -128,9 +128,9 @@ def plan(
     resting = {shard_id: until for shard_id, until in memory.resting.items() if until > now}
     homeless: list[Lease] = []
     for lease in leases:
-        told = asked.get(lease.shard_id, [])
+        assigned = asked.get(lease.shard_id, [])
         if lease.owner in rows:
-            if not told or lease.owner in told:
+            if not assigned or lease.owner in assigned:
                 draft.give(lease.shard_id, lease.owner)
                 continue
             since = memory.moves.get(lease.shard_id, now)
@@ -139,11 +139,11 @@ def plan(
                 draft.give(lease.shard_id, lease.owner)
             else:
                 moves[lease.shard_id] = since
-                draft.give(lease.shard_id, told[0])
+                draft.give(lease.shard_id, assigned[0])
         elif lease.owner and lease.owner not in dead and lease.owner not in leaving:
             continue
-        elif told:
-            draft.give(lease.shard_id, told[0])
+        elif assigned:
+            draft.give(lease.shard_id, assigned[0])
         else:
             homeless.append(lease)
     left = _place(homeless, draft)

@@ -6,9 +6,9 @@
                         +--(owner's member row goes silent)--seize by another
 
 Fencing: every transition counts `counter` up and is written only where owner and counter are the
-expected ones. Whoever lost a lease finds out at its next write, and writes nothing.
+expected ones. A worker that lost a lease finds out at its next write, and writes nothing.
 
-Who is alive is told by *member* rows, one per worker, and not by renewing every lease: in steady state a
+*Member* rows, one per worker, show who is alive; leases are not renewed one by one: in steady state a
 worker costs one write per heartbeat, however many leases it holds.
 """
 
@@ -32,8 +32,8 @@ class Lease(msgspec.Struct, frozen=True):
         owner_switches: Take-overs since the last checkpoint (`ownerSwitchesSinceCheckpoint`).
         ended_ms: When SHARD_END was written, epoch milliseconds; 0 before.
         checkpoint_ms: When the checkpoint was last moved, epoch milliseconds; 0 before.
-        unsettled: Whether requests of an owner before, which seemed dead, may still land: whoever takes the lease is in
-            the place of the one who seized it.
+        unsettled: Whether requests of an owner before, which seemed dead, may still land: the next owner
+            takes the place of the one that seized it.
         starting: `Shard.starting` as listed when the row was made or its shard last read; empty where nobody knew it.
     """
 
@@ -111,7 +111,7 @@ class Member(msgspec.Struct, frozen=True):
         beat_ms: The worker's wall clock at the last heartbeat, a hint for a new leader.
         assigned: What it is to hold; what it holds beyond that it hands over.
         version: Counts assignments up.
-        leaving: Whether it was told to stop: it takes nothing more, and what it holds needs another owner. Workers
+        leaving: Whether it is stopping: it takes nothing more, and what it holds needs another owner. Workers
             that do not know this attribute never set it, and are found to have left once their leases are free.
         capability: What its version can do, as a number that grows with the versions; 0: it is older than this number.
     """

@@ -1,8 +1,8 @@
 """Who is alive: a counter that grew was written by a living worker. Pure; times are this process's monotonic seconds.
 
 Only growth seen by this very process counts, so wall clocks may differ. Both ends of a reading are on the safe side:
-growth is dated when the answer was in, silence is judged as of when the question went out. So whoever is
-found silent for a lease duration has passed its own deadline, which counts from before its last write was sent.
+growth is dated when the answer was in, silence is judged as of when the question went out. So a worker
+that is found silent for a lease duration has passed its own deadline, which counts from before its last write was sent.
 """
 
 from __future__ import annotations
@@ -142,5 +142,5 @@ class Liveness:
         return min(silences, default=float("inf"))
 
     def stalled(self, now: float, seconds: float) -> frozenset[str]:
-        """Return whoever has been silent for longer than `seconds`: not dead yet, but not to be given anything."""
+        """Return the workers that have been silent for more than `seconds`; they may live, but get no new leases."""
         return frozenset(worker for worker, pulse in self._pulses.items() if now - pulse.since > seconds)

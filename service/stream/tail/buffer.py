@@ -110,7 +110,7 @@ class Buffer(Generic[P]):
     def _left(self) -> float:
         """Return seconds until what is here is due as a batch: full, or enough at the tip, or old enough, or last.
 
-        The first batch of a shard is due at once: whoever takes a shard over is behind.
+        The first batch of a shard is due at once: a worker that takes a shard over is behind.
         """
         enough = self._pieces[-1].at_tip and self.count >= self._settings.batch_enough
         if self._closed or self.full or enough or not self._begun:

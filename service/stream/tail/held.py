@@ -1,4 +1,4 @@
-"""What passes between whoever holds the leases of a worker and the tails that read them."""
+"""What the session, which holds a worker's leases, and the tails, which read them, share."""
 
 from __future__ import annotations
 

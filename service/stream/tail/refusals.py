@@ -1,6 +1,6 @@
 """What failed reads of one shard amount to: nothing yet, a shard in trouble, or a shard that is lost. Pure.
 
-A shard that cannot be read is trouble of that shard: it is tried again, the other shards go on, and people are told.
+A shard that cannot be read concerns that shard only: it is retried and reported, and other shards continue.
 It ends, as lost, only where waiting cannot help:
 
 - the stream does not list it any more, `GONE_LISTS` times in a row: its retention is over;
