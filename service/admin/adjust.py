@@ -18,7 +18,7 @@ def adjustment_event(
         user_id: Whose score.
         project_id: Where.
         points: What is added; negative: taken.
-        reason: Why, for whoever reads the stream.
+        reason: The reason, for readers of the stream.
         adjustment_id: Where the project has rules, adjustments of one id count once.
         now_ms: Epoch milliseconds.
     """
