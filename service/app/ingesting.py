@@ -10,13 +10,14 @@ from service.aws.tables.dead_letters import DeadLetterTable
 from service.aws.tables.former import FormerTable
 from service.aws.tables.identities import IdentityTable
 from service.aws.tables.scores import ScoreTable
+from service.aws.tables.sources import SourceTable
 from service.config.settings import Settings
 from service.ingest.commit import Committer
 from service.ingest.definition_book import CurrentDefinitions
 from service.ingest.identify import IdentityResolver, IdentitySettings
 from service.ingest.ingest import Ingest
 from service.ingest.retention import Retention
-from service.ingest.source_book import CurrentSources
+from service.ingest.source_book import CurrentSources, SourceBook
 from service.ingest.undefined import UndefinedTypes
 from service.observability.metrics import Metrics
 from service.runtime.adaptive_limit import AdaptiveLimit
@@ -32,6 +33,7 @@ def ingest_maker(
     aws: Clients,
     identities: IdentityTable,
     definitions: CurrentDefinitions,
+    sources: CurrentSources,
     undefined: UndefinedTypes,
     clock: Clock,
     metrics: Metrics,
@@ -61,7 +63,6 @@ def ingest_maker(
         cache_entries=settings.score_cache_entries,
         rng=rng,
     )
-    sources = CurrentSources(default_project=settings.default_project)
     letters = DeadLetterTable(aws.dynamodb, settings.dead_letters_table, ttl_days=settings.dead_letter_ttl_days)
 
     def make() -> Ingest:
@@ -76,7 +77,15 @@ def ingest_maker(
             project_ids=settings.project_ids,
             retention=retention,
             ask_transactional=settings.identity_lookup_transactional,
+            unknown_is_address=settings.unknown_person == "address",
             undefined=undefined,
         )
 
     return make
+
+
+def own_sources(settings: Settings, aws: Clients, clock: Clock, metrics: Metrics) -> tuple[CurrentSources, SourceBook]:
+    """Return the sources in force, and what keeps the user's own among them fresh."""
+    current = CurrentSources(default_project=settings.default_project)
+    table = SourceTable(aws.dynamodb, settings.definitions_table)
+    return current, SourceBook(table, current, clock, metrics, refresh_s=settings.definitions_refresh_s)

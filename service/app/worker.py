@@ -20,7 +20,7 @@ import structlog
 from service.app.aws import worker_calls
 from service.app.call_watch import CallWatch
 from service.app.emf_log import log_emf
-from service.app.ingesting import ingest_maker
+from service.app.ingesting import ingest_maker, own_sources
 from service.app.publishing import CHANGES_PAGE, make_publishing
 from service.app.retention import watch_retention
 from service.aws import credentials
@@ -68,6 +68,7 @@ PUBLISH_SHARE = 4
 
 LOOPS_OF = {
     "definitions": INGEST,
+    "sources": INGEST,
     "undefined types": INGEST,
     "retention": INGEST,
     "publisher": PUBLISH,
@@ -253,8 +254,9 @@ class Worker:
         )
         undefined = UndefinedTypes(UndefinedTable(aws.dynamodb, settings.identities_table), clock, metrics)
         retention = Retention(settings.marks_kept_hours * HOUR_MS or None)
+        sources, source_book = own_sources(settings, aws, clock, metrics)
         make_ingest = ingest_maker(
-            settings, aws, identities, definitions, undefined, clock, metrics, self._rng, retention
+            settings, aws, identities, definitions, sources, undefined, clock, metrics, self._rng, retention
         )
 
         async def open_stream() -> Opened[bytes, PreparedEvents]:
@@ -279,21 +281,16 @@ class Worker:
                 self._patiently("score table", lambda: target_of(aws.dynamodb, settings.scores_table))
             )
             group.create_task(self._patiently("definitions", definitions.refresh))
+            group.create_task(self._patiently("sources", source_book.refresh))
         self._parts.background |= {"definitions": definitions.run, "undefined types": undefined.run}
         self._parts.background["sweep"] = self._sweeper(aws, definitions).run
+        self._parts.background["sources"] = source_book.run
         self._parts.background["retention"] = lambda: watch_retention(read_retention, keeps, clock)
         self._parts.coordinators[INGEST] = Coordinator(
             pipeline=INGEST,
             worker=worker,
             opened=opening.result(),
-            settings=ShardSettings(
-                lease_duration=settings.lease_duration_s,
-                batch_max_age=settings.batch_max_age_ms / 1000,
-                batch_max_records=settings.batch_max_records,
-                checkpoint_interval=settings.checkpoint_interval_ms / 1000,
-                poll_max=settings.poll_max_ms / 1000,
-                capability=RULES_FORMAT,
-            ),
+            settings=_shard_settings(settings),
             clock=clock,
             rng=self._rng,
             metrics=metrics,
@@ -373,6 +370,18 @@ def _collect_rarely() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS, 20, 50)
+
+
+def _shard_settings(settings: Settings) -> ShardSettings:
+    """Return how shards of the event stream are read."""
+    return ShardSettings(
+        lease_duration=settings.lease_duration_s,
+        batch_max_age=settings.batch_max_age_ms / 1000,
+        batch_max_records=settings.batch_max_records,
+        checkpoint_interval=settings.checkpoint_interval_ms / 1000,
+        poll_max=settings.poll_max_ms / 1000,
+        capability=RULES_FORMAT,
+    )
 
 
 async def _forever(loop: Callable[[], Awaitable[None]], pipeline: str) -> None:

@@ -12,6 +12,7 @@ from service.admin.redrive import DONE, MAX_LETTERS, Account, Outcome, Redriver,
 from service.aws.clients import clients
 from service.aws.tables.dead_letters import NEW, REDRIVEN, REDRIVING, DeadLetterTable, StoredLetter
 from service.aws.tables.scores import ScoreTable
+from service.aws.tables.sources import SourceTable
 from service.cli.context import aws_settings, run_async, settings_for
 from service.cli.failures import FAILURE, Failure
 from service.cli.interrupt import Interrupt
@@ -26,6 +27,7 @@ from service.queries.letters import by_fault, described, find, payload, pointer
 from service.runtime.text import iso
 from service.scoring.event import Reason
 from service.sources.registry import Registry
+from service.sources.stored import OwnSources
 
 STAGES = ("ingest", "commit", "publish")
 MAX_LISTED = 100
@@ -233,12 +235,13 @@ async def _redrive(
         return settings.stream if name == settings.stream_name else name
 
     async with clients(aws_settings(settings)) as aws, clients(aws_settings(settings, attempts=1)) as once:
+        own = OwnSources().refreshed(await SourceTable(aws.dynamodb, settings.definitions_table).load())
         redriver = Redriver(
             DeadLetterTable(aws.dynamodb, settings.dead_letters_table),
             ScoreTable(aws.dynamodb, settings.scores_table, Metrics()),
             aws.kinesis,
             once.kinesis,
-            Registry(default_project=settings.default_project),
+            Registry(own.sources, default_project=settings.default_project),
             stream_of,
         )
         await redriver.redrive(letters, account, report, lambda: interrupt.asked)

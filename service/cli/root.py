@@ -19,6 +19,8 @@ COMMANDS = {
     "send": ("service.cli.send:send", "Put events from a file on the stream."),
     "scores": ("service.cli.scores:scores", "Look up scores."),
     "definitions": ("service.cli.definitions:definitions", "Show and change what events are worth."),
+    "sources": ("service.cli.sources:sources", "Check, try and apply sources: how events of your own are read."),
+    "dry-run": ("service.cli.dry_run:dry_run", "Show what records would come to, without AWS."),
     "rules": ("service.cli.rules:rules", "Check, try and apply rules: decay, caps, tiers, suppression."),
     "dead-letters": ("service.cli.dead_letters:dead_letters", "Show events that were set aside, and retry them."),
     "lag": ("service.cli.lag:lag", "Show how far each shard is behind."),

@@ -16,6 +16,7 @@ PREFIX = "SCORING_"
 
 Role = Literal["all", "ingest", "publish"]
 SinkName = Literal["pinpoint", "log"]
+UnknownPerson = Literal["address", "set-aside"]
 LogFormat = Literal["json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -93,6 +94,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             _PROJECT,
         ),
     ] = ""
+    unknown_person: Annotated[
+        UnknownPerson,
+        About(
+            "What becomes of an event whose e-mail address, phone number or profile id belongs to no known user: the "
+            "address counts as a user (`address`), or the event goes to the dead letters (`set-aside`)."
+        ),
+    ] = "address"
     scores_table: Annotated[str, About("Table of scores.", _TABLE)] = "userEngagementScore"
     definitions_table: Annotated[str, About("Table of points per event type.", _TABLE)] = "engagementScoreDefinition"
     identities_table: Annotated[str, About("Table of the users of endpoints.", _TABLE)] = "engagementScoringIdentities"

@@ -6,15 +6,18 @@ without a user, in the shard's order. Once the owners before the batch are known
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
-from service.ingest.ownership import Ownership, Position, after_naming
-from service.ingest.stores import EndpointKey
+from service.ingest.ownership import NOBODY, Ownership, Position, after_naming
+from service.ingest.stores import AliasKey
 from service.scoring.event import Event
 from service.scoring.fold import Scorable
 from service.stream.ports import Record
+
+_NOT_NAMED = Ownership(NOBODY)
+"""What is known of a name other than an endpoint before its first naming."""
 
 Waiting = tuple[Record[bytes], Event, Scorable]
 """A record whose event is worth points."""
@@ -37,7 +40,7 @@ class Followed(msgspec.Struct, frozen=True):
     """
 
     users: Mapping[int, str]
-    owners: Mapping[EndpointKey, Ownership]
+    owners: Mapping[AliasKey, Ownership]
 
 
 class Attribution:
@@ -50,20 +53,21 @@ class Attribution:
     def __init__(self, shard_tag: str) -> None:
         self.waiting: list[Waiting] = []
         self._shard_tag = shard_tag
-        self._trails: dict[EndpointKey, list[_Run | int]] = {}
-        self._sought: dict[EndpointKey, bool] = {}
+        self._trails: dict[AliasKey, list[_Run | int]] = {}
+        self._sought: dict[AliasKey, bool] = {}
+        self._several: dict[int, Sequence[AliasKey]] = {}
 
     @property
-    def endpoints(self) -> Collection[EndpointKey]:
+    def endpoints(self) -> Collection[AliasKey]:
         """Every endpoint of which it matters whose it was before the batch."""
         return self._trails.keys()
 
     @property
-    def sought(self) -> Collection[EndpointKey]:
+    def sought(self) -> Collection[AliasKey]:
         """Those of them that have an event without a user."""
         return self._sought.keys()
 
-    def name(self, key: EndpointKey, user_id: str, record: Record[bytes]) -> None:
+    def name(self, key: AliasKey, user_id: str, record: Record[bytes]) -> None:
         """Note that a record gives an endpoint a user, or states that it has none (`ownership.NOBODY`)."""
         trail = self._trails.get(key)
         if trail is None:
@@ -75,49 +79,55 @@ class Attribution:
         else:
             trail.append(_Run(user_id, record, record))
 
-    def seek(self, key: EndpointKey, waiting: Waiting, *, worth_asking: bool) -> None:
-        """Note an event that names an endpoint and no user.
+    def seek(self, keys: Sequence[AliasKey], waiting: Waiting, *, worth_asking: bool) -> None:
+        """Note an event that gives names and no user.
 
         Args:
-            key: The endpoint.
+            keys: The names, at least one. The first that leads to a user decides.
             waiting: The event.
             worth_asking: Whether the owner of the endpoints should be asked where nothing else knows the user.
         """
-        self._trails.setdefault(key, []).append(len(self.waiting))
-        self._sought[key] = worth_asking or self._sought.get(key, False)
+        for key in keys:
+            self._trails.setdefault(key, []).append(len(self.waiting))
+            self._sought[key] = worth_asking or self._sought.get(key, False)
+        if len(keys) > 1:
+            self._several[len(self.waiting)] = keys
         self.waiting.append(waiting)
 
-    def to_ask(self, before: Mapping[EndpointKey, Ownership]) -> list[EndpointKey]:
+    def to_ask(self, before: Mapping[AliasKey, Ownership]) -> list[AliasKey]:
         """Return the endpoints to ask for: those with an event before which nothing is known of them.
 
         What a campaign or journey caused comes first: that has a user for certain.
         """
-        certain: list[EndpointKey] = []
-        others: list[EndpointKey] = []
+        certain: list[AliasKey] = []
+        others: list[AliasKey] = []
         for key, worth_asking in self._sought.items():
             first = self._trails[key][0]
-            if worth_asking and key not in before and isinstance(first, int):
+            if worth_asking and key.is_endpoint and key not in before and isinstance(first, int):
                 (certain if self.waiting[first][1].attributed else others).append(key)
         return certain + others
 
-    def follow(self, before: Mapping[EndpointKey, Ownership]) -> Followed:
+    def follow(self, before: Mapping[AliasKey, Ownership]) -> Followed:
         """Return to whom each event without a user belongs, and whose the endpoints are afterwards.
 
         Args:
             before: Whose the endpoints were before the batch; unknown ones are absent.
         """
         users: dict[int, str] = {}
-        owners: dict[EndpointKey, Ownership] = {}
+        by_name: dict[tuple[int, AliasKey], str] = {}
+        owners: dict[AliasKey, Ownership] = {}
         for key, trail in self._trails.items():
-            ownership = before.get(key)
+            ownership = before.get(key, None if key.is_endpoint else _NOT_NAMED)
             named = False
             for step in trail:
                 if isinstance(step, int):
                     if ownership is not None:
                         former = ownership.former
-                        users[step] = (
-                            ownership.at(self._position(self.waiting[step][0])) if former else ownership.user_id
-                        )
+                        user = ownership.at(self._position(self.waiting[step][0])) if former else ownership.user_id
+                        if step in self._several:
+                            by_name[step, key] = user
+                        else:
+                            users[step] = user
                     continue
                 named = True
                 if ownership is None or ownership.user_id != step.user_id or ownership.former:
@@ -126,7 +136,16 @@ class Attribution:
                         ownership = after_naming(ownership, step.user_id, self._position(step.last))
             if named and ownership is not None:
                 owners[key] = ownership
-        return Followed(users, owners)
+        return Followed(users | self._decided(by_name), owners)
+
+    def _decided(self, by_name: Mapping[tuple[int, AliasKey], str]) -> dict[int, str]:
+        """Return the users of events with several names: what the first name that leads to one says."""
+        users: dict[int, str] = {}
+        for step, keys in self._several.items():
+            found = [by_name[step, key] for key in keys if (step, key) in by_name]
+            if found:
+                users[step] = next(filter(None, found), NOBODY)
+        return users
 
     def _position(self, record: Record[bytes]) -> Position:
         return Position(self._shard_tag, record.sequence, record.arrival_ms)

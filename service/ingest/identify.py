@@ -1,4 +1,4 @@
-"""Which user an endpoint belongs to, from the cheapest source that knows it.
+"""Which user an endpoint or another name belongs to, from the cheapest source that knows it.
 
 What events themselves say is remembered, in memory and in a table; the system that owns the endpoints is asked only
 about those that no event ever named. With its default quota of 10 calls a second it could not keep up with more
@@ -14,7 +14,7 @@ from sys import getsizeof
 import msgspec
 
 from service.ingest.ownership import NOBODY, Former, Ownership
-from service.ingest.stores import EndpointKey, EndpointLookup, FormerUsers, Identities
+from service.ingest.stores import AliasKey, EndpointLookup, FormerUsers, Identities
 from service.observability.metrics import Metrics
 from service.runtime.cache import RecentCache
 from service.runtime.clock import Clock
@@ -56,8 +56,8 @@ class Answers(msgspec.Struct, frozen=True):
         overdue: Endpoints it has not answered for in time.
     """
 
-    users: Mapping[EndpointKey, str]
-    overdue: Collection[EndpointKey] = ()
+    users: Mapping[AliasKey, str]
+    overdue: Collection[AliasKey] = ()
 
 
 class _Denial(msgspec.Struct, frozen=True, gc=False):
@@ -99,34 +99,33 @@ class IdentityResolver:
         self._clock = clock
         self._metrics = metrics
         self._settings = settings
-        self._known: RecentCache[EndpointKey, _Read] = RecentCache(settings.cache_entries, _bytes_of)
-        self._denied: RecentCache[EndpointKey, _Denial] = RecentCache(
-            settings.unknown_entries, lambda key, _: getsizeof(key.endpoint_id)
+        self._known: RecentCache[AliasKey, _Read] = RecentCache(settings.cache_entries, _bytes_of)
+        self._denied: RecentCache[AliasKey, _Denial] = RecentCache(
+            settings.unknown_entries, lambda key, _: getsizeof(key.value)
         )
         self._asking = asyncio.Semaphore(settings.lookups_at_once)
 
-    async def owners(
-        self, keys: Collection[EndpointKey], sought: Collection[EndpointKey]
-    ) -> dict[EndpointKey, Ownership]:
+    async def owners(self, keys: Collection[AliasKey], sought: Collection[AliasKey]) -> dict[AliasKey, Ownership]:
         """Return whose each endpoint is, from memory or the table; unknown endpoints are absent.
 
         Args:
             keys: The endpoints, each once.
             sought: Those of them that have events without a user. The others are not in the statistics, and are not
-                read from the table for the first time: an event of theirs that this worker might read again would have
-                brought them into memory.
+                read from the table for the first time if they are endpoints: an event of theirs that this worker might
+                read again would have brought them into memory. Of other names the first naming is kept with its
+                position (`ownership.py`), so it must be known whether there was one.
 
         Raises:
             TransientError: The table cannot be read now.
         """
-        found: dict[EndpointKey, Ownership] = {}
-        missing: list[EndpointKey] = []
+        found: dict[AliasKey, Ownership] = {}
+        missing: list[AliasKey] = []
         oldest = self._clock.monotonic() - self._settings.max_age_s
         for key in keys:
             known = self._known.get(key)
             if known is not None and known.at >= oldest:
                 found[key] = known.ownership
-            elif known is not None or key in sought:
+            elif known is not None or key in sought or not key.is_endpoint:
                 missing.append(key)
         self._metrics.identities.labels("cache").inc(sum(key in found for key in sought))
         if missing:
@@ -135,7 +134,7 @@ class IdentityResolver:
             self._metrics.identities.labels("table").inc(sum(key in read for key in sought))
         return found
 
-    async def learn(self, owners: Mapping[EndpointKey, Ownership]) -> None:
+    async def learn(self, owners: Mapping[AliasKey, Ownership]) -> None:
         """Keep, durably, whose each endpoint is; costs nothing for what this worker has written before.
 
         What it has only read is written once, so that its time to live starts again.
@@ -143,8 +142,8 @@ class IdentityResolver:
         Raises:
             TransientError: The table cannot be written now; the call can be repeated.
         """
-        news: dict[EndpointKey, Ownership] = {}
-        former: dict[EndpointKey, Sequence[Former]] = {}
+        news: dict[AliasKey, Ownership] = {}
+        former: dict[AliasKey, Sequence[Former]] = {}
         for key, ownership in owners.items():
             known = self._known.get(key)
             if known is None or not known.written or known.ownership != ownership:
@@ -159,7 +158,7 @@ class IdentityResolver:
             self._metrics.identities_learned.inc(len(news))
             self._keep(news, written=True)
 
-    async def ask(self, keys: Collection[EndpointKey]) -> Answers:
+    async def ask(self, keys: Collection[AliasKey]) -> Answers:
         """Return what the fallback says of endpoints that nothing else knows, within `lookup_wait_s`.
 
         Args:
@@ -168,8 +167,8 @@ class IdentityResolver:
         if self._lookup is None:
             return Answers({})
         now = self._clock.monotonic()
-        users: dict[EndpointKey, str] = {}
-        due: list[EndpointKey] = []
+        users: dict[AliasKey, str] = {}
+        due: list[AliasKey] = []
         for key in keys:
             denied = self._denied.get(key)
             if denied is None or denied.until <= now:
@@ -177,7 +176,7 @@ class IdentityResolver:
             elif denied.exists:
                 users[key] = NOBODY
         answers = await self._within_the_wait(self._lookup, due) if due else {}
-        learned: dict[EndpointKey, Ownership] = {}
+        learned: dict[AliasKey, Ownership] = {}
         until = self._clock.monotonic() + self._settings.unknown_ttl_s
         for key, user in answers.items():
             if user:
@@ -191,7 +190,7 @@ class IdentityResolver:
         await self._learn_at_last(learned)
         return Answers(users, frozenset(due) - answers.keys())
 
-    async def _learn_at_last(self, owners: Mapping[EndpointKey, Ownership]) -> None:
+    async def _learn_at_last(self, owners: Mapping[AliasKey, Ownership]) -> None:
         """Write down what the fallback answered, however long the table refuses it.
 
         An event that counts by such an answer may be read again, by another worker and while the fallback is silent:
@@ -205,12 +204,10 @@ class IdentityResolver:
             else:
                 return
 
-    async def _within_the_wait(
-        self, lookup: EndpointLookup, keys: Sequence[EndpointKey]
-    ) -> dict[EndpointKey, str | None]:
-        answers: dict[EndpointKey, str | None] = {}
+    async def _within_the_wait(self, lookup: EndpointLookup, keys: Sequence[AliasKey]) -> dict[AliasKey, str | None]:
+        answers: dict[AliasKey, str | None] = {}
 
-        async def ask(key: EndpointKey) -> None:
+        async def ask(key: AliasKey) -> None:
             async with self._asking:
                 while key not in answers:
                     try:
@@ -226,14 +223,14 @@ class IdentityResolver:
             self._metrics.identity_lookups.labels("overdue").inc(len(keys) - len(answers))
         return answers
 
-    async def _from_table(self, keys: Sequence[EndpointKey]) -> dict[EndpointKey, Ownership]:
+    async def _from_table(self, keys: Sequence[AliasKey]) -> dict[AliasKey, Ownership]:
         users = await self._table.find(keys)
         former = await self._former.find(list(users)) if users else {}
         read = {key: Ownership(user, tuple(former.get(key, ()))) for key, user in users.items()}
         self._keep(read, written=False)
         return read
 
-    def _keep(self, owners: Mapping[EndpointKey, Ownership], *, written: bool) -> None:
+    def _keep(self, owners: Mapping[AliasKey, Ownership], *, written: bool) -> None:
         now = self._clock.monotonic()
         for key, ownership in owners.items():
             before = self._known.get(key)
@@ -241,7 +238,7 @@ class IdentityResolver:
             self._known.put(key, _Read(ownership, now, written or same))
 
 
-def _bytes_of(key: EndpointKey, read: _Read) -> int:
+def _bytes_of(key: AliasKey, read: _Read) -> int:
     ownership = read.ownership
-    size = getsizeof(key.endpoint_id) + getsizeof(ownership.user_id)
+    size = getsizeof(key.value) + getsizeof(ownership.user_id)
     return size + sum(_FORMER_BYTES + getsizeof(former.user_id) for former in ownership.former)

@@ -1,7 +1,10 @@
-"""Which rows of the identity table change when an endpoint's user is learned, or a user's endpoint is found. Pure.
+"""Which rows of the identity table change when a name's user is learned, or a user's endpoint is found. Pure.
 
-Two kinds of rows depend on each other: an endpoint's row says whose it is, a user's row says where the user's score is
-written to. The rules keep a score off an endpoint that is known to be another user's:
+The row of a name that is not an endpoint (an e-mail address, a phone number) says whose it is, and nothing depends on
+it: no score is written to it.
+
+With endpoints, two kinds of rows depend on each other: an endpoint's row says whose it is, a user's row says where the
+user's score is written to. The rules keep a score off an endpoint that is known to be another user's:
 
 1. An endpoint whose user is learned from an event ends what the user's row says, and what the row of the endpoint's
    former user says. Ending comes first, the endpoint's row second: after a crash between the two, the event is read
@@ -22,18 +25,18 @@ from collections.abc import Collection, Mapping
 from msgspec.structs import replace
 
 from service.ingest.identity_rows import Row, RowKey, Write
-from service.ingest.stores import DirectoryEntry, Disputes, EndpointKey, Found
+from service.ingest.stores import AliasKey, DirectoryEntry, Disputes, Found
 from service.scoring.fold import UserKey
 
 Rows = Mapping[RowKey, Row]
 
-_ENDPOINT = "endpoint#"
 _USER = "user#"
 
 
-def endpoint_row(key: EndpointKey) -> RowKey:
-    """Return the key of an endpoint's row: ids that differ in case only are one endpoint, with one row."""
-    return f"{_ENDPOINT}{key.endpoint_id.lower()}", key.project_id
+def alias_row(key: AliasKey) -> RowKey:
+    """Return the key of the row of a name: endpoints whose ids differ in case only share one."""
+    stored = key.stored()
+    return f"{stored.kind}#{stored.value}", stored.project_id
 
 
 def user_row(key: UserKey) -> RowKey:
@@ -42,7 +45,7 @@ def user_row(key: UserKey) -> RowKey:
 
 
 def user_of(row_key: RowKey) -> UserKey | None:
-    """Return the user whose row has this key; None for an endpoint's row."""
+    """Return the user whose row has this key; None for the row of a name."""
     name, project_id = row_key
     return UserKey(name.removeprefix(_USER), project_id) if name.startswith(_USER) else None
 
@@ -52,12 +55,12 @@ def entry_of(row: Row, endpoint_id: str = "") -> DirectoryEntry:
     return DirectoryEntry(row.endpoint_id or endpoint_id, row.status, row.channel, row.checked_ms, row.others)
 
 
-def unsettled(rows: Rows, users: Mapping[EndpointKey, str], renew_before_s: float) -> dict[EndpointKey, str]:
+def unsettled(rows: Rows, users: Mapping[AliasKey, str], renew_before_s: float) -> dict[AliasKey, str]:
     """Return those of `users` that the rows do not say yet, or that have a row that expires before `renew_before_s`.
 
     Args:
         rows: Those of the endpoints and of the users.
-        users: Whose each endpoint is, from events.
+        users: Whose each name is, from events.
         renew_before_s: Epoch seconds.
     """
 
@@ -68,20 +71,20 @@ def unsettled(rows: Rows, users: Mapping[EndpointKey, str], renew_before_s: floa
     return {
         key: user
         for key, user in users.items()
-        if not named(endpoint := rows.get(endpoint_row(key)))
+        if not named(endpoint := rows.get(alias_row(key)))
         or endpoint is None
         or endpoint.user_id != user
-        or (user and not named(rows.get(user_row(UserKey(user, key.project_id)))))
+        or (user and key.is_endpoint and not named(rows.get(user_row(UserKey(user, key.project_id)))))
     }
 
 
-def users_rows(users: Mapping[EndpointKey, str]) -> dict[RowKey, UserKey]:
-    """Return the rows of the users that have a name."""
-    keys = (UserKey(user, key.project_id) for key, user in users.items() if user)
+def users_rows(users: Mapping[AliasKey, str]) -> dict[RowKey, UserKey]:
+    """Return the rows of the users that endpoints belong to."""
+    keys = (UserKey(user, key.project_id) for key, user in users.items() if user and key.is_endpoint)
     return {user_row(key): key for key in keys}
 
 
-def endings(rows: Rows, users: Mapping[EndpointKey, str]) -> dict[RowKey, Write]:
+def endings(rows: Rows, users: Mapping[AliasKey, str]) -> dict[RowKey, Write]:
     """Return how users' rows change before the rows of `users` do: what they say of a score's target ends.
 
     Args:
@@ -91,8 +94,8 @@ def endings(rows: Rows, users: Mapping[EndpointKey, str]) -> dict[RowKey, Write]
     writes = ended(rows, formers(rows, users))
     for key, user in users.items():
         row_key = user_row(UserKey(user, key.project_id))
-        endpoint = rows.get(endpoint_row(key))
-        if user and (endpoint is None or endpoint.user_id != user):
+        endpoint = rows.get(alias_row(key))
+        if user and key.is_endpoint and (endpoint is None or endpoint.user_id != user):
             write = writes.get(row_key)
             row = rows.get(row_key)
             if write is not None:
@@ -102,7 +105,7 @@ def endings(rows: Rows, users: Mapping[EndpointKey, str]) -> dict[RowKey, Write]
     return writes
 
 
-def marks(rows: Rows, users: Mapping[EndpointKey, str], renew_before_s: float) -> dict[RowKey, Write]:
+def marks(rows: Rows, users: Mapping[AliasKey, str], renew_before_s: float) -> dict[RowKey, Write]:
     """Return how the rows of users that `endings` leaves alone change: an event has named an endpoint of theirs."""
     writes: dict[RowKey, Write] = {}
     for row_key in users_rows(users):
@@ -114,9 +117,9 @@ def marks(rows: Rows, users: Mapping[EndpointKey, str], renew_before_s: float) -
     return writes
 
 
-def touched(rows: Rows, key: EndpointKey, user: str) -> set[RowKey]:
+def touched(rows: Rows, key: AliasKey, user: str) -> set[RowKey]:
     """Return the rows that change, or may change, with the user of an endpoint."""
-    return {endpoint_row(key), *users_rows({key: user}), *formers(rows, {key: user})}
+    return {alias_row(key), *users_rows({key: user}), *formers(rows, {key: user})}
 
 
 def ended(rows: Rows, row_keys: Collection[RowKey]) -> dict[RowKey, Write]:
@@ -130,7 +133,7 @@ def left_behind(writes: Mapping[RowKey, Write]) -> dict[RowKey, str]:
     for row_key, write in writes.items():
         user, before = user_of(row_key), write.before
         if user is not None and before is not None and before.endpoint_id and not write.after.endpoint_id:
-            found[endpoint_row(EndpointKey(before.endpoint_id, user.project_id))] = user.user_id
+            found[alias_row(AliasKey(before.endpoint_id, user.project_id))] = user.user_id
     return found
 
 
@@ -143,41 +146,41 @@ def stripped(rows: Rows, behind: Mapping[RowKey, str]) -> dict[RowKey, Write]:
     }
 
 
-def claims(rows: Rows, users: Mapping[EndpointKey, str]) -> dict[RowKey, Write]:
-    """Return how the endpoints' rows change, once `endings` are written."""
+def claims(rows: Rows, users: Mapping[AliasKey, str]) -> dict[RowKey, Write]:
+    """Return how the rows of endpoints and other names change, once `endings` are written."""
     writes: dict[RowKey, Write] = {}
     for key, user in users.items():
-        row_key = endpoint_row(key)
+        row_key = alias_row(key)
         row = rows.get(row_key)
         same = row is not None and row.user_id == user
         writes[row_key] = Write(row, replace(row, named=True) if row and same else Row(user_id=user, named=True))
     return writes
 
 
-def formers(rows: Rows, users: Mapping[EndpointKey, str]) -> set[RowKey]:
+def formers(rows: Rows, users: Mapping[AliasKey, str]) -> set[RowKey]:
     """Return the rows of the users that endpoints are taken away from."""
     return {
         user_row(UserKey(row.user_id, key.project_id))
         for key, user in users.items()
-        if (row := rows.get(endpoint_row(key))) is not None and row.user_id not in ("", user)
+        if key.is_endpoint and (row := rows.get(alias_row(key))) is not None and row.user_id not in ("", user)
     }
 
 
-def endpoints(key: UserKey, found: Found) -> dict[EndpointKey, str]:
+def endpoints(key: UserKey, found: Found) -> dict[AliasKey, str]:
     """Return the user of each endpoint that was found."""
-    return {EndpointKey(endpoint_id, key.project_id): key.user_id for endpoint_id in found.endpoints}
+    return {AliasKey(endpoint_id, key.project_id): key.user_id for endpoint_id in found.endpoints}
 
 
 def undisputed(rows: Rows, found: Mapping[UserKey, Found]) -> tuple[dict[UserKey, Found], dict[UserKey, Disputes]]:
     """Divide answers into those that hold, and those to be asked for again because a row names another user."""
     holding: dict[UserKey, Found] = {}
     refused: dict[UserKey, Disputes] = {}
-    taken: set[EndpointKey] = set()
+    taken: set[AliasKey] = set()
     for key, each in found.items():
         own = endpoints(key, each)
         disputes = frozenset(
             (row_key, row.stamp)
-            for row_key in map(endpoint_row, own)
+            for row_key in map(alias_row, own)
             if (row := rows.get(row_key)) is not None and row.user_id != key.user_id
         )
         if disputes <= each.disputed and taken.isdisjoint(own):
@@ -193,7 +196,7 @@ def holdings(rows: Rows, key: UserKey, found: Found, renew_before_s: float) -> d
     writes: dict[RowKey, Write] = {}
     chosen, entry = found.entry.endpoint_id.lower(), found.entry
     for endpoint_id in found.endpoints:
-        row_key = endpoint_row(EndpointKey(endpoint_id, key.project_id))
+        row_key = alias_row(AliasKey(endpoint_id, key.project_id))
         row = rows.get(row_key)
         after = row if row is not None and row.user_id == key.user_id else Row(user_id=key.user_id)
         if endpoint_id == chosen:

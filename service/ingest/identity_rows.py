@@ -12,7 +12,7 @@ from typing import Protocol
 import msgspec
 
 RowKey = tuple[str, str]
-"""`endpoint#<id>` or `user#<id>`, and the project's id."""
+"""`endpoint#<id>`, another kind of name such as `email#<address>`, or `user#<id>`; and the project's id."""
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):

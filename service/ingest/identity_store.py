@@ -1,4 +1,4 @@
-"""The identity table: which user an endpoint belongs to, and which endpoint a user's score is written to.
+"""The identity table: which user a name belongs to, and which endpoint a user's score is written to.
 
 `Identities` and `EndpointDirectory` over a `RowStore`. Both pipelines of a process share one, and what one of them
 learns the other knows at once. Other workers learn it when they read the row: at the latest `CONFIRMED_FOR_S` after it
@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from service.ingest import identity_plan as plan
 from service.ingest.identity_rows import Row, RowKey, RowStore, Write
-from service.ingest.stores import DirectoryEntry, Disputes, EndpointKey, Found, Fresh, Known
+from service.ingest.stores import AliasKey, DirectoryEntry, Disputes, Found, Fresh, Known
 from service.runtime.cache import RecentCache
 from service.runtime.errors import TransientError
 from service.scoring.fold import UserKey
@@ -54,7 +54,7 @@ class _Held(msgspec.Struct, frozen=True, gc=False):
 class IdentityStore:
     """`Identities` and `EndpointDirectory`.
 
-    An endpoint or project without a name cannot be a key: nothing is found for it, and nothing learned.
+    A name or project that is empty cannot be a key: nothing is found for it, and nothing learned.
 
     Args:
         rows: The table.
@@ -85,27 +85,23 @@ class IdentityStore:
         self._confirmed_for_s = confirmed_for_s
         self._rng = rng or random.Random()  # noqa: S311 - stamps tell writes apart, and protect nothing
 
-    async def find(self, keys: Sequence[EndpointKey]) -> Mapping[EndpointKey, str]:
+    async def find(self, keys: Sequence[AliasKey]) -> Mapping[AliasKey, str]:
         """Return the users known; see `Identities.find`."""
-        wanted = {key: plan.endpoint_row(key) for key in keys if key.endpoint_id and key.project_id}
+        wanted = {key: plan.alias_row(key) for key in keys if key.value and key.project_id}
         started = self._monotonic()
         rows = await self._read(wanted.values())
-        users: dict[EndpointKey, str] = {}
+        users: dict[AliasKey, str] = {}
         for key, row_key in wanted.items():
             row = rows.get(row_key)
             if row is not None:
                 users[key] = row.user_id
                 if row.user_id and row.checked_ms:
-                    self._meet(UserKey(row.user_id, key.project_id), plan.entry_of(row, key.endpoint_id), started)
+                    self._meet(UserKey(row.user_id, key.project_id), plan.entry_of(row, key.value), started)
         return users
 
-    async def learn(self, users: Mapping[EndpointKey, str]) -> None:
-        """Keep which user each endpoint belongs to; see `Identities.learn`."""
-        left = {
-            EndpointKey(key.endpoint_id.lower(), key.project_id): user
-            for key, user in users.items()
-            if key.endpoint_id and key.project_id
-        }
+    async def learn(self, users: Mapping[AliasKey, str]) -> None:
+        """Keep which user each name belongs to; see `Identities.learn`."""
+        left = {key.stored(): user for key, user in users.items() if key.value and key.project_id}
         for _ in range(MAX_ROUNDS):
             if not left:
                 return
@@ -118,18 +114,18 @@ class IdentityStore:
         if left:
             raise TransientError(f"the rows of {len(left)} endpoints are changed by others all the time")
 
-    async def _rows_of(self, users: Mapping[EndpointKey, str]) -> dict[RowKey, Row]:
+    async def _rows_of(self, users: Mapping[AliasKey, str]) -> dict[RowKey, Row]:
         """Return the rows of endpoints and of users; what the latter say of targets is kept for the publishing."""
         started = self._monotonic()
         users_rows = plan.users_rows(users)
-        rows = dict(await self._read([*map(plan.endpoint_row, users), *users_rows]))
+        rows = dict(await self._read([*map(plan.alias_row, users), *users_rows]))
         for row_key, key in users_rows.items():
             row = rows.get(row_key)
             if row is not None and row.checked_ms:
                 self._keep(key, plan.entry_of(row), started)
         return rows
 
-    async def _learn(self, rows: plan.Rows, users: Mapping[EndpointKey, str]) -> set[RowKey]:
+    async def _learn(self, rows: plan.Rows, users: Mapping[AliasKey, str]) -> set[RowKey]:
         """Write what is new, as far as no row has changed since it was read; return the keys of those that have."""
         endings = plan.endings(rows, users)
         lost = await self._end(endings) if endings else set()
@@ -163,7 +159,7 @@ class IdentityStore:
     async def put(self, found: Mapping[UserKey, Found]) -> Mapping[UserKey, Disputes]:
         """Keep what the owner of the endpoints said; see `EndpointDirectory.put`."""
         endpoints = {key: plan.endpoints(key, each) for key, each in found.items()}
-        rows = dict(await self._read(plan.endpoint_row(one) for each in endpoints.values() for one in each))
+        rows = dict(await self._read(plan.alias_row(one) for each in endpoints.values() for one in each))
         due, refused = plan.undisputed(rows, found)
         formers = {key: plan.formers(rows, endpoints[key]) for key in due}
         every_former = {row_key for each in formers.values() for row_key in each}

@@ -18,18 +18,19 @@ from service.ingest.definition_book import CurrentDefinitions
 from service.ingest.identify import IdentityResolver
 from service.ingest.letters import is_lettered, stretch
 from service.ingest.marks import marking_of, shard_tag
+from service.ingest.names import name_aliases, names_of
 from service.ingest.ownership import Ownership
 from service.ingest.prepared import PreparedEvents
 from service.ingest.retention import Retention
 from service.ingest.source_book import CurrentSources
-from service.ingest.stores import DeadLetters, EndpointKey
+from service.ingest.stores import AliasKey, DeadLetters
 from service.ingest.undefined import UndefinedTypes
 from service.observability.metrics import Metrics
 from service.runtime.clock import Clock
 from service.runtime.concurrency import Interruptible
 from service.runtime.errors import ReleasedError
 from service.scoring.definitions import DefinitionBook
-from service.scoring.event import Event, Reason, Rejected, Skipped
+from service.scoring.event import Event, Reason, Rejected, Skipped, address_of
 from service.scoring.fold import Scorable, UserKey, sequence_bytes
 from service.scoring.rules.model import ADJUSTMENT
 from service.sources.outcomes import Ambiguous, Anonymous, Outcome, RejectedEvent, Teaches
@@ -48,6 +49,9 @@ _NO_PERSON = Rejected(
 _UNRESOLVED = Rejected(
     Reason.UNRESOLVED_USER, "a campaign or journey caused the event, but nothing tells whose endpoint it was"
 )
+_UNKNOWN_ADDRESS = Rejected(
+    Reason.UNRESOLVED_USER, "no event has said which user the e-mail address, phone number or profile id belongs to"
+)
 _OVERDUE = Rejected(
     Reason.LOOKUP_OVERDUE, "the owner of the endpoints did not say in time whose the endpoint is; redrive it later"
 )
@@ -61,6 +65,8 @@ class Ingest:
         project_ids: Projects to score; empty for all.
         retention: How long the stream keeps records, and marks are needed; None: all marks are kept.
         ask_transactional: Whether the owner of the endpoints is asked about messages without campaign or journey too.
+        unknown_is_address: Whether an address that belongs to no known user is a user itself; otherwise its events are
+            set aside.
         undefined: Receives the events without a definition.
     """
 
@@ -77,6 +83,7 @@ class Ingest:
         project_ids: Collection[str] = (),
         retention: Retention | None = None,
         ask_transactional: bool = False,
+        unknown_is_address: bool = True,
         undefined: UndefinedTypes | None = None,
     ) -> None:
         self._sources = sources
@@ -89,6 +96,7 @@ class Ingest:
         self._project_ids = frozenset(project_ids)
         self._retention = retention
         self._ask_transactional = ask_transactional
+        self._unknown_is_address = unknown_is_address
         self._undefined = undefined
         self._released: set[str] = set()
         self._writing: dict[str, Interruptible] = {}
@@ -220,7 +228,9 @@ class Ingest:
                 user_id, endpoint_id = event.user_id, event.endpoint_id
                 # What the sender of one message says of its recipient says nothing of an endpoint made up for it.
                 if endpoint_id and (user_id or event.anonymous) and not event.transactional:
-                    attribution.name(EndpointKey(endpoint_id, project_id), user_id, record)
+                    attribution.name(AliasKey(endpoint_id, project_id), user_id, record)
+                if event.aliases and user_id:
+                    name_aliases(event, record, attribution)
                 points = points_of(event.event_type, project_id)
                 if points is None or project_id in rules_of:
                     scorable = self._matched(points, event, record, prepared)
@@ -275,8 +285,10 @@ class Ingest:
             case Teaches():
                 name = "taught"
                 prepared.counts[name] += 1
-                if outcome.endpoint_id and not (self._project_ids and outcome.project_id not in self._project_ids):
-                    attribution.name(EndpointKey(outcome.endpoint_id, outcome.project_id), outcome.user_id, record)
+                if not self._project_ids or outcome.project_id in self._project_ids:
+                    name_aliases(outcome, record, attribution)
+                    if outcome.endpoint_id:
+                        attribution.name(AliasKey(outcome.endpoint_id, outcome.project_id), outcome.user_id, record)
             case _:
                 raise AssertionError(type(outcome))
         prepared.sources[outcome.source, name] += 1
@@ -286,13 +298,13 @@ class Ingest:
         record, event, _ = waiting
         if event.anonymous:
             prepared.counts["anonymous"] += 1
-        elif event.endpoint_id:
-            key = EndpointKey(event.endpoint_id, event.project_id)
-            attribution.seek(key, waiting, worth_asking=event.attributed or self._worth_asking(event))
+        elif event.endpoint_id or event.aliases:
+            worth_asking = event.attributed or self._worth_asking(event)
+            attribution.seek(names_of(event), waiting, worth_asking=worth_asking)
         elif event.transactional:
             prepared.counts["anonymous"] += 1
         else:
-            prepared.set_aside(record, event, _UNRESOLVED if event.aliases else _NO_PERSON, self._clock.wall_ms())
+            prepared.set_aside(record, event, _NO_PERSON, self._clock.wall_ms())
 
     def _worth_asking(self, event: Event) -> bool:
         return not event.unnamed and (self._ask_transactional or not event.transactional)
@@ -303,7 +315,7 @@ class Ingest:
         followed = attribution.follow(before)
         # Before anybody is asked: that takes long, and what is learned here spares other shards from asking.
         await self._identities.learn(followed.owners)
-        overdue: Collection[EndpointKey] = ()
+        overdue: Collection[AliasKey] = ()
         if ask := attribution.to_ask(before):
             answers = await self._identities.ask(ask)
             overdue = answers.overdue
@@ -320,19 +332,22 @@ class Ingest:
         self,
         attribution: Attribution,
         users: Mapping[int, str],
-        overdue: Collection[EndpointKey],
+        overdue: Collection[AliasKey],
         prepared: PreparedEvents,
     ) -> None:
         """Group what is worth points by user; set aside, or count as anonymous, what has none."""
         groups = prepared.groups
-        named = 0
-        nobodys: set[EndpointKey] = set()
+        named = addresses = 0
+        nobodys: set[AliasKey] = set()
         for index, (record, event, scorable) in enumerate(attribution.waiting):
             user_id: str | None = event.user_id
             if user_id:
                 named += 1
             else:
                 user_id = users.get(index)
+                if not user_id and event.aliases and self._unknown_is_address:
+                    user_id = address_of(event)
+                    addresses += bool(user_id)
             if user_id:
                 key = UserKey(user_id, event.project_id)
                 same = groups.get(key)
@@ -341,15 +356,18 @@ class Ingest:
                 else:
                     same.append(scorable)
                 continue
-            endpoint = EndpointKey(event.endpoint_id, event.project_id)
-            nobodys.add(endpoint)
-            if user_id is None and endpoint in overdue:
+            endpoint = AliasKey(event.endpoint_id, event.project_id)
+            nobodys.add(endpoint if event.endpoint_id else names_of(event)[0])
+            if event.aliases and address_of(event):
+                prepared.set_aside(record, event, _UNKNOWN_ADDRESS, self._clock.wall_ms())
+            elif user_id is None and endpoint in overdue:
                 prepared.set_aside(record, event, _OVERDUE, self._clock.wall_ms())
-            elif user_id is None and event.attributed:
+            elif user_id is None and event.attributed and event.endpoint_id:
                 prepared.set_aside(record, event, _UNRESOLVED, self._clock.wall_ms())
             else:
                 prepared.counts["anonymous"] += 1
         self._metrics.identities.labels("event").inc(named)
+        self._metrics.identities.labels("address").inc(addresses)
         self._metrics.identities.labels("none").inc(len(nobodys))
 
     def _refuse(self, prepared: PreparedEvents, refusal: Refusal) -> None:

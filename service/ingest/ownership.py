@@ -7,9 +7,12 @@ owner (Pinpoint) names, or to nobody: what a device did before its first sign-in
 
 The rule does not mention batches: a batch boundary, a slow worker or an outage changes nothing. A change of hands is
 kept with its position and the former user, so that a record that is read again, after a crash or a rewind, belongs to
-the same user as before, and counts once. Only a first naming is kept without its position (that would be a second row
-for every endpoint there is): what comes before it, and is read again or read late from another shard, belongs to the
-user it names. Nobody had been credited with that.
+the same user as before, and counts once. Only an endpoint's first naming is kept without its position (that would be a
+second row for every endpoint there is): what comes before it, and is read again or read late from another shard,
+belongs to the user it names. Nobody had been credited with that.
+
+The same rule holds for e-mail addresses, phone numbers, profile ids and anonymous ids. Their first naming is kept with
+its position, as a change from nobody: until then, the address itself may have been credited as a user.
 """
 
 from __future__ import annotations

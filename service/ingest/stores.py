@@ -12,9 +12,10 @@ from service.ingest.ownership import Former
 from service.runtime.errors import TransientError
 from service.scoring.change import ScoreChange
 from service.scoring.definitions import Definition, Malformed
-from service.scoring.event import Reason, Rejected
+from service.scoring.event import AliasKind, Reason, Rejected
 from service.scoring.fold import Folded, ScoreState, UserKey
 from service.scoring.rules.stored import RulesRow
+from service.sources.stored import SourceRow
 
 MAX_COMMITS = 25
 """Statements per BatchExecuteStatement
@@ -90,22 +91,41 @@ class ScoreStore(Protocol):
         ...
 
 
-class EndpointKey(msgspec.Struct, frozen=True, gc=False, order=True, cache_hash=True):
-    """An endpoint of a project."""
+ENDPOINT = AliasKind.ENDPOINT.value
 
-    endpoint_id: str
+
+class AliasKey(msgspec.Struct, frozen=True, gc=False, order=True, cache_hash=True):
+    """A name that a person of a project has beside the user id: an endpoint, unless `kind` says otherwise.
+
+    Attributes:
+        value: The name, normalised by its source.
+        project_id: Of the project.
+        kind: Value of an `AliasKind`, as plain text: its hash is asked for at every event.
+    """
+
+    value: str
     project_id: str
+    kind: str = ENDPOINT
+
+    @property
+    def is_endpoint(self) -> bool:
+        """Whether it is an endpoint: only those have an owner that can be asked, and get scores written to them."""
+        return self.kind == ENDPOINT
+
+    def stored(self) -> AliasKey:
+        """Return the form under which it is stored: endpoint ids that differ in case only are one endpoint."""
+        return AliasKey(self.value.lower(), self.project_id) if self.kind == ENDPOINT else self
 
 
 class Identities(Protocol):
-    """The table of what was learned: which user an endpoint belongs to."""
+    """The table of what was learned: which user a name belongs to."""
 
-    async def find(self, keys: Sequence[EndpointKey]) -> Mapping[EndpointKey, str]:
-        """Return the user ids known (any number of keys); empty: it has no user. Unknown endpoints are absent."""
+    async def find(self, keys: Sequence[AliasKey]) -> Mapping[AliasKey, str]:
+        """Return the user ids known (any number of keys); empty: it has no user. Unknown names are absent."""
         ...
 
-    async def learn(self, users: Mapping[EndpointKey, str]) -> None:
-        """Keep which user each endpoint belongs to (empty: none), durably; the last one wins.
+    async def learn(self, users: Mapping[AliasKey, str]) -> None:
+        """Keep which user each name belongs to (empty: none), durably; the last one wins.
 
         Where a score was written to such an endpoint for another user, or where nothing was known of the user's
         endpoints, the owner of the endpoints is asked before the next score of either is written.
@@ -114,21 +134,21 @@ class Identities(Protocol):
 
 
 class FormerUsers(Protocol):
-    """The users that endpoints had before they changed hands."""
+    """The users that names had before they changed hands."""
 
-    async def find(self, keys: Sequence[EndpointKey]) -> Mapping[EndpointKey, Sequence[Former]]:
-        """Return the former users (any number of keys), oldest first; endpoints that have none are absent."""
+    async def find(self, keys: Sequence[AliasKey]) -> Mapping[AliasKey, Sequence[Former]]:
+        """Return the former users (any number of keys), oldest first; names that have none are absent."""
         ...
 
-    async def keep(self, former: Mapping[EndpointKey, Sequence[Former]]) -> None:
-        """Keep the former users of each endpoint (any number), durably; the last write wins."""
+    async def keep(self, former: Mapping[AliasKey, Sequence[Former]]) -> None:
+        """Keep the former users of each name (any number), durably; the last write wins."""
         ...
 
 
 class EndpointLookup(Protocol):
     """The identity fallback: asks the system that owns the endpoints."""
 
-    async def user_of(self, key: EndpointKey) -> str | None:
+    async def user_of(self, key: AliasKey) -> str | None:
         """Return the user of an endpoint; empty where it has none, None where there is no such endpoint."""
         ...
 
@@ -228,6 +248,14 @@ class DefinitionSource(Protocol):
 
     async def load(self) -> Sequence[Definition | Malformed | RulesRow]:
         """Return every row."""
+        ...
+
+
+class SourceStore(Protocol):
+    """Where a user's own sources are kept."""
+
+    async def load(self) -> Sequence[SourceRow]:
+        """Return every row, in no order."""
         ...
 
 

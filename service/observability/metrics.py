@@ -174,7 +174,7 @@ class Metrics:
         )
         self.identities = self._counter(
             "identities",
-            "Users found for endpoints, by source: event, cache, table, lookup; or none.",
+            "Users found for names by source: event, cache, table, lookup, address (the name itself); or none.",
             "source",
         )
         self.identities_learned = self._counter("identities_learned", "Endpoints whose user was stored.")
@@ -211,6 +211,10 @@ class Metrics:
             f"Version of a project's rules that this worker scores by; no series: plain definitions. The first "
             f"{MAX_PROJECTS} projects have a label of their own.",
             "project",
+        )
+        self.sources = self._gauge("sources", "Sources of the user's own in force.")
+        self.sources_malformed = self._gauge(
+            "sources_malformed", "Sources of the user's own that cannot be used as they are stored."
         )
         self.definitions_refreshed = self._gauge(
             "definitions_refreshed_timestamp_seconds", "When the definitions were last read."

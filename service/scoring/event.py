@@ -165,6 +165,15 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     part: int = 0
 
 
+ADDRESSES = frozenset({AliasKind.EMAIL, AliasKind.PHONE, AliasKind.PROFILE})
+"""Kinds of names that are one person's for long enough to have a score themselves. An anonymous id is a browser's."""
+
+
+def address_of(event: Event) -> str:
+    """Return the name that stands for the person where no user is known: the first address; empty: there is none."""
+    return next((alias.value for alias in event.aliases if alias.kind in ADDRESSES), "")
+
+
 Decoded = Event | Skipped | Rejected
 
 

@@ -50,15 +50,20 @@ _LIKE_PINPOINT = b'{"event_type"'
 @cache
 def builtin_sources() -> tuple[Source, ...]:
     """Return the built-in sources that are declared in files, in the order in which they are asked."""
-    folder = resources.files("service.sources") / "builtin"
     sources: list[Source] = []
     for name in BUILTIN_FILES:
-        file = f"{name}.yaml"
-        loaded = load_sources((folder / file).read_text("utf-8"), file)
+        loaded = load_sources(builtin_text(name) or "", f"{name}.yaml")
         if loaded.problems:
             raise RuntimeError("\n".join(map(str, loaded.problems)))
         sources += map(Source, loaded.specs)
     return tuple(sources)
+
+
+def builtin_text(name: str) -> str | None:
+    """Return the file of a built-in source; None where it has none."""
+    if name not in BUILTIN_FILES:
+        return None
+    return (resources.files("service.sources") / "builtin" / f"{name}.yaml").read_text("utf-8")
 
 
 class Registry:

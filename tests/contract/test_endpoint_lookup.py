@@ -11,7 +11,7 @@ from typing import Protocol
 import pytest
 
 from service.aws.clients import AwsSettings, clients
-from service.ingest.stores import EndpointKey, EndpointLookup
+from service.ingest.stores import AliasKey, EndpointLookup
 from service.local.pinpoint_fake import Fault, PinpointFake
 from service.local.pinpoint_fake.shapes import EndpointRequest, User
 from service.observability.metrics import Metrics
@@ -26,21 +26,21 @@ APP, OTHER = "a" * 32, "b" * 32
 class EndpointDirectory(Protocol):
     lookup: EndpointLookup
 
-    def add(self, key: EndpointKey, user: str | None) -> None:
+    def add(self, key: AliasKey, user: str | None) -> None:
         """Make an endpoint, or give it to another user; None: to nobody."""
         ...
 
-    def throttle(self, key: EndpointKey, *, on: bool) -> None: ...
+    def throttle(self, key: AliasKey, *, on: bool) -> None: ...
 
 
 class MemoryDirectory:
     def __init__(self) -> None:
         self.lookup = MemoryLookup()
 
-    def add(self, key: EndpointKey, user: str | None) -> None:
+    def add(self, key: AliasKey, user: str | None) -> None:
         self.lookup.users[key] = user or ""
 
-    def throttle(self, key: EndpointKey, *, on: bool) -> None:
+    def throttle(self, key: AliasKey, *, on: bool) -> None:
         (self.lookup.fails.add if on else self.lookup.fails.discard)(key)
 
 
@@ -49,12 +49,12 @@ class PinpointDirectory:
         self._fake = fake
         self.lookup = lookup
 
-    def add(self, key: EndpointKey, user: str | None) -> None:
+    def add(self, key: AliasKey, user: str | None) -> None:
         owner = User(user_id=user) if user is not None else None
         request = EndpointRequest(channel_type="EMAIL", user=owner)
-        self._fake.state.update_endpoint(key.project_id, key.endpoint_id, request, datetime.now(UTC))
+        self._fake.state.update_endpoint(key.project_id, key.value, request, datetime.now(UTC))
 
-    def throttle(self, key: EndpointKey, *, on: bool) -> None:  # noqa: ARG002 - Pinpoint throttles all of them
+    def throttle(self, key: AliasKey, *, on: bool) -> None:  # noqa: ARG002 - Pinpoint throttles all of them
         if on:
             self._fake.faults.add(Fault(operation="GetEndpoint", status=429, times=1000))
         else:
@@ -95,34 +95,34 @@ def play(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Pla
 
 def test_an_endpoint_has_the_user_it_was_given(play: Play):
     async def story(directory: EndpointDirectory) -> None:
-        directory.add(EndpointKey("phone", APP), "ann")
-        directory.add(EndpointKey("mail", APP), "bob")
-        assert await directory.lookup.user_of(EndpointKey("phone", APP)) == "ann"
-        assert await directory.lookup.user_of(EndpointKey("mail", APP)) == "bob"
+        directory.add(AliasKey("phone", APP), "ann")
+        directory.add(AliasKey("mail", APP), "bob")
+        assert await directory.lookup.user_of(AliasKey("phone", APP)) == "ann"
+        assert await directory.lookup.user_of(AliasKey("mail", APP)) == "bob"
 
     play(story)
 
 
 def test_an_endpoint_belongs_to_its_project(play: Play):
     async def story(directory: EndpointDirectory) -> None:
-        directory.add(EndpointKey("phone", APP), "ann")
-        directory.add(EndpointKey("phone", OTHER), "bob")
-        assert await directory.lookup.user_of(EndpointKey("phone", APP)) == "ann"
-        assert await directory.lookup.user_of(EndpointKey("phone", OTHER)) == "bob"
+        directory.add(AliasKey("phone", APP), "ann")
+        directory.add(AliasKey("phone", OTHER), "bob")
+        assert await directory.lookup.user_of(AliasKey("phone", APP)) == "ann"
+        assert await directory.lookup.user_of(AliasKey("phone", OTHER)) == "bob"
 
     play(story)
 
 
 def test_an_endpoint_without_a_user_is_told_from_one_that_does_not_exist(play: Play):
     async def story(directory: EndpointDirectory) -> None:
-        directory.add(EndpointKey("nobodys", APP), None)
-        assert await directory.lookup.user_of(EndpointKey("nobodys", APP)) == ""
-        directory.add(EndpointKey("phone", APP), "ann")
+        directory.add(AliasKey("nobodys", APP), None)
+        assert await directory.lookup.user_of(AliasKey("nobodys", APP)) == ""
+        directory.add(AliasKey("phone", APP), "ann")
         for endpoint_id, project_id in (
             ("unknown", APP), ("phone", OTHER), ("phone", "no-project"), ("..", APP),
             ("phone/../phone", APP), ("x" * 5000, APP),
         ):  # fmt: skip
-            assert await directory.lookup.user_of(EndpointKey(endpoint_id, project_id)) is None, endpoint_id
+            assert await directory.lookup.user_of(AliasKey(endpoint_id, project_id)) is None, endpoint_id
 
     play(story)
 
@@ -130,8 +130,8 @@ def test_an_endpoint_without_a_user_is_told_from_one_that_does_not_exist(play: P
 @pytest.mark.parametrize("name", ["a b", "Zoë", "a%2Fb", "+49170", "ann@example.com", "a?b#c"])
 def test_any_id_is_asked_for_as_it_is(play: Play, name: str):
     async def story(directory: EndpointDirectory) -> None:
-        directory.add(EndpointKey(name, APP), name)
-        assert await directory.lookup.user_of(EndpointKey(name, APP)) == name
+        directory.add(AliasKey(name, APP), name)
+        assert await directory.lookup.user_of(AliasKey(name, APP)) == name
 
     play(story)
 
@@ -141,15 +141,15 @@ def test_the_case_of_an_id_does_not_matter_to_pinpoint(play: Play, request: pyte
         pytest.skip("keys in memory are in lower case already")
 
     async def story(directory: EndpointDirectory) -> None:
-        directory.add(EndpointKey("Phone-A", APP), "ann")
-        assert await directory.lookup.user_of(EndpointKey("phone-a", APP)) == "ann"
+        directory.add(AliasKey("Phone-A", APP), "ann")
+        assert await directory.lookup.user_of(AliasKey("phone-a", APP)) == "ann"
 
     play(story)
 
 
 def test_an_endpoint_that_changed_hands_has_its_new_user(play: Play):
     async def story(directory: EndpointDirectory) -> None:
-        key = EndpointKey("phone", APP)
+        key = AliasKey("phone", APP)
         for user in ("ann", "bob"):
             directory.add(key, user)
             assert await directory.lookup.user_of(key) == user
@@ -159,7 +159,7 @@ def test_an_endpoint_that_changed_hands_has_its_new_user(play: Play):
 
 def test_throttling_is_told_and_passes(play: Play):
     async def story(directory: EndpointDirectory) -> None:
-        key = EndpointKey("phone", APP)
+        key = AliasKey("phone", APP)
         directory.add(key, "ann")
         directory.throttle(key, on=True)
         with pytest.raises(TransientError) as told:

@@ -7,13 +7,13 @@ import pytest
 from service.aws.tables.former import KEPT_DAYS, FormerTable
 from service.aws.tables.identities import IdentityTable
 from service.ingest.ownership import Former, Position
-from service.ingest.stores import EndpointKey, FormerUsers
+from service.ingest.stores import AliasKey, FormerUsers
 from tests.fakes.embedded import Run
 from tests.fakes.former import MemoryFormer
 
 pytestmark = pytest.mark.usefixtures("fast_calls")
 
-PHONE = EndpointKey("phone", "p1")
+PHONE = AliasKey("phone", "p1")
 FORMER = (
     Former("ann", Position("tag-0", "9" * 56, 1_700_000_000_000)),
     Former("", Position("tag-1", "7", 1_700_000_000_001)),
@@ -28,7 +28,7 @@ def former(request: pytest.FixtureRequest) -> FormerUsers:
     return FormerTable(dynamodb, request.getfixturevalue("make_table")("identities"))
 
 
-def found(former: FormerUsers, run: Run, *keys: EndpointKey) -> dict[EndpointKey, tuple[Former, ...]]:
+def found(former: FormerUsers, run: Run, *keys: AliasKey) -> dict[AliasKey, tuple[Former, ...]]:
     return {key: tuple(users) for key, users in run(former.find(keys)).items()}
 
 
@@ -37,7 +37,7 @@ def test_an_endpoint_that_never_changed_hands_has_none(former: FormerUsers, run:
 
 
 def test_former_users_are_kept_and_replaced_by_project(former: FormerUsers, run: Run):
-    other = EndpointKey("phone", "p2")
+    other = AliasKey("phone", "p2")
     run(former.keep({PHONE: FORMER, other: FORMER[:1]}))
     run(former.keep({PHONE: FORMER[1:]}))
     assert found(former, run, PHONE, other, PHONE) == {PHONE: FORMER[1:], other: FORMER[:1]}
@@ -48,14 +48,14 @@ def test_nothing_kept_is_no_call(former: FormerUsers, run: Run):
 
 
 def test_any_number_is_kept_whatever_the_ids(former: FormerUsers, run: Run):
-    many = {EndpointKey(f"endpoint-{number}", "p1"): FORMER for number in range(120)}
-    odd = {EndpointKey(name, "prøject"): FORMER for name in ("Zoë", "a#b", "former#a", "ユ" * 600)}
+    many = {AliasKey(f"endpoint-{number}", "p1"): FORMER for number in range(120)}
+    odd = {AliasKey(name, "prøject"): FORMER for name in ("Zoë", "a#b", "former#a", "ユ" * 600)}
     run(former.keep(many | odd))
     assert found(former, run, *many, *odd) == many | odd
 
 
 def test_ids_that_differ_in_case_only_are_one_endpoint(former: FormerUsers, run: Run):
-    capitals = EndpointKey("PHONE", "p1")
+    capitals = AliasKey("PHONE", "p1")
     run(former.keep({capitals: FORMER}))
     assert found(former, run, PHONE, capitals) == {PHONE: FORMER, capitals: FORMER}
 

@@ -7,17 +7,17 @@ import pytest
 from service.aws.clients import Clients
 from service.aws.tables.identities import IdentityRows, IdentityTable
 from service.aws.translation import AwsSetupError
-from service.ingest.identity_plan import endpoint_row, user_row
+from service.ingest.identity_plan import alias_row, user_row
 from service.ingest.identity_rows import Row, RowStore, Write
 from service.ingest.identity_store import CONFIRMED_FOR_S, IdentityStore
-from service.ingest.stores import DirectoryEntry, EndpointKey, Found
+from service.ingest.stores import AliasKey, DirectoryEntry, Found
 from service.scoring.fold import UserKey
 from tests.fakes.embedded import MakeTable, Run
 from tests.fakes.identities import MemoryRows
 
 pytestmark = pytest.mark.usefixtures("fast_calls")
 
-PHONE = EndpointKey("phone", "p1")
+PHONE = AliasKey("phone", "p1")
 ANN, BOB = UserKey("ann", "p1"), UserKey("bob", "p1")
 ENTRY = DirectoryEntry("Phone", "ACTIVE", "SMS", 1_700_000_000_000)
 ROW = Row("1", "ann", "", "ACTIVE", "SMS", 1_700_000_000_000, named=True, expires_s=1_800_000_000)
@@ -47,22 +47,22 @@ def store(rows: RowStore) -> IdentityStore:
 class TestRows:
     def test_what_is_written_is_read(self, rows: RowStore, run: Run):
         written = {
-            endpoint_row(PHONE): ROW,
+            alias_row(PHONE): ROW,
             user_row(ANN): Row("2", "", "Phone", "ACTIVE", "SMS", 3, (("mail", "INACTIVE"), ("tab", "ACTIVE"))),
             user_row(BOB): Row("3", named=True),
         }
         assert run(rows.write({key: Write(None, row) for key, row in written.items()})) in ([], set())
-        assert run(rows.read([*written, endpoint_row(EndpointKey("unknown", "p1"))])) == written
+        assert run(rows.read([*written, alias_row(AliasKey("unknown", "p1"))])) == written
         assert run(rows.read([])) == {}
 
     def test_a_row_that_is_there_is_not_written_as_if_it_were_not(self, rows: RowStore, run: Run):
-        key = endpoint_row(PHONE)
+        key = alias_row(PHONE)
         run(rows.write({key: Write(None, ROW)}))
         assert list(run(rows.write({key: Write(None, Row("2", "bob"))}))) == [key]
         assert run(rows.read([key])) == {key: ROW}
 
     def test_only_the_row_that_was_read_is_changed(self, rows: RowStore, run: Run):
-        key, other = endpoint_row(PHONE), user_row(ANN)
+        key, other = alias_row(PHONE), user_row(ANN)
         run(rows.write({key: Write(None, ROW)}))
         second = Row("2", "bob")
         assert not run(rows.write({key: Write(ROW, second)}))
@@ -79,7 +79,7 @@ class TestRows:
         assert run(rows.read([key])) == {key: second}
 
     def test_any_number_of_rows(self, rows: RowStore, run: Run):
-        many = {endpoint_row(EndpointKey(f"e{number}", "p1")): Row(str(number), "ann") for number in range(130)}
+        many = {alias_row(AliasKey(f"e{number}", "p1")): Row(str(number), "ann") for number in range(130)}
         assert not run(rows.write({key: Write(None, row) for key, row in many.items()}))
         assert run(rows.read(many)) == many
 
@@ -90,8 +90,8 @@ def test_what_is_unknown_is_not_found(store: IdentityStore, run: Run):
 
 
 def test_what_is_learned_is_found_by_project(store: IdentityStore, run: Run):
-    run(store.learn({PHONE: "ann", EndpointKey("phone", "p2"): "bob"}))
-    assert run(store.find([PHONE, EndpointKey("phone", "p3")])) == {PHONE: "ann"}
+    run(store.learn({PHONE: "ann", AliasKey("phone", "p2"): "bob"}))
+    assert run(store.find([PHONE, AliasKey("phone", "p3")])) == {PHONE: "ann"}
 
 
 def test_the_last_one_told_wins(store: IdentityStore, run: Run):
@@ -105,20 +105,20 @@ def test_nothing_learned_is_no_call(store: IdentityStore, run: Run):
 
 
 def test_endpoint_ids_that_differ_in_case_only_are_one_endpoint(store: IdentityStore, run: Run):
-    capitals = EndpointKey("PHONE", "p1")
+    capitals = AliasKey("PHONE", "p1")
     run(store.learn({capitals: "ann"}))
     assert run(store.find([PHONE, capitals])) == {PHONE: "ann", capitals: "ann"}
 
 
 def test_any_number_is_learned_and_found_repeats_included(store: IdentityStore, run: Run):
-    users = {EndpointKey(f"endpoint-{number}", "p1"): f"user-{number}" for number in range(230)}
+    users = {AliasKey(f"endpoint-{number}", "p1"): f"user-{number}" for number in range(230)}
     run(store.learn(users))
     assert run(store.find([*users, PHONE, *users])) == users
 
 
 @pytest.mark.parametrize("name", ["Zoë", "a#b", "user#ann", "endpoint#phone", "ユ" * 600, "+49 170/1"])
 def test_any_id_is_a_key(store: IdentityStore, run: Run, name: str):
-    key = EndpointKey(name, "prøject")
+    key = AliasKey(name, "prøject")
     run(store.learn({key: name}))
     assert run(store.find([key])) == {key: name}
 
@@ -139,9 +139,9 @@ def entries(store: IdentityStore, run: Run, *keys: UserKey) -> dict[str, Directo
 
 
 def test_endpoints_and_users_of_one_name_are_told_apart(store: IdentityStore, run: Run):
-    run(store.learn({EndpointKey("ann", "p1"): "bob"}))
+    run(store.learn({AliasKey("ann", "p1"): "bob"}))
     put(store, run, ann=ENTRY)
-    assert run(store.find([EndpointKey("ann", "p1")])) == {EndpointKey("ann", "p1"): "bob"}
+    assert run(store.find([AliasKey("ann", "p1")])) == {AliasKey("ann", "p1"): "bob"}
     assert entries(store, run, ANN) == {"ann": ENTRY}
 
 
@@ -170,7 +170,7 @@ def test_any_number_of_entries_is_kept(store: IdentityStore, run: Run):
 
 def test_an_entry_tells_whose_its_endpoint_is(store: IdentityStore, run: Run):
     put(store, run, ann=ENTRY, bob=DirectoryEntry("", "", "", 1_700_000_000_001))
-    assert run(store.find([PHONE, EndpointKey("", "p1")])) == {PHONE: "ann"}
+    assert run(store.find([PHONE, AliasKey("", "p1")])) == {PHONE: "ann"}
 
 
 def test_finding_an_endpoint_shows_where_its_user_is_written_to(run: Run):
@@ -209,7 +209,7 @@ def test_a_stale_entry_is_read_again_at_once_a_fresh_one_later(run: Run):
 
 def test_what_is_known_already_is_learned_with_one_read_and_no_write(run: Run):
     rows = MemoryRows()
-    users = {EndpointKey(f"e{number}", "p1"): f"u{number}" for number in range(50)}
+    users = {AliasKey(f"e{number}", "p1"): f"u{number}" for number in range(50)}
     run(IdentityStore(rows).learn(users))
     reads, writes = rows.reads, rows.writes
     run(IdentityStore(rows).learn(users))
@@ -240,12 +240,12 @@ def test_a_row_of_version_0_1_is_read_and_rewritten(make_table: MakeTable, aws_c
     assert run(table.find([PHONE])) == {PHONE: "ann"}
     assert entries(table, run, ANN) == {"ann": DirectoryEntry("phone", "ACTIVE", "SMS", 5)}
     run(table.learn({PHONE: "ann"}))
-    written = run(IdentityRows(aws_clients.dynamodb, name).read([endpoint_row(PHONE), user_row(ANN)]))
+    written = run(IdentityRows(aws_clients.dynamodb, name).read([alias_row(PHONE), user_row(ANN)]))
     assert all(row.stamp and row.named for row in written.values())
 
 
 def test_what_has_no_name_is_neither_learned_nor_found(store: IdentityStore, run: Run):
-    nameless = [EndpointKey("", "p1"), EndpointKey("phone", ""), EndpointKey("", "")]
+    nameless = [AliasKey("", "p1"), AliasKey("phone", ""), AliasKey("", "")]
     run(store.learn({**dict.fromkeys(nameless, "ann"), PHONE: "bob"}))
     assert run(store.find([*nameless, PHONE])) == {PHONE: "bob"}
 

@@ -28,6 +28,7 @@ ADAPTERS: dict[str, tuple[str, tuple[type, ...]]] = {
     "LeaseTable": ("leases", (shard_ports.LeaseStore, shard_ports.Membership)),
     "PipelineTable": ("leases", (publish_ports.PipelineStore,)),
     "ScoreTable": ("scores", (pipeline_ports.ScoreStore,)),
+    "SourceTable": ("definitions", (pipeline_ports.SourceStore,)),
     "DefinitionTable": ("definitions", (pipeline_ports.DefinitionSource,)),
     "IdentityRows": ("identities", (RowStore,)),
     "FormerTable": ("identities", (pipeline_ports.FormerUsers,)),

@@ -7,29 +7,29 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 from service.ingest.identity_rows import Row, RowKey, Write
-from service.ingest.stores import EndpointKey
+from service.ingest.stores import AliasKey
 from service.runtime.errors import TransientError
 
 
 class MemoryIdentities:
     """`Identities` in a dict; counts the calls, because sparing them is what its callers are for."""
 
-    def __init__(self, users: Mapping[EndpointKey, str] | None = None) -> None:
-        self.users: dict[EndpointKey, str] = {_row(key): user for key, user in (users or {}).items()}
+    def __init__(self, users: Mapping[AliasKey, str] | None = None) -> None:
+        self.users: dict[AliasKey, str] = {_row(key): user for key, user in (users or {}).items()}
         self.finds = 0
         self.learns = 0
 
-    async def find(self, keys: Sequence[EndpointKey]) -> Mapping[EndpointKey, str]:
+    async def find(self, keys: Sequence[AliasKey]) -> Mapping[AliasKey, str]:
         self.finds += 1
         return {key: self.users[_row(key)] for key in keys if _row(key) in self.users}
 
-    async def learn(self, users: Mapping[EndpointKey, str]) -> None:
+    async def learn(self, users: Mapping[AliasKey, str]) -> None:
         self.learns += 1
         self.users.update({_row(key): user for key, user in users.items()})
 
 
-def _row(key: EndpointKey) -> EndpointKey:
-    return EndpointKey(key.endpoint_id.lower(), key.project_id)
+def _row(key: AliasKey) -> AliasKey:
+    return key.stored()
 
 
 class MemoryRows:
@@ -76,14 +76,12 @@ class MemoryLookup:
         asked: Every key asked for, in order.
     """
 
-    def __init__(
-        self, users: Mapping[EndpointKey, str] | None = None, fails: AbstractSet[EndpointKey] = frozenset()
-    ) -> None:
-        self.users: dict[EndpointKey, str] = dict(users or {})
-        self.fails: set[EndpointKey] = set(fails)
-        self.asked: list[EndpointKey] = []
+    def __init__(self, users: Mapping[AliasKey, str] | None = None, fails: AbstractSet[AliasKey] = frozenset()) -> None:
+        self.users: dict[AliasKey, str] = dict(users or {})
+        self.fails: set[AliasKey] = set(fails)
+        self.asked: list[AliasKey] = []
 
-    async def user_of(self, key: EndpointKey) -> str | None:
+    async def user_of(self, key: AliasKey) -> str | None:
         self.asked.append(key)
         await asyncio.sleep(0)
         if key in self.fails:

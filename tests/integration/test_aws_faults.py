@@ -24,7 +24,7 @@ from service.aws.tables.dead_letters import DeadLetterTable
 from service.aws.tables.identities import IdentityTable
 from service.aws.tables.scores import ScoreTable
 from service.aws.translation import AwsSetupError
-from service.ingest.stores import Change, Committed, Conflict, DeadLetter, EndpointKey, Throttled
+from service.ingest.stores import AliasKey, Change, Committed, Conflict, DeadLetter, Throttled
 from service.observability.metrics import Metrics
 from service.runtime.errors import (
     IteratorExpiredError,
@@ -333,7 +333,7 @@ def test_shards_that_have_little_share_their_calls(server: Server, connect: Conn
             scores.commit([change()]), scores.commit([msgspec.structs.replace(change(), key=bob)])
         )
         server.answer({"Responses": {"ids": []}})
-        found = await asyncio.gather(ids.find([EndpointKey("1", "p")]), ids.find([EndpointKey("2", "p")]))
+        found = await asyncio.gather(ids.find([AliasKey("1", "p")]), ids.find([AliasKey("2", "p")]))
         return [*loaded, *written, *found]
 
     ann, bobs, *rest = run(both())

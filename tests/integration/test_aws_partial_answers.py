@@ -12,7 +12,7 @@ from service.aws.streams.writer import KinesisWriter, Put
 from service.aws.tables.former import FormerTable
 from service.aws.tables.identities import IdentityTable
 from service.aws.tables.scores import ScoreTable
-from service.ingest.stores import EndpointKey
+from service.ingest.stores import AliasKey
 from service.observability.metrics import Metrics
 from service.runtime.errors import (
     TransientError,
@@ -49,9 +49,9 @@ def test_records_that_stay_refused_are_an_error(server: Server, connect: Connect
 
 def test_unprocessed_keys_and_items_are_asked_again(server: Server, connect: Connect, run: Run):
     table = IdentityTable(connect().dynamodb, "ids", wall_s=lambda: 0.0)
-    first, second = EndpointKey("1", "p"), EndpointKey("2", "p")
+    first, second = AliasKey("1", "p"), AliasKey("2", "p")
 
-    def row(key: EndpointKey) -> dict[str, Any]:
+    def row(key: AliasKey) -> dict[str, Any]:
         return {"Id": {"S": f"endpoint#{key.endpoint_id}"}, "PinpointProjectId": {"S": "p"}}
 
     server.answer(
@@ -77,7 +77,7 @@ def test_as_long_as_every_call_gets_something_nothing_is_thrown_away(server: Ser
     for number, row in enumerate(rows):
         left = {"ids": {"Keys": rows[number + 1 :]}} if number + 1 < count else {}
         server.answer({"Responses": {"ids": [{**row, "UserId": {"S": "ann"}}]}, "UnprocessedKeys": left})
-    keys = [EndpointKey(str(number), "p") for number in range(count)]
+    keys = [AliasKey(str(number), "p") for number in range(count)]
     assert run(table.find(keys)) == dict.fromkeys(keys, "ann")
 
 

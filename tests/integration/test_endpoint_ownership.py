@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from service.ingest.identity_store import CONFIRMED_FOR_S
-from service.ingest.stores import EndpointKey, NoTarget, Published
+from service.ingest.stores import AliasKey, NoTarget, Published
 from service.runtime.errors import TransientError
 from service.scoring.fold import UserKey
 from service.sinks.pinpoint.sink import PinpointOptions
@@ -17,8 +17,8 @@ from tests.fakes.pinpoint import APP, QUICK, PinpointSetup, change, pinpoint
 Story = Callable[[PinpointSetup], Awaitable[None]]
 
 
-def key(endpoint_id: str) -> EndpointKey:
-    return EndpointKey(endpoint_id, APP)
+def key(endpoint_id: str) -> AliasKey:
+    return AliasKey(endpoint_id, APP)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import structlog
 
 from service.aws.clients import observe
 from service.ingest.identity_plan import user_row
-from service.ingest.stores import DirectoryEntry, EndpointKey, NoDestination, NoTarget, Published
+from service.ingest.stores import AliasKey, DirectoryEntry, NoDestination, NoTarget, Published
 from service.local.pinpoint_fake import Fault
 from service.publish.outbox import Ticket
 from service.publish.sender import Sender, SenderOptions
@@ -49,7 +49,7 @@ def test_one_call_updates_one_endpoint_each_and_all_show_the_score(monkeypatch: 
             await setup.another_sink().publish([change(f"u{n}", str(n + 2), 3) for n in range(100)])
             assert setup.calls("GetUserEndpoints") == 100  # the directory outlives the worker
             assert setup.score("u7-push") == "9"
-            push = EndpointKey("u7-push", APP)
+            push = AliasKey("u7-push", APP)
             assert await setup.another_table().find([push]) == {push: "u7"}
 
     asyncio.run(main())
@@ -352,8 +352,8 @@ def test_a_lookup_answered_with_404_is_not_an_error(monkeypatch: pytest.MonkeyPa
             observe(setup.client, setup.metrics)
             setup.add("u", "mail")
             lookup = PinpointLookup(setup.client, SystemClock(), setup.metrics, per_second=1000)
-            assert await lookup.user_of(EndpointKey("mail", APP)) == "u"
-            assert await lookup.user_of(EndpointKey("nobody", APP)) is None
+            assert await lookup.user_of(AliasKey("mail", APP)) == "u"
+            assert await lookup.user_of(AliasKey("nobody", APP)) is None
             assert await setup.sink.publish([change("stranger", "1")]) == [NoTarget()]
             setup.fake.faults.add(Fault(operation="UpdateEndpointsBatch", status=404))
             with pytest.raises(Exception, match="NotFoundException"):

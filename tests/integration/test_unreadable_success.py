@@ -22,7 +22,7 @@ from service.aws.tables.identities import IdentityTable
 from service.aws.tables.leases import LeaseTable
 from service.aws.tables.scores import ScoreTable
 from service.ingest.identity_store import IdentityStore
-from service.ingest.stores import Change, DeadLetter, DirectoryEntry, EndpointKey, Found
+from service.ingest.stores import AliasKey, Change, DeadLetter, DirectoryEntry, Found
 from service.observability.metrics import Metrics
 from service.runtime.clock import SystemClock
 from service.runtime.errors import Trouble, TroubleError
@@ -74,8 +74,8 @@ CALLS: dict[str, Callable[[Clients], Awaitable[object]]] = {
     "write scores": lambda aws: ScoreTable(aws.dynamodb, "scores", Metrics()).commit([CHANGE]),
     "write letters": lambda aws: DeadLetterTable(aws.dynamodb, "letters").put([LETTER]),
     "read a letter": lambda aws: DeadLetterTable(aws.dynamodb, "letters").get("tag.1"),
-    "read identities": lambda aws: IdentityTable(aws.dynamodb, "ids").find([EndpointKey("1", "p1")]),
-    "learn identities": lambda aws: IdentityTable(aws.dynamodb, "ids").learn({EndpointKey("1", "p1"): "ann"}),
+    "read identities": lambda aws: IdentityTable(aws.dynamodb, "ids").find([AliasKey("1", "p1")]),
+    "learn identities": lambda aws: IdentityTable(aws.dynamodb, "ids").learn({AliasKey("1", "p1"): "ann"}),
     "read definitions": lambda aws: DefinitionTable(aws.dynamodb, "definitions").load(),
     "set a definition": lambda aws: DefinitionTable(aws.dynamodb, "definitions").set(
         Definition("_email.open", "p1", Decimal(1))
@@ -89,7 +89,7 @@ CALLS: dict[str, Callable[[Clients], Awaitable[object]]] = {
     "list the table's shards": lambda aws: DynamoDbStreamSource(aws.streams, STREAM).list_shards(),
     "get changes": lambda aws: DynamoDbStreamSource(aws.streams, STREAM).fetch("iterator", 1),
     "look an endpoint up": lambda aws: PinpointLookup(aws.pinpoint, SystemClock(), Metrics()).user_of(
-        EndpointKey("1", "p1")
+        AliasKey("1", "p1")
     ),
     "publish": publish,
 }

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from botocore.exceptions import ClientError
 
-from service.ingest.identity_plan import endpoint_row, user_row
+from service.ingest.identity_plan import alias_row, user_row
 from service.ingest.identity_rows import Row, RowKey, Write
 from service.ingest.identity_store import IdentityStore
-from service.ingest.stores import EndpointKey
+from service.ingest.stores import AliasKey
 from service.observability.metrics import Metrics
 from service.runtime.clock import Clock
 from service.scoring.fold import ScoreState, UserKey
@@ -82,10 +82,10 @@ class Hands:
         self._since: dict[tuple[str, str], float] = {}
         self._named: dict[str, list[_Named]] = {}
 
-    def know(self, users: Mapping[EndpointKey, str]) -> None:
+    def know(self, users: Mapping[AliasKey, str]) -> None:
         """Have the identity table know what events of long ago have named."""
         for key, user in users.items():
-            self.rows[endpoint_row(key)] = Row("long ago", user_id=user, named=True)
+            self.rows[alias_row(key)] = Row("long ago", user_id=user, named=True)
             self.rows[user_row(UserKey(user, key.project_id))] = Row("long ago", named=True)
 
     async def run(self, world: SimWorld) -> None:
@@ -114,11 +114,11 @@ class Hands:
         self.owners[endpoint] = user
         self.due[user] = world.put(user, endpoint=endpoint)
 
-    def processed(self, users: Mapping[EndpointKey, str]) -> None:
+    def processed(self, users: Mapping[AliasKey, str]) -> None:
         """Take note of what a worker has learned from events."""
         for key, user in users.items():
-            since = self._since.get((key.endpoint_id, user))
-            known = self._named.setdefault(key.endpoint_id, [])
+            since = self._since.get((key.value, user))
+            known = self._named.setdefault(key.value, [])
             if since is not None and not any(each.user == user for each in known):
                 known.append(_Named(user, since, now()))
 
@@ -188,7 +188,7 @@ class HandsIdentities(IdentityStore):
         )
         self._hands = hands
 
-    async def learn(self, users: Mapping[EndpointKey, str]) -> None:
+    async def learn(self, users: Mapping[AliasKey, str]) -> None:
         await super().learn(users)
         self._hands.processed(users)
 

@@ -14,7 +14,7 @@ from unittest import mock
 import msgspec
 
 from service.ingest.ownership import Former
-from service.ingest.stores import EndpointKey
+from service.ingest.stores import AliasKey
 from service.observability.metrics import Metrics
 from service.publish import reconcile
 from service.scoring.event import Reason, Rejected
@@ -127,9 +127,9 @@ class SimWorld:
         self.versions = 0
         self.quiet = 0
         self.asked_for = False
-        self.identities: dict[EndpointKey, str] = {}
-        self.former: dict[EndpointKey, Sequence[Former]] = {}
-        self.owners: dict[EndpointKey, tuple[str, float]] = {}
+        self.identities: dict[AliasKey, str] = {}
+        self.former: dict[AliasKey, Sequence[Former]] = {}
+        self.owners: dict[AliasKey, tuple[str, float]] = {}
         self.tuning = tuning(rng)
         if self.plan.latest:
             self.tuning = msgspec.structs.replace(self.tuning, start=LATEST)
@@ -170,9 +170,9 @@ class SimWorld:
     def _people(self) -> None:
         self.scores.items[UserKey("spoilt", PROJECT)] = Rejected(Reason.BAD_SCORE_ITEM, "Score is not a number")
         for user in (*self.users, "spoilt", "refused"):
-            self.identities[EndpointKey(f"known {user}", PROJECT)] = user
+            self.identities[AliasKey(f"known {user}", PROJECT)] = user
             if self.rng.random() < 0.5:
-                self.owners[EndpointKey(f"late {user}", PROJECT)] = user, self.rng.uniform(0, self.plan.seconds)
+                self.owners[AliasKey(f"late {user}", PROJECT)] = user, self.rng.uniform(0, self.plan.seconds)
         if self.hands is not None:
             self.hands.know(self.identities)
         before = random.Random(f"{self.seed} before")

@@ -10,9 +10,9 @@ from typing import TypeVar
 from service.ingest.ownership import Former
 from service.ingest.stores import (
     MAX_COMMITS,
+    AliasKey,
     Change,
     DeadLetter,
-    EndpointKey,
     Outcome,
     Published,
     SinkOutcome,
@@ -207,23 +207,23 @@ class IdentityPort:
 
     def __init__(
         self,
-        table: dict[EndpointKey, str],
-        owners: dict[EndpointKey, tuple[str, float]],
+        table: dict[AliasKey, str],
+        owners: dict[AliasKey, tuple[str, float]],
         wire: Wire,
     ) -> None:
         self._table = table
         self._owners = owners
         self._wire = wire
 
-    async def find(self, keys: Sequence[EndpointKey]) -> Mapping[EndpointKey, str]:
+    async def find(self, keys: Sequence[AliasKey]) -> Mapping[AliasKey, str]:
         return await self._wire.call(
             "identities", lambda: {key: self._table[key] for key in keys if key in self._table}
         )
 
-    async def learn(self, users: Mapping[EndpointKey, str]) -> None:
+    async def learn(self, users: Mapping[AliasKey, str]) -> None:
         await self._wire.call("identities", lambda: self._table.update(users))
 
-    async def user_of(self, key: EndpointKey) -> str | None:
+    async def user_of(self, key: AliasKey) -> str | None:
         user, since = self._owners.get(key, (None, 0.0))
         return await self._wire.call("lookup", lambda: user if now() >= since else None)
 
@@ -231,16 +231,16 @@ class IdentityPort:
 class FormerPort:
     """`FormerUsers`."""
 
-    def __init__(self, table: dict[EndpointKey, Sequence[Former]], wire: Wire) -> None:
+    def __init__(self, table: dict[AliasKey, Sequence[Former]], wire: Wire) -> None:
         self._table = table
         self._wire = wire
 
-    async def find(self, keys: Sequence[EndpointKey]) -> Mapping[EndpointKey, Sequence[Former]]:
+    async def find(self, keys: Sequence[AliasKey]) -> Mapping[AliasKey, Sequence[Former]]:
         return await self._wire.call(
             "identities", lambda: {key: self._table[key] for key in keys if key in self._table}
         )
 
-    async def keep(self, former: Mapping[EndpointKey, Sequence[Former]]) -> None:
+    async def keep(self, former: Mapping[AliasKey, Sequence[Former]]) -> None:
         await self._wire.call("identities", lambda: self._table.update(former))
 
 

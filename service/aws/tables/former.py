@@ -1,8 +1,8 @@
-"""Former users of endpoints that have changed hands: `FormerUsers` on DynamoDB, rows of the identity table.
+"""Former users of names that have changed hands: `FormerUsers` on DynamoDB, rows of the identity table.
 
 | attribute | type | meaning |
 |---|---|---|
-| `Id` (HASH) | S | `former#<endpoint id>`, in lower case |
+| `Id` (HASH) | S | `former#<endpoint id>`, in lower case, or `former-<kind>#<name>` of another kind of name |
 | `PinpointProjectId` (RANGE) | S | |
 | `Former` | S | JSON array of `ownership.Former`, oldest first |
 | `ExpiresAt` | N | time to live, epoch seconds |
@@ -22,7 +22,7 @@ import structlog
 from service.aws.calls import Item, ItemReader, Key, batch_put
 from service.aws.clients import AwsClient
 from service.ingest.ownership import Former
-from service.ingest.stores import EndpointKey
+from service.ingest.stores import AliasKey
 
 KEPT_DAYS = 400
 """How long a row outlives its last change: longer than any stream keeps what might be read again (365 days)."""
@@ -50,17 +50,17 @@ class FormerTable:
         self._wall_s = wall_s
         self._rows = ItemReader(client, table, _KEY_NAMES, (*_KEY_NAMES, "Former"))
 
-    async def find(self, keys: Sequence[EndpointKey]) -> Mapping[EndpointKey, Sequence[Former]]:
+    async def find(self, keys: Sequence[AliasKey]) -> Mapping[AliasKey, Sequence[Former]]:
         """Return the former users; see `FormerUsers.find`."""
-        wanted: dict[Key, list[EndpointKey]] = {}
+        wanted: dict[Key, list[AliasKey]] = {}
         for key in keys:
             wanted.setdefault(_row(key), []).append(key)
-        found: dict[EndpointKey, Sequence[Former]] = {}
+        found: dict[AliasKey, Sequence[Former]] = {}
         for row, item in (await self._rows.get(wanted)).items():
             found |= dict.fromkeys(wanted[row], _users_of(item))
         return found
 
-    async def keep(self, former: Mapping[EndpointKey, Sequence[Former]]) -> None:
+    async def keep(self, former: Mapping[AliasKey, Sequence[Former]]) -> None:
         """Keep former users; see `FormerUsers.keep`."""
         expiry = {"N": str(int(self._wall_s() + KEPT_DAYS * _DAY_S))}
         rows = {_row(key): users for key, users in former.items()}
@@ -85,5 +85,7 @@ def _users_of(item: Item) -> Sequence[Former]:
         return ()
 
 
-def _row(key: EndpointKey) -> Key:
-    return f"former#{key.endpoint_id.lower()}", key.project_id
+def _row(key: AliasKey) -> Key:
+    stored = key.stored()
+    name = "former" if key.is_endpoint else f"former-{key.kind}"
+    return f"{name}#{stored.value}", key.project_id

@@ -2,7 +2,7 @@
 
 | attribute | type | meaning |
 |---|---|---|
-| `Id` (HASH) | S | `endpoint#<endpoint id, in lower case>` or `user#<user id>` |
+| `Id` (HASH) | S | `user#<user id>`, `endpoint#<endpoint id, in lower case>`, or `<kind>#<name>` (`AliasKind`) |
 | `PinpointProjectId` (RANGE) | S | |
 | `Stamp` | S | another one with every write; absent in rows of version 0.1 |
 | `UserId` | S | of an endpoint: its user; empty: none |
@@ -120,7 +120,7 @@ def _row_of(item: Item) -> Row:
 
 def _attributes(key: RowKey, row: Row, before: Row | None) -> dict[str, Mapping[str, Any]]:
     values: dict[str, Mapping[str, Any]] = {
-        **({"UserId": {"S": row.user_id}} if key[0].startswith("endpoint#") else {}),
+        **({} if key[0].startswith("user#") else {"UserId": {"S": row.user_id}}),
         "EndpointId": {"S": row.endpoint_id},
         "EndpointStatus": {"S": row.status},
         "Channel": {"S": row.channel},

@@ -8,7 +8,7 @@ from botocore.exceptions import ClientError
 
 from service.aws.clients import AwsClient
 from service.aws.translation import code_of, translated
-from service.ingest.stores import EndpointKey
+from service.ingest.stores import AliasKey
 from service.observability.metrics import Metrics
 from service.runtime.clock import Clock
 from service.sinks.pinpoint.projects import Projects
@@ -40,7 +40,7 @@ class PinpointLookup:
         )
         self._limit = RateLimit("pinpoint", "get_endpoint", per_second, metrics)
 
-    async def user_of(self, key: EndpointKey) -> str | None:
+    async def user_of(self, key: AliasKey) -> str | None:
         """Return the user of an endpoint; empty where it has none.
 
         None where it does not exist, or cannot be an endpoint's id, and where the whole project does not exist, which
@@ -52,13 +52,13 @@ class PinpointLookup:
         try:
             with translated(f"Pinpoint project {key.project_id}", expected=_FORESEEN):
                 async with asyncio.timeout(REQUEST_TIMEOUT_S):
-                    answer = await self._client.get_endpoint(ApplicationId=key.project_id, EndpointId=key.endpoint_id)
+                    answer = await self._client.get_endpoint(ApplicationId=key.project_id, EndpointId=key.value)
                 endpoint = answer["EndpointResponse"]
         except ClientError as error:
             if code_of(error) == "NotFoundException":
                 await self._projects.exists(key.project_id)  # reports a project that does not
             return None
-        if endpoint.get("Id", key.endpoint_id).lower() != key.endpoint_id.lower():
+        if endpoint.get("Id", key.value).lower() != key.value.lower():
             return None  # an odd id (`..`) was taken for another path
         user = endpoint.get("User", {}).get("UserId", "")
         return user if isinstance(user, str) else None

@@ -16,7 +16,7 @@ from service.ingest.definition_book import CurrentDefinitions
 from service.ingest.identify import IdentityResolver, IdentitySettings
 from service.ingest.ingest import Ingest
 from service.ingest.source_book import CurrentSources
-from service.ingest.stores import EndpointKey
+from service.ingest.stores import AliasKey
 from service.observability.metrics import Metrics
 from service.runtime.adaptive_limit import AdaptiveLimit
 from service.scoring.definitions import Definition
@@ -56,9 +56,9 @@ class AttributionSetup:
     """One worker after the other on one shard; `lookups` is what the owner of the endpoints would answer."""
 
     def __init__(self, known: dict[str, str], lookups: dict[str, str]) -> None:
-        self.identities = MemoryIdentities({EndpointKey(name, P): user for name, user in known.items()})
+        self.identities = MemoryIdentities({AliasKey(name, P): user for name, user in known.items()})
         self.former = MemoryFormer()
-        self.lookup = MemoryLookup({EndpointKey(name, P): user for name, user in lookups.items()})
+        self.lookup = MemoryLookup({AliasKey(name, P): user for name, user in lookups.items()})
         self.scores = MemoryScores()
         self.letters = MemoryDeadLetters()
         self.clock = VirtualClock()

@@ -5,7 +5,7 @@ import pytest
 
 from service.ingest.identify import Answers, IdentityResolver, IdentitySettings
 from service.ingest.ownership import NOBODY, Ownership, Position
-from service.ingest.stores import EndpointKey
+from service.ingest.stores import AliasKey
 from service.observability.metrics import Metrics
 from service.runtime.errors import TransientError
 from tests.fakes.aio import VirtualClock, run
@@ -20,11 +20,11 @@ class Unwritable(MemoryIdentities):
         raise TransientError("throttled")
 
 
-def key(name: str) -> EndpointKey:
-    return EndpointKey(name, "project")
+def key(name: str) -> AliasKey:
+    return AliasKey(name, "project")
 
 
-def keys(*names: str) -> list[EndpointKey]:
+def keys(*names: str) -> list[AliasKey]:
     return [key(name) for name in names]
 
 
@@ -220,7 +220,7 @@ def test_an_answer_of_the_fallback_is_written_down_before_it_counts():
     class UnwritableAtFirst(MemoryIdentities):
         refused = 5
 
-        async def learn(self, users: Mapping[EndpointKey, str]) -> None:
+        async def learn(self, users: Mapping[AliasKey, str]) -> None:
             if self.refused:
                 self.refused -= 1
                 raise TransientError("throttled")

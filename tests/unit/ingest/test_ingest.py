@@ -6,7 +6,7 @@ import pytest
 
 from service.ingest.definition_book import CurrentDefinitions
 from service.ingest.prepared import PreparedEvents
-from service.ingest.stores import Change, EndpointKey, Outcome
+from service.ingest.stores import AliasKey, Change, Outcome
 from service.runtime.errors import ReleasedError, TransientError
 from service.scoring.definitions import Definition, Malformed
 from service.scoring.event import Reason, Rejected
@@ -115,7 +115,7 @@ async def test_an_event_is_set_aside_before_a_later_one_moves_the_mark():
     setup.letters.faults.append(RuntimeError("the worker dies here"))
     with pytest.raises(RuntimeError):
         await ingest.commit(prepared)
-    await setup.identities.learn({EndpointKey("e", P): "ann"})
+    await setup.identities.learn({AliasKey("e", P): "ann"})
     again = setup.restart()
     await again.commit(await again.prepare(records))
     assert (setup.score("ann"), setup.reasons()) == (20, [])

@@ -6,7 +6,7 @@ import asyncio
 import json
 
 from service.ingest.identify import IdentitySettings
-from service.ingest.stores import EndpointKey
+from service.ingest.stores import AliasKey
 from service.scoring.event import Reason
 from tests.fakes.aio import run
 from tests.fakes.identities import MemoryLookup
@@ -77,7 +77,7 @@ def test_an_sdks_event_without_a_user_costs_no_call():
 
 
 def test_a_campaign_event_leaves_a_letter_only_without_its_endpoint():
-    lookup = MemoryLookup({EndpointKey("nobodys", P): ""})
+    lookup = MemoryLookup({AliasKey("nobodys", P): ""})
     setup = IngestSetup(lookup=lookup)
     setup.play(batch(body("open", "nobodys", campaign_id="c"), body("open", "deleted", campaign_id="c")))
     assert (setup.reasons(), setup.counted("anonymous")) == ([Reason.UNRESOLVED_USER], 1)
@@ -85,7 +85,7 @@ def test_a_campaign_event_leaves_a_letter_only_without_its_endpoint():
 
 def test_look_ups_not_answered_in_time_hold_up_no_other_event():
     """One unanswered look-up held every record of the shard for as long as Pinpoint was away."""
-    lookup = MemoryLookup({}, fails={EndpointKey("e", P), EndpointKey("f", P)})
+    lookup = MemoryLookup({}, fails={AliasKey("e", P), AliasKey("f", P)})
     setup = IngestSetup(lookup=lookup)
 
     async def main() -> float:
@@ -104,13 +104,13 @@ def test_what_a_campaign_caused_is_looked_up_first():
     lookup = MemoryLookup({})
     setup = IngestSetup(lookup=lookup)
     setup.play(batch(body("open", "app"), body("open", "mail", campaign_id="c"), body("_email.open", "made-up")))
-    assert lookup.asked == [EndpointKey("mail", P), EndpointKey("app", P)]
+    assert lookup.asked == [AliasKey("mail", P), AliasKey("app", P)]
 
 
 def test_messages_sent_by_api_are_looked_up_where_that_is_asked_for():
     """AWS says that `client_id` is the endpoint's id; where messages go to addresses, it is made up for each."""
     for ask_transactional, score in ((False, None), (True, 5)):
-        lookup = MemoryLookup({EndpointKey("e", P): "ann"})
+        lookup = MemoryLookup({AliasKey("e", P): "ann"})
         setup = IngestSetup(lookup=lookup, ask_transactional=ask_transactional)
         setup.play(batch(body("_email.open", "e"), body("_email.open", "made-up")))
         assert (setup.score("ann"), setup.reasons()) == (score, [])
