@@ -60,6 +60,8 @@ class Sent(msgspec.Struct, frozen=True):
         shard_id: Its shard.
         sequence: Its sequence number, which no other record of a run has.
         incarnation: How often its stream had been deleted and made again.
+        index: Which event of its record it is, from 1; 0 where it is alone.
+        body: The event alone.
     """
 
     kind: str
@@ -67,6 +69,8 @@ class Sent(msgspec.Struct, frozen=True):
     shard_id: str
     sequence: str
     incarnation: int = 0
+    index: int = 0
+    body: bytes = b""
 
     @property
     def must_be_lettered(self) -> bool:

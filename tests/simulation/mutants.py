@@ -11,8 +11,9 @@ from unittest import mock
 
 import msgspec
 
-from service.ingest import commit, identity_plan, ingest
+from service.ingest import commit, identity_plan, ingest, letters, prepared
 from service.ingest.identity_rows import Row, RowKey, Write
+from service.ingest.prepared import PreparedEvents
 from service.ingest.stores import Committed, Found
 from service.publish.follow import StreamFollower
 from service.publish.pipeline import PipelineState
@@ -301,6 +302,26 @@ def absence_outlives_events() -> AbstractContextManager[Any]:
     return mock.patch.object(identity_plan, "held", held)
 
 
+def record_lettered_whole() -> AbstractContextManager[Any]:
+    """A dead letter holds the record that its event came in, siblings and all."""
+    original = PreparedEvents.set_aside
+
+    def set_aside(self: Any, record: Any, event: Any, why: Any, now_ms: int, *rest: Any, **stage: Any) -> None:  # noqa: ANN401 - a patch
+        del rest
+        original(self, record, msgspec.structs.replace(event, index=0, part=0), why, now_ms, record.data, **stage)
+
+    return mock.patch.object(PreparedEvents, "set_aside", set_aside)
+
+
+def letters_share_an_id() -> AbstractContextManager[Any]:
+    """The events of a record share one letter: the second one that is set aside is lost."""
+
+    def letter_id(tag: str, sequence: str, *_: int) -> str:
+        return letters.record_letter_id(tag, sequence)
+
+    return mock.patch.object(prepared, "record_letter_id", letter_id)
+
+
 MUTANTS: dict[str, Mutant] = {
     "dedupe by the batch's last sequence": dedupe_by_batch,
     "blind increment": blind_increment,
@@ -336,4 +357,6 @@ MUTANTS: dict[str, Mutant] = {
     "answers outlive events": answers_outlive_events,
     "entries are never read again": entries_never_read_again,
     "absence outlives events": absence_outlives_events,
+    "a letter holds the whole record": record_lettered_whole,
+    "the events of a record share a letter": letters_share_an_id,
 }

@@ -25,9 +25,15 @@ from service.stream.position import sequence_of
 from tests.fakes.source import incarnation_of
 from tests.simulation.events import PROJECT, Sent, count_in
 
+SEQUENCE_WIDTH = 38
+"""Characters of the sequence number in a letter's id."""
+
+Pointer = tuple[str, str, int]
+"""Which event: its shard, its record's sequence number, and its index in the record."""
+
 Problems = Counter[str]
 """How often each promise was broken: `over`, `under`, `unpublished`, `order`, `checkpoint`, `accounting`,
-`lettered_and_scored`, `fencing`, `two_in_flight`, `older_sent`, `stolen`, `undrained`, `crashed`."""
+`lettered_and_scored`, `siblings`, `fencing`, `two_in_flight`, `older_sent`, `stolen`, `undrained`, `crashed`."""
 
 
 class Witness:
@@ -62,7 +68,7 @@ class Witness:
         self._newest_told: dict[tuple[str, UserKey], int] = {}
         self._checked: Counter[tuple[str, str]] = Counter()
         self._known_letters = -1
-        self._pointers: Counter[tuple[str, str]] = Counter()
+        self._pointers: dict[Pointer, list[bytes]] = {}
 
     def problem(self, kind: str, detail: str) -> None:
         self.problems[kind] += 1
@@ -141,17 +147,22 @@ class Witness:
             self._checked[pipeline, shard_id] = at + 1
 
     def _durable(self, record: Sent) -> bool:
-        if record.leaves_no_trace or record.kind == "D" or (record.shard_id, record.sequence) in self._lettered():
+        if record.leaves_no_trace or record.kind == "D" or _pointer(record) in self._lettered():
             return True
         tag = shard_tag(incarnation_of(self._events, record.incarnation), record.shard_id)
         return self._marks.get((record.user, tag), -1) >= int(record.sequence)
 
-    def _lettered(self) -> Counter[tuple[str, str]]:
+    def _lettered(self) -> dict[Pointer, list[bytes]]:
+        """Return what the letters hold, by the event that they are of."""
         # Letters are few, and never removed.
         if len(self.letters) != self._known_letters:
-            self._pointers = Counter(
-                (letter.shard_id, letter.sequence) for letter in self.letters.values() if letter.stage != "publish"
-            )
+            self._pointers = {}
+            for letter_id, letter in self.letters.items():
+                if letter.stage != "publish":
+                    *_, before, last = letter_id.split(".")
+                    # A sequence number is wide; behind it stand the index and the person of one event of several.
+                    index = int(before) if len(last) < SEQUENCE_WIDTH else 0
+                    self._pointers.setdefault((letter.shard_id, letter.sequence, index), []).append(letter.payload)
             self._known_letters = len(self.letters)
         return self._pointers
 
@@ -168,7 +179,7 @@ class Witness:
         pointers = dict(self._lettered())
         found: list[tuple[str, str]] = []
         for record in (record for records in self.sent.values() for record in records):
-            letters = pointers.pop((record.shard_id, record.sequence), 0)
+            letters = pointers.pop(_pointer(record), [])
             lost = not letters and (record.shard_id, record.sequence) in self.lost
             found += [] if lost else _compare_letters(record, letters)
             if lost:
@@ -195,10 +206,16 @@ class Witness:
         return found
 
 
-def _compare_letters(record: Sent, letters: int) -> list[tuple[str, str]]:
+def _pointer(record: Sent) -> Pointer:
+    return record.shard_id, record.sequence, record.index
+
+
+def _compare_letters(record: Sent, letters: Sequence[bytes]) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
-    if letters > 1:
-        found.append(("accounting", f"{letters} letters for {record}"))
+    if len(letters) > 1:
+        found.append(("accounting", f"{len(letters)} letters for {record}"))
+    if any(held.strip() != record.body.strip() for held in letters):
+        found.append(("siblings", f"the letter of {record} does not hold that event alone"))
     if letters and not record.may_be_lettered:
         found.append(("accounting", f"a letter for {record}"))
     if not letters and record.must_be_lettered:

@@ -41,6 +41,12 @@ MAX_VIRTUAL_S = 400.0
 IN_USE_BEFORE = 0.1
 """Share of the runs in which the score table holds scores from the start that its stream has never shown."""
 
+SEVERAL = 0.15
+"""Share of the records that hold several events."""
+
+NOBODYS = frozenset({"nobody", "anonymous", "probe", "malformed"})
+"""Kinds of events that are in nobody's score."""
+
 RECONCILE_CHUNK = 3
 """Scores written at a time by a reconciliation: so few that it takes a while, though there are few users."""
 
@@ -140,6 +146,7 @@ class SimWorld:
         self.trimmed = False
         self.users = [f"u{number}" for number in range(rng.choice([3, 8, 20, 40]))]
         self._count = 0
+        self._packing = random.Random(f"{seed} packing")
         self.hands = Hands(seed, self.users) if random.Random(f"{seed} whether").random() < SHARE else None
         self._people()
 
@@ -201,14 +208,34 @@ class SimWorld:
             named = ""
         elif rng.random() < 0.2 and not given:
             endpoint = f"late {user}"
-        counted = "" if kind in {"nobody", "anonymous", "probe", "malformed"} else user
+        counted = "" if kind in NOBODYS else user
         shard_id = rng.choice(self.events.open())
         arrival_ms = EPOCH_MS + round(now() * 1000)
-        record = payload(kind, named, endpoint, arrival_ms, attributed=kind not in {"anonymous", "ignored"})
-        sequence = self.events.put(shard_id, record)
-        sent = Sent(kind, counted, shard_id, sequence, self.events.incarnation)
-        self.witness.sent[self.events.place(shard_id)].append(sent)
-        return sent
+        body = payload(kind, named, endpoint, arrival_ms, attributed=kind not in {"anonymous", "ignored"})
+        events = [(kind, counted, body)]
+        if self._packing.random() < SEVERAL:
+            events += [self._sibling(arrival_ms) for _ in range(self._packing.randint(1, 3))]
+        sequence = self.events.put(shard_id, b"\n".join(body for _, _, body in events))
+        sent = [
+            Sent(kind, counted, shard_id, sequence, self.events.incarnation, index if len(events) > 1 else 0, body)
+            for index, (kind, counted, body) in enumerate(events, 1)
+        ]
+        self.witness.sent[self.events.place(shard_id)] += sent
+        return sent[0]
+
+    def _sibling(self, arrival_ms: int) -> tuple[str, str, bytes]:
+        """Return one more event for a record: kind, whose it is, and the event."""
+        rng = self._packing
+        user = rng.choice([*self.users, "spoilt"])
+        kind = rng.choices(["A", "B", "E", "nobody", "ignored", "malformed"], [6, 4, 4, 2, 1, 2])[0]
+        self._count += 1
+        endpoint, named = f"known {user}", user
+        if kind == "E":
+            endpoint, named = f"late {user}", ""
+        elif kind == "nobody":
+            endpoint, named = f"nobody {self._count}", ""
+        body = payload(kind, named, endpoint, arrival_ms, attributed=kind != "ignored")
+        return kind, "" if kind in NOBODYS else user, body
 
     def recreate(self, shards: int) -> None:
         """Delete the event stream and make it again; its leases have keys of their own."""

@@ -35,6 +35,7 @@ PROMISES = {
     "unpublished": "unpublished",
     "lettered_and_scored": "dead-lettered and scored",
     "accounting": "accounting errors",
+    "siblings": "letters that hold other events too",
     "order": "order violations",
     "checkpoint": "checkpoint violations",
     "fencing": "unfenced lease writes",
