@@ -41,6 +41,10 @@ class Line(msgspec.Struct, frozen=True):
 Points = Callable[[str, str], Decimal | None]
 """What an event of a type and a project is worth; None: no definition covers it."""
 
+_LEARNED = frozenset({"anonymous id", "endpoint"})
+"""Names that count for nobody until their user is known."""
+
+_WHERE_KNOWN = "counts for the user that this name belongs to; nobody's where none is known"
 _NO_DEFINITION = "no definition covers this type"
 
 
@@ -91,6 +95,8 @@ def lines_of(file: BinaryIO, registry: Registry, points: Points) -> Iterator[Lin
         for row in explain(registry, data):
             worth = points(row.event_type, row.project) if row.kind is Kind.EVENT and row.person else None
             note = _NO_DEFINITION if row.kind is Kind.EVENT and row.person and worth is None else ""
+            if worth is not None and row.found_by in _LEARNED:
+                note = _WHERE_KNOWN
             yield Line(number, row, worth, note)
 
 
