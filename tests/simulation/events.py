@@ -15,7 +15,9 @@ no type ever has 1000 events of one user. What somebody else adds to a score has
 
 from __future__ import annotations
 
+import random
 from collections import Counter
+from collections.abc import Sequence
 from decimal import Decimal
 
 import msgspec
@@ -27,6 +29,8 @@ FIELD = 1000
 FOREIGN = Decimal("0.000001")
 """What somebody else adds to a score, each time (X)."""
 CONSTANT = {"A": Decimal(1), "B": Decimal(10**3), "N": Decimal("-0.001"), "E": Decimal(10**12), "_email.A": Decimal(1)}
+NOBODYS = frozenset({"nobody", "anonymous", "probe", "malformed"})
+"""Kinds of events that are in nobody's score."""
 TOGGLED = Decimal(10**9)
 VERSION = 10**15
 
@@ -100,3 +104,19 @@ def payload(kind: str, user: str, endpoint: str, arrival_ms: int, *, attributed:
     if user:
         record["endpoint"] = {"User": {"UserId": user}}
     return msgspec.json.encode(record)
+
+
+def siblings(rng: random.Random, users: Sequence[str], arrival_ms: int) -> list[tuple[str, str, bytes]]:
+    """Return one to three more events for a record: of each the kind, whose it is, and the event."""
+    found: list[tuple[str, str, bytes]] = []
+    for _ in range(rng.randint(1, 3)):
+        user = rng.choice([*users, "spoilt"])
+        kind = rng.choices(["A", "B", "E", "nobody", "ignored", "malformed"], [6, 4, 4, 2, 1, 2])[0]
+        endpoint, named = f"known {user}", user
+        if kind == "E":
+            endpoint, named = f"late {user}", ""
+        elif kind == "nobody":
+            endpoint, named = f"nobody {rng.getrandbits(32)}", ""
+        body = payload(kind, named, endpoint, arrival_ms, attributed=kind != "ignored")
+        found.append((kind, "" if kind in NOBODYS else user, body))
+    return found

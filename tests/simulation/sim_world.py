@@ -23,7 +23,7 @@ from service.stream.position import LATEST
 from tests.fakes.aio import EPOCH_MS, VirtualLoop
 from tests.fakes.dead_letters import MemoryDeadLetters
 from tests.fakes.pipeline import PipelineRow
-from tests.simulation.events import FOREIGN, PROJECT, Sent, first_definitions, payload
+from tests.simulation.events import FOREIGN, NOBODYS, PROJECT, Sent, first_definitions, payload, siblings
 from tests.simulation.hands import SHARE, Hands
 from tests.simulation.network import CALL_TIMEOUT, SINKS, Ether
 from tests.simulation.oracle import Problems, Witness
@@ -43,9 +43,6 @@ IN_USE_BEFORE = 0.1
 
 SEVERAL = 0.15
 """Share of the records that hold several events."""
-
-NOBODYS = frozenset({"nobody", "anonymous", "probe", "malformed"})
-"""Kinds of events that are in nobody's score."""
 
 RECONCILE_CHUNK = 3
 """Scores written at a time by a reconciliation: so few that it takes a while, though there are few users."""
@@ -214,7 +211,7 @@ class SimWorld:
         body = payload(kind, named, endpoint, arrival_ms, attributed=kind not in {"anonymous", "ignored"})
         events = [(kind, counted, body)]
         if self._packing.random() < SEVERAL:
-            events += [self._sibling(arrival_ms) for _ in range(self._packing.randint(1, 3))]
+            events += siblings(self._packing, self.users, arrival_ms)
         sequence = self.events.put(shard_id, b"\n".join(body for _, _, body in events))
         sent = [
             Sent(kind, counted, shard_id, sequence, self.events.incarnation, index if len(events) > 1 else 0, body)
@@ -222,20 +219,6 @@ class SimWorld:
         ]
         self.witness.sent[self.events.place(shard_id)] += sent
         return sent[0]
-
-    def _sibling(self, arrival_ms: int) -> tuple[str, str, bytes]:
-        """Return one more event for a record: kind, whose it is, and the event."""
-        rng = self._packing
-        user = rng.choice([*self.users, "spoilt"])
-        kind = rng.choices(["A", "B", "E", "nobody", "ignored", "malformed"], [6, 4, 4, 2, 1, 2])[0]
-        self._count += 1
-        endpoint, named = f"known {user}", user
-        if kind == "E":
-            endpoint, named = f"late {user}", ""
-        elif kind == "nobody":
-            endpoint, named = f"nobody {self._count}", ""
-        body = payload(kind, named, endpoint, arrival_ms, attributed=kind != "ignored")
-        return kind, "" if kind in NOBODYS else user, body
 
     def recreate(self, shards: int) -> None:
         """Delete the event stream and make it again; its leases have keys of their own."""

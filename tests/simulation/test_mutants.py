@@ -42,8 +42,6 @@ SHOWN_BY = {
     "answers outlive events": {"stolen", "unpublished"},
     "entries are never read again": {"stolen"},
     "absence outlives events": {"unpublished"},
-    "a letter holds the whole record": {"siblings", "accounting", "under"},
-    "the events of a record share a letter": {"siblings", "accounting", "under"},
 }
 """The promise that each variant breaks first; any one of them will do."""
 

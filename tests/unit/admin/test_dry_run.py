@@ -34,7 +34,7 @@ def test_damaged_gzip_and_a_line_without_end_are_faults_of_the_file():
         list(records(io.BytesIO(b"x" * (MAX_RECORD_BYTES + 2))))
 
 
-def test_an_event_that_names_only_an_anonymous_id_is_said_to_count_only_where_its_user_is_known():
+def test_an_anonymous_id_is_said_to_count_only_where_its_user_is_known():
     with (SAMPLES / "segment.jsonl").open("rb") as file:
         lines = list(lines_of(file, Registry(default_project="shop"), lambda _kind, _project: Decimal(1)))
     assert [bool(line.note) for line in lines] == [False, False, True, True]
