@@ -37,6 +37,7 @@ ASKED_FOR = {
     "ScoringThrottled",
     "ScoringDeadLettersGrowing",
     "ScoringUnknownFormatsGrowing",
+    "ScoringSourcesMalformed",
     "ScoringUnresolvedUsersGrowing",
     "ScoringLeaseChurn",
     "ScoringEventLoopBlocked",

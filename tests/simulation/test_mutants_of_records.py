@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from tests.simulation.world import simulate
 
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.schedule import Options
 from tests.simulation.simulate import prepare
-from tests.simulation.world import simulate
 
 MAX_SEEDS = 100
 
