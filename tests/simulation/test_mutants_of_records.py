@@ -7,6 +7,7 @@ from tests.simulation.world import simulate
 
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.schedule import Options
+from tests.simulation.sim_world import simulate
 from tests.simulation.simulate import prepare
 
 MAX_SEEDS = 100
