@@ -18,7 +18,7 @@ from service.ingest.definition_book import CurrentDefinitions
 from service.ingest.identify import IdentityResolver
 from service.ingest.letters import is_lettered, stretch
 from service.ingest.marks import marking_of, shard_tag
-from service.ingest.names import name_aliases, names_of
+from service.ingest.names import NO_PERSON, OVERDUE, UNKNOWN_ADDRESS, UNRESOLVED, name_aliases, names_of
 from service.ingest.ownership import Ownership
 from service.ingest.prepared import PreparedEvents
 from service.ingest.retention import Retention
@@ -30,7 +30,7 @@ from service.runtime.clock import Clock
 from service.runtime.concurrency import Interruptible
 from service.runtime.errors import ReleasedError
 from service.scoring.definitions import DefinitionBook
-from service.scoring.event import Event, Reason, Rejected, Skipped, address_of
+from service.scoring.event import Event, Skipped, address_of
 from service.scoring.fold import Scorable, UserKey, sequence_bytes
 from service.scoring.rules.model import ADJUSTMENT
 from service.sources.outcomes import Ambiguous, Anonymous, Outcome, RejectedEvent, Teaches
@@ -41,20 +41,6 @@ PIPELINE = "ingest"
 
 SLICE = 500
 """Events read before others get their turn: a few milliseconds; heartbeats and sinks must not wait for more."""
-
-_NO_PERSON = Rejected(
-    Reason.NO_PERSON,
-    "the event names neither a user nor an endpoint: client.client_id and endpoint.User.UserId are missing",
-)
-_UNRESOLVED = Rejected(
-    Reason.UNRESOLVED_USER, "a campaign or journey caused the event, but nothing tells whose endpoint it was"
-)
-_UNKNOWN_ADDRESS = Rejected(
-    Reason.UNRESOLVED_USER, "no event has said which user the e-mail address, phone number or profile id belongs to"
-)
-_OVERDUE = Rejected(
-    Reason.LOOKUP_OVERDUE, "the owner of the endpoints did not say in time whose the endpoint is; redrive it later"
-)
 
 
 class Ingest:
@@ -304,7 +290,7 @@ class Ingest:
         elif event.transactional:
             prepared.counts["anonymous"] += 1
         else:
-            prepared.set_aside(record, event, _NO_PERSON, self._clock.wall_ms())
+            prepared.set_aside(record, event, NO_PERSON, self._clock.wall_ms())
 
     def _worth_asking(self, event: Event) -> bool:
         return not event.unnamed and (self._ask_transactional or not event.transactional)
@@ -359,11 +345,11 @@ class Ingest:
             endpoint = AliasKey(event.endpoint_id, event.project_id)
             nobodys.add(endpoint if event.endpoint_id else names_of(event)[0])
             if event.aliases and address_of(event):
-                prepared.set_aside(record, event, _UNKNOWN_ADDRESS, self._clock.wall_ms())
+                prepared.set_aside(record, event, UNKNOWN_ADDRESS, self._clock.wall_ms())
             elif user_id is None and endpoint in overdue:
-                prepared.set_aside(record, event, _OVERDUE, self._clock.wall_ms())
+                prepared.set_aside(record, event, OVERDUE, self._clock.wall_ms())
             elif user_id is None and event.attributed and event.endpoint_id:
-                prepared.set_aside(record, event, _UNRESOLVED, self._clock.wall_ms())
+                prepared.set_aside(record, event, UNRESOLVED, self._clock.wall_ms())
             else:
                 prepared.counts["anonymous"] += 1
         self._metrics.identities.labels("event").inc(named)

@@ -1,12 +1,26 @@
-"""The names that events give to people, as keys of what is known about them. Pure."""
+"""The names that events give to people, as keys of what is known about them, and why one leads to nobody. Pure."""
 
 from __future__ import annotations
 
 from service.ingest.attribution import Attribution
 from service.ingest.stores import AliasKey
-from service.scoring.event import Event, address_of
+from service.scoring.event import Event, Reason, Rejected, address_of
 from service.sources.outcomes import Teaches
 from service.stream.ports import Record
+
+NO_PERSON = Rejected(
+    Reason.NO_PERSON,
+    "the event names neither a user nor an endpoint: client.client_id and endpoint.User.UserId are missing",
+)
+UNRESOLVED = Rejected(
+    Reason.UNRESOLVED_USER, "a campaign or journey caused the event, but nothing tells whose endpoint it was"
+)
+UNKNOWN_ADDRESS = Rejected(
+    Reason.UNRESOLVED_USER, "no event has said which user the e-mail address, phone number or profile id belongs to"
+)
+OVERDUE = Rejected(
+    Reason.LOOKUP_OVERDUE, "the owner of the endpoints did not say in time whose the endpoint is; redrive it later"
+)
 
 
 def names_of(event: Event) -> list[AliasKey]:

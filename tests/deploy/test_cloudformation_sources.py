@@ -53,7 +53,7 @@ def envelopes() -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("event", envelopes(), ids=lambda event: f"{event['source']} {event['detail-type']}")
-def test_a_rule_matches_each_event_of_the_samples_and_keys_it_by_its_message(event: dict[str, Any]):
+def test_a_rule_matches_each_sample_and_keys_it_by_its_message(event: dict[str, Any]):
     (rule,) = [rule for rule in rules().values() if matches(rule["EventPattern"], event)]
     (target,) = rule["Targets"]
     path = target["KinesisParameters"]["PartitionKeyPath"].removeprefix("$.")
@@ -74,7 +74,7 @@ def test_what_is_not_scored_does_not_go_to_the_stream(event: dict[str, Any]):
     assert not any(matches(rule["EventPattern"], event) for rule in rules().values())
 
 
-def test_every_rule_retries_for_a_day_and_then_keeps_the_event_in_a_watched_queue():
+def test_a_rule_retries_for_a_day_then_keeps_the_event_in_a_queue():
     for rule in rules().values():
         (target,) = rule["Targets"]
         assert target["Arn"] == STREAM
@@ -88,7 +88,7 @@ def test_every_rule_retries_for_a_day_and_then_keeps_the_event_in_a_watched_queu
     assert queue["MessageRetentionPeriod"] == 14 * 86400
 
 
-def test_the_role_can_put_records_on_this_stream_and_nothing_else():
+def test_the_role_can_only_put_records_on_this_stream():
     def statements(stack: Stack) -> list[Any]:
         (role,) = stack.of_type("AWS::IAM::Role").values()
         (policy,) = role["Policies"]

@@ -90,15 +90,13 @@ def test_faults_name_file_line_and_path_and_nothing_is_written(cli: Cli, tmp_pat
     assert "scoring sources list" in cli("sources", "remove", "shop", code=1).output
 
 
-def test_a_dry_run_of_what_no_source_recognises_says_what_it_holds(cli: Cli):
+def test_a_dry_run_of_an_unknown_event_says_what_it_holds(cli: Cli):
     result = cli("dry-run", "-", text='{"hello": "world"}\n', code=1)
     assert "unknown_format" in result.stdout
     assert "it has hello" in result.stdout
 
 
-def test_an_unknown_event_counts_once_its_source_is_applied_and_its_letter_redriven(
-    cli: Cli, shop: str, worker: WorkerProcess
-):
+def test_an_unknown_event_counts_once_redriven_after_sources_apply(cli: Cli, shop: str, worker: WorkerProcess):
     cli("setup", "--project", "shop")
     cli("definitions", "set", "order.placed", "25", "--project", "shop")
     order = (SAMPLES / "custom.jsonl").read_text(encoding="utf-8").splitlines()[0]

@@ -306,9 +306,9 @@ def record_lettered_whole() -> AbstractContextManager[Any]:
     """A dead letter holds the record that its event came in, siblings and all."""
     original = PreparedEvents.set_aside
 
-    def set_aside(self: Any, record: Any, event: Any, why: Any, now_ms: int, *rest: Any, **stage: Any) -> None:  # noqa: ANN401 - a patch
-        del rest
-        original(self, record, msgspec.structs.replace(event, index=0, part=0), why, now_ms, record.data, **stage)
+    def set_aside(self: Any, record: Any, event: Any, why: Any, now_ms: int, **options: Any) -> None:  # noqa: ANN401 - a patch
+        whole = msgspec.structs.replace(event, index=0, part=0)
+        original(self, record, whole, why, now_ms, **options | {"payload": record.data})
 
     return mock.patch.object(PreparedEvents, "set_aside", set_aside)
 

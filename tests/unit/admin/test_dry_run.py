@@ -27,7 +27,7 @@ def test_an_empty_file_has_no_records():
     assert list(records(io.BytesIO(b""))) == []
 
 
-def test_damaged_gzip_and_a_line_without_end_are_faults_of_the_file():
+def test_damaged_gzip_and_an_endless_line_are_faults_of_the_file():
     with pytest.raises(ValueError, match="damaged gzip"):
         list(records(io.BytesIO(gzip.compress(b"x\n" * 1000)[:-9])))
     with pytest.raises(ValueError, match="longer than"):

@@ -122,13 +122,13 @@ def expected(steps: Sequence[Step]) -> dict[str, int]:
     return totals
 
 
-def test_an_address_that_no_event_has_named_is_a_user_itself_in_lower_case():
+def test_an_address_without_a_user_is_a_user_itself_in_lower_case():
     world = World()
     run(world.play([Step("view", email="Ada <ADA@Example.org>"), Step("buy", email=ADA)]))
     assert world.totals() == {ADA: 1001}
 
 
-def test_an_address_counts_for_the_user_from_the_event_on_that_names_both():
+def test_an_address_counts_for_the_user_once_an_event_names_both():
     steps = [Step("view", email=ADA), Step("identify", "u-1", ADA), Step("buy", email=ADA)]
     world = World()
     run(world.play(steps))
@@ -136,7 +136,7 @@ def test_an_address_counts_for_the_user_from_the_event_on_that_names_both():
     assert world.lookup.asked == []
 
 
-def test_what_counted_for_an_address_does_not_count_for_its_user_too_when_it_is_read_again():
+def test_an_address_credited_once_is_not_credited_again_as_its_user():
     """The naming is durable when the events before it are read again, and must not reach back to them."""
     steps = [Step("view", email=ADA), Step("identify", "u-1", ADA), Step("buy", email=ADA)]
     world = World()
@@ -145,7 +145,7 @@ def test_what_counted_for_an_address_does_not_count_for_its_user_too_when_it_is_
     assert world.totals() == {ADA: 1, "u-1": 1000}
 
 
-def test_a_worker_that_names_an_address_again_keeps_the_position_of_its_first_naming():
+def test_a_later_naming_keeps_the_position_of_the_first():
     """It took its own naming for the first. What came between the two, read again, counted for the address too."""
     steps = [Step("identify", "u-1", ADA), Step("view", email=ADA), Step("identify", "u-1", ADA)]
     world = World()
@@ -160,7 +160,7 @@ def test_a_worker_that_names_an_address_again_keeps_the_position_of_its_first_na
     assert world.totals() == {"u-1": 1}
 
 
-def test_set_aside_makes_a_dead_letter_of_an_unknown_address_that_counts_once_redriven():
+def test_set_aside_makes_a_dead_letter_of_an_unknown_address():
     world = World(unknown_is_address=False)
     run(world.play([Step("view", email=ADA)]))
     (letter,) = world.letters.letters.values()
@@ -229,7 +229,7 @@ def test_any_split_and_any_crash_gives_the_same_owners(
     assert run(main()) == expected(steps)
 
 
-def test_the_row_of_an_address_stands_beside_those_of_endpoints_and_touches_no_users_row():
+def test_the_row_of_an_address_touches_no_users_row():
     async def main() -> None:
         rows = MemoryRows()
         store = IdentityStore(rows, ttl_days=0)

@@ -49,7 +49,7 @@ EXPECTED: dict[str, tuple[dict[str, int], dict[str, int]]] = {
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_samples_come_to_the_scores_that_were_worked_out_by_hand(name: str):
+def test_samples_come_to_the_scores_worked_out_by_hand(name: str):
     scores, letters, clock, metrics = MemoryScores(), MemoryDeadLetters(), VirtualClock(), Metrics()
     points = {**DEFAULT_POINTS, **{kind: Decimal(worth) for kind, worth in OTHERS.items()}}
     book = CurrentDefinitions(

@@ -29,7 +29,7 @@ class Store:
         return self.rows
 
 
-def test_a_source_is_in_force_at_the_next_reading_and_a_failed_reading_keeps_the_last():
+def test_a_source_is_in_force_at_the_next_reading_that_works():
     async def main() -> None:
         store, current, clock, metrics = Store(), CurrentSources(default_project="p"), VirtualClock(), Metrics()
         book = SourceBook(store, current, clock, metrics)

@@ -27,7 +27,7 @@ def test_a_row_that_is_as_before_is_not_compiled_again():
     assert after.sources[1] is not before.sources[1]
 
 
-def test_a_faulty_row_keeps_its_last_good_version_and_is_reported_with_its_fault():
+def test_a_faulty_row_keeps_its_last_good_version_and_is_reported():
     before = OwnSources().refreshed([row("a")])
     after = before.refreshed([SourceRow("a", "sources: [{name: a, whenn: {}}]"), SourceRow("b", "")])
     assert after.sources == before.sources
@@ -36,7 +36,7 @@ def test_a_faulty_row_keeps_its_last_good_version_and_is_reported_with_its_fault
     assert after.refreshed([]).sources == ()
 
 
-def test_a_row_whose_text_holds_another_source_or_a_reserved_name_is_faulty():
+def test_a_row_with_another_source_or_a_reserved_name_is_faulty():
     own = OwnSources().refreshed([SourceRow("a", SHOP), SourceRow("ses", SHOP.replace("shop", "ses"))])
     assert [each.name for each in own.faulty] == ["a", "ses"]
     assert "exactly this source" in own.faulty[0].why
