@@ -52,9 +52,9 @@ def test_links_lead_somewhere(document: Path):
     assert broken == []
 
 
-@pytest.mark.parametrize("name", ["architecture.md", "guarantees.md", "evidence.md", "local.md"])
-def test_documents_name_files_that_exist(name: str):
-    named = NAMED_FILE.findall((DOCS / name).read_text(encoding="utf-8"))
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_documents_name_files_that_exist(document: Path):
+    named = NAMED_FILE.findall(document.read_text(encoding="utf-8"))
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
