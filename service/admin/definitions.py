@@ -1,7 +1,7 @@
-"""What people write into the definition table: read, checked, and compared with what is known. Pure.
+"""Definitions from people: reading them, checking them, and comparing them with the existing ones. Pure.
 
-A definition that no event can meet is written as easily as a right one, and nothing ever says so. So what looks like a
-typing error is not written without `--anyway`.
+A definition with a typing error looks valid, matches no event, and nothing reports it. So a definition that looks like
+a typing error is only written with `--anyway`.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ COLUMNS = ("Project", "Event type", "Points")
 _HEADER = "\t".join(column.lower().replace(" ", "_") for column in COLUMNS)
 
 _CLOSE = 0.8
-"""Likeness, from 0 to 1, from which on two names are taken for one with a typing error."""
+"""Similarity, from 0 to 1, above which two names look like one with a typing error."""
 
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
-"""What is a number in JSON, and with a sign or without a digit before the point. `Decimal` takes `1_000` as well."""
+"""Numbers as in JSON, also with a sign or without a digit before the point. `Decimal` accepts `1_000` as well."""
 
 
 class Known(msgspec.Struct, frozen=True):
-    """What there is already.
+    """What exists already.
 
     Attributes:
-        configured: Projects of `SCORING_PROJECT_IDS`; empty where every project counts.
+        configured: Projects of `SCORING_PROJECT_IDS`; empty if all projects count.
         projects: Projects with definitions.
         event_types: Event types with a definition, of any project.
     """
@@ -59,21 +59,21 @@ class Known(msgspec.Struct, frozen=True):
 
 
 class UnreadableFileError(ValueError):
-    """A file that holds no definitions; the message says why."""
+    """A file without readable definitions; the message has the reason."""
 
 
 def known_of(rows: Sequence[Definition | Malformed], configured: Collection[str]) -> Known:
-    """Return what a table's rows show."""
+    """Return what exists according to a table's rows."""
     return Known(configured, {row.project_id for row in rows}, {row.event_type for row in rows})
 
 
 def points_of(text: str) -> Decimal | None:
-    """Return the number a text stands for; None where it is not one, `1_000` and ` 5` included."""
+    """Return the number of a text; None if it is not one, such as `1_000` or ` 5`."""
     return Decimal(text) if _NUMBER.fullmatch(text) else None
 
 
 def checked(row: object) -> Definition | str:
-    """Return the definition that `row` is, or what is wrong with it."""
+    """Return the definition of `row`, or what is wrong with it."""
     if not isinstance(row, Mapping):
         return "is not an object"
     event_type, project_id, points = (row.get(name) for name in ("EventType", "PinpointProjectId", "ScoreOffset"))
@@ -95,7 +95,7 @@ def checked(row: object) -> Definition | str:
 
 
 def suspicions(definition: Definition, known: Known) -> list[str]:
-    """Return why a definition looks like a typing error; empty where it does not."""
+    """Return why a definition looks like a typing error; empty if it does not."""
     found = []
     for name, text in (("event type", definition.event_type), ("project", definition.project_id)):
         if text != text.strip():
@@ -119,7 +119,7 @@ def suspicions(definition: Definition, known: Known) -> list[str]:
 
 
 def remarks(project_ids: Collection[str], known: Known) -> list[str]:
-    """Return what to say of projects that are not known, where that may be meant."""
+    """Return notes about unknown projects, which may be intended."""
     said = []
     for project_id in sorted(project_ids):
         if known.configured and project_id not in known.configured:
@@ -131,7 +131,7 @@ def remarks(project_ids: Collection[str], known: Known) -> list[str]:
 
 
 def rows_of(data: bytes) -> list[Any]:
-    """Return what a file holds: a JSON array, JSON objects one a line, or the lines that `definitions list` writes.
+    """Return the rows of a file: a JSON array, one JSON object per line, or the output of `definitions list`.
 
     Raises:
         UnreadableFileError: It is none of these.
@@ -159,5 +159,5 @@ _ARRAY: msgspec.json.Decoder[list[Any]] = msgspec.json.Decoder(list[Any], float_
 
 
 def in_force_s(refresh_s: float) -> float:
-    """Return within how many seconds every worker knows of a change: a read may just miss it, the next one does not."""
+    """Return the seconds until every worker uses a change: a read may just miss it, the next one does not."""
     return 2 * refresh_s

@@ -41,24 +41,24 @@ from service.queries.streams import INGEST
 from service.runtime.errors import TransientError, Trouble, TroubleError
 
 MAX_LAGS = 20
-"""Shards whose lag is read; each costs one of the shard's five reads per second."""
+"""Most shards whose lag is read; each costs one of the shard's five reads per second."""
 
 FAST = {(operation.service, operation.method) for operation in OPERATIONS}
-"""Calls that have a short way (`service/aws/fast/`): client and method."""
+"""Calls that have a fast implementation (`service/aws/fast/`): client and method."""
 
 EVERY_CALL = frozenset({Trouble.CLOCK, Trouble.CREDENTIALS})
-"""Kinds of trouble that every further call would meet as well."""
+"""Kinds of trouble that would affect every further call."""
 
 CALLS = "calls to AWS"
 UNREACHABLE = "check the network, AWS_REGION and, if it is set, AWS_ENDPOINT_URL"
 
 
 class Doctor:
-    """Examines one installation with the clients that a worker would use.
+    """Examines one installation with the same clients as a worker.
 
     Args:
-        wanted: What the configuration says.
-        aws: Made with the settings of a worker's clients, so that what they cannot do shows here.
+        wanted: The configuration.
+        aws: Clients with a worker's settings, so that their faults show here.
         wall_s: Epoch seconds.
     """
 
@@ -75,10 +75,10 @@ class Doctor:
         self._skew_s: float | None = None
 
     async def examine(self) -> AsyncIterator[Finding]:
-        """Yield each finding as soon as it is made.
+        """Yield each finding as soon as it is known.
 
-        Calls that get no answer end the examination with a finding that says why: no credentials, a wrong clock, an
-        unreachable endpoint. It has a worker's words, because these are a worker's clients.
+        Calls without an answer end the examination with a finding that has the cause: no credentials, a wrong clock, an
+        unreachable endpoint. The wording is a worker's, because the clients are.
         """
         try:
             async for finding in self._everything():
@@ -122,7 +122,7 @@ class Doctor:
         """Make a call.
 
         Raises:
-            TransientError: No answer, or one that every call would get: the credentials or the clock are wrong.
+            TransientError: No answer, or one that every call would get because the credentials or the clock are wrong.
         """
         answer = await ask(what or f"{service} {operation}", getattr(self._clients[service], operation), params)
         date = answer.headers.get("date")
@@ -137,7 +137,7 @@ class Doctor:
         return (await self._call(service, operation, params)).found
 
     async def _try(self, trial: Trial) -> tuple[Finding, Mapping[str, Any] | None]:
-        """Try a permission. A fast call is made twice: only the second one of an operation takes the short way."""
+        """Try a permission. A fast call is made twice, because only the second call of an operation is fast."""
         answer = await self._call(trial.service, trial.operation, trial.params, trial.resource)
         if (trial.service, trial.operation) in FAST:
             answer = await self._call(trial.service, trial.operation, trial.params, trial.resource)
@@ -178,13 +178,13 @@ class Doctor:
             finding, _ = await self._try(trial)
             yield finding
             if finding.verdict is Verdict.BROKEN and finding.remedy == trial.remedy:
-                return  # if the project does not exist, the other calls only look as if all were well
+                return  # if the project does not exist, the other calls would look fine
 
     async def _table(self, spec: TableSpec) -> list[Finding]:
         subject = f"table {spec.name}"
         answer = await self._call("dynamodb", "describe_table", {"TableName": spec.name}, subject)
         if answer.code in DENIED and spec.streamed and self._wanted.publishes:
-            # The one table that a worker itself describes: to find its stream.
+            # The only table that a worker itself describes, to find its stream.
             return [judge(Trial("dynamodb:DescribeTable", subject, "", "", {}), answer.code, answer.message)]
         if answer.found is None and answer.code not in MISSING:
             return [_not_seen(subject, "dynamodb:DescribeTable", answer)]
@@ -240,7 +240,7 @@ class Doctor:
         return judge_target(names.leases, before, f"{names.scores} {made}".rstrip())
 
     async def _lag_s(self, which: Mapping[str, str]) -> float | None:
-        """Return how far the worst of the first `MAX_LAGS` leases is behind; None if no lease can be read."""
+        """Return the largest lag of the first `MAX_LAGS` leases; None if no lease can be read."""
         rows = await self._look("dynamodb", "scan", {"TableName": self._wanted.names.leases})
         worst: float | None = None
         for row in (rows or {}).get("Items", [])[:MAX_LAGS]:
@@ -307,7 +307,7 @@ class Doctor:
 
 
 def _not_seen(subject: str, action: str, answer: Answer) -> Finding:
-    """Return the finding for what only the doctor would look at: a worker runs without it."""
+    """Return the finding for a check that only the doctor makes; workers do not need it."""
     if answer.code in DENIED:
         return Finding(
             Verdict.SKIPPED, subject, f"not looked at: {action} is not allowed (the service does not need it)"

@@ -1,4 +1,4 @@
-"""What a file given to `send` or `import` is, where it is not lines of JSON in UTF-8. Pure.
+"""Detects files for `send` or `import` that are not lines of JSON in UTF-8. Pure.
 
 Signatures: gzip RFC 1952 §2.3.1, zip APPNOTE 4.3.7, bzip2 `BZh`, xz file format 1.2.1 §2.1.1.1, Zstandard RFC 8878
 §3.1.1; byte order marks as in the Unicode Standard §23.8.
@@ -12,7 +12,7 @@ from collections.abc import Callable
 import msgspec
 
 HEAD_BYTES = 64 * 1024
-"""Bytes from the start of a file that are looked at."""
+"""Bytes at the start of a file that are examined."""
 
 _PACKED = {
     b"\x1f\x8b": ("gzip-compressed", "gzip -dc"),
@@ -27,11 +27,11 @@ BOM = b"\xef\xbb\xbf"
 
 
 class Unusable(msgspec.Struct, frozen=True):
-    """Why a file is not what a command takes.
+    """Why a command cannot use a file.
 
     Attributes:
-        what: What it is, to follow its name: `is gzip-compressed`.
-        command: A shell command that writes what was meant to standard output, to follow with a pipe.
+        what: What the file is, after its name: `is gzip-compressed`.
+        command: A shell command that writes the intended text to standard output; to be followed by a pipe.
     """
 
     what: str
@@ -39,14 +39,14 @@ class Unusable(msgspec.Struct, frozen=True):
 
 
 def unusable(head: bytes, name: str, *, arrays: bool = False) -> Unusable | None:
-    """Return what keeps a file from being lines of JSON in UTF-8; None where its start shows nothing.
+    """Return why a file is not lines of JSON in UTF-8; None if its start shows no reason.
 
-    Lines that are not JSON are not a reason: they are sent as they are, and set aside by the workers.
+    Lines that are not JSON are not a reason: they are sent unchanged, and workers set them aside.
 
     Args:
-        head: Up to `HEAD_BYTES` from its start.
-        name: How a shell command names it.
-        arrays: Whether a JSON array will do.
+        head: Up to `HEAD_BYTES` from the start of the file.
+        name: The file's name in a shell command.
+        arrays: Whether a JSON array is accepted.
     """
     for signature, (what, command) in _PACKED.items():
         if head.startswith(signature):
@@ -94,5 +94,5 @@ def _spans_lines(start: bytes, kind: type) -> bool:
 def _decoded(look: Callable[[], bool]) -> bool:
     try:
         return look()
-    except (ValueError, RecursionError):  # what both decoders raise for malformed text, or are derived from
+    except (ValueError, RecursionError):  # both decoders raise these, or subclasses, for malformed text
         return False

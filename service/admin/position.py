@@ -1,8 +1,8 @@
-"""Moving where reading goes on: a plan first, then the moves, and only while nobody reads.
+"""Changing where reading continues: first a plan, then the moves, and only while no worker reads.
 
-Going back reads events again. What is in a score is not counted again, because the score remembers how far it goes. But
-an event that did not count when it was read first counts now, where its user's score holds no later event of the same
-shard: one that had no definition then, or no known user. So some people get points and others do not.
+Going back reads events again. Events that a score contains are not counted again, because the score stores how far
+each shard was applied. But an event that did not count the first time (no definition, no known user) counts now, if
+its user's score contains no later event of the same shard. So some people get points and others do not.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from service.stream.ports import Membership, Shard
 from service.stream.position import LATEST, Position, sequence_of, timestamp_of
 
 CONFIRM_ATTEMPTS = 10
-"""A leader writes its row once a second, so one of a few attempts in a row gets through."""
+"""A leader writes its row once a second, so one of a few consecutive attempts succeeds."""
 
 watch = asyncio.sleep
-"""Waits while heartbeats are watched."""
+"""Number of waits while heartbeats are watched."""
 
 
 class Move(msgspec.Struct, frozen=True):
@@ -37,10 +37,10 @@ class Move(msgspec.Struct, frozen=True):
 
     Attributes:
         shard: Its id.
-        now: Its checkpoint; empty where it has no lease yet.
-        then: Where it will go on.
-        remark: Why not where it was asked to.
-        rereads: Whether events that were read already are read again, as far as is known.
+        now: Its checkpoint; empty if it has no lease yet.
+        then: Where reading will continue.
+        remark: Why this differs from the request.
+        rereads: Whether events are known to be read again.
     """
 
     shard: str
@@ -59,15 +59,15 @@ def plan(
     finished: bool = True,
     taken: Mapping[str, Taken] | None = None,
 ) -> list[Move]:
-    """Return what a reset changes.
+    """Return what a reset would change.
 
     Args:
-        shards: What the stream lists; what it lists no more is left alone, nothing can be read from it.
+        shards: Shards that the stream lists; others are left alone, because nothing can be read from them.
         rows: Leases by shard id.
-        to: Where to go on.
-        only: A shard id: no other moves. Empty: all.
-        finished: Whether finished shards start again; not where the tip is wanted, which they have passed.
-        taken: By shard id, what was taken over from another consumer: no shard goes back behind that.
+        to: Where to continue.
+        only: Only this shard; empty: all.
+        finished: Whether finished shards start again; not for the tip, which they have passed.
+        taken: By shard id, what was taken over from another consumer; no shard goes back before that.
     """
     moves = []
     taken = taken or {}
@@ -83,7 +83,7 @@ def plan(
 
 
 def _goes_back(lease: Lease, then: Position) -> bool:
-    """Return whether a shard was read, and will be read from before its checkpoint, as far as is known."""
+    """Return whether a shard was read and will be read from before its checkpoint, as far as this is known."""
     read = lease.finished or sequence_of(lease.checkpoint) is not None
     since, sequence = timestamp_of(then), sequence_of(then)
     if since is not None:
@@ -95,7 +95,7 @@ def _goes_back(lease: Lease, then: Position) -> bool:
 
 
 def _not_behind(to: Position, taken: Taken | None) -> tuple[Position, str]:
-    """Return where to go instead of `to`, and why, where that would be behind what was taken over."""
+    """Return another position and the reason, if `to` is before a take-over from another consumer."""
     since = timestamp_of(to)
     if taken is None or to == LATEST or (since is not None and since >= taken.at_ms):
         return to, ""
@@ -103,12 +103,12 @@ def _not_behind(to: Position, taken: Taken | None) -> tuple[Position, str]:
 
 
 def rereading(moves: Sequence[Move]) -> list[Move]:
-    """Return the moves after which events are read again."""
+    """Return the moves that cause events to be read again."""
     return [move for move in moves if move.rereads]
 
 
 def moved(lease: Lease, to: Position, now_ms: int) -> Lease:
-    """Return the lease with its shard to be read from `to`, and not finished.
+    """Return the lease, not finished, with its shard to be read from `to`.
 
     The name of a dead owner stays: the next reader seizes the lease from it, and so knows that a last call of
     that worker may still land.
@@ -125,7 +125,7 @@ def moved(lease: Lease, to: Position, now_ms: int) -> Lease:
 
 
 def alive(before: Sequence[Member], after: Sequence[Member]) -> list[str]:
-    """Return the workers whose heartbeat went on, or began, between two looks."""
+    """Return the workers whose heartbeat advanced, or started, between two reads."""
     beats = {member.worker: member.beats for member in before}
     return sorted(member.worker for member in after if beats.get(member.worker) != member.beats)
 
@@ -135,9 +135,9 @@ class Reset:
 
     Args:
         aws: AWS.
-        settings: Name the stream and the tables.
+        settings: Stream and tables.
         pipeline: `ingest` or `publish`.
-        say: Called with what a person should know while it goes on.
+        say: Called with progress messages.
     """
 
     def __init__(self, aws: Clients, settings: Settings, pipeline: str, say: Callable[[str], None]) -> None:
@@ -149,17 +149,17 @@ class Reset:
     async def plan(
         self, to: Position, shard: str = "", *, finished: bool = True, recount: bool = False
     ) -> tuple[View, list[Move]]:
-        """Return what there is, and what would be changed; see `plan`.
+        """Return the current state and the changes; see `plan`.
 
         Args:
-            to: Where to go on.
+            to: Where to continue.
             shard: Only this one; empty: all.
             finished: Whether finished shards start again.
-            recount: Whether to go back even behind what was taken over from another consumer.
+            recount: Whether to go back even before a take-over from another consumer.
 
         Raises:
             RefusedError: The stream does not list the shard, or marks are not kept for so long.
-            AwsSetupError: A stream or table does not exist, or may not be read.
+            AwsSetupError: A stream or table does not exist, or reading it is not permitted.
             TransientError: AWS does not answer.
         """
         view = await look(self._aws, self._settings, self._pipeline)
@@ -178,12 +178,12 @@ class Reset:
 
         Args:
             view: As `plan` returned it.
-            moves: Likewise.
-            whole: Whether they are for all shards: then the positions belong to the table in use from now on.
+            moves: As `plan` returned them.
+            whole: Whether they cover all shards: the positions then belong to the table in use.
 
         Raises:
             RefusedError: A worker is active.
-            AwsSetupError: The lease table may not be written.
+            AwsSetupError: Writing the lease table is not permitted.
             TransientError: AWS does not answer.
         """
         await refuse_while_read(view, self._settings.lease_duration_s, self._say)
@@ -193,7 +193,7 @@ class Reset:
 
 
 def refuse_behind_marks(to: Position, moves: Sequence[Move], kept_hours: int, retention_s: float, now_ms: int) -> None:
-    """Refuse to read again what scores may have no marks of any more.
+    """Refuse to read events again that scores may have no marks for any more.
 
     Args:
         to: Where to go on.
@@ -203,7 +203,7 @@ def refuse_behind_marks(to: Position, moves: Sequence[Move], kept_hours: int, re
         now_ms: Epoch milliseconds.
 
     Raises:
-        RefusedError: `to` is before that, and events would be read again.
+        RefusedError: `to` is too early, and events would be read again.
     """
     if not kept_hours or kept_hours * 3600 >= retention_s or to == LATEST or not rereading(moves):
         return
@@ -219,12 +219,12 @@ def refuse_behind_marks(to: Position, moves: Sequence[Move], kept_hours: int, re
 
 
 async def confirm(membership: Membership) -> str:
-    """Have the positions belong to whatever the workers write to next; return what they belonged to, or nothing.
+    """Assign the positions to the table that workers write next; return the former table, or nothing.
 
-    Workers may run: their leader finds the row changed, and writes down what it works for.
+    Workers may run: their leader notices the changed row and stores its own table.
 
     Raises:
-        RefusedError: The row changes all the time.
+        RefusedError: The row keeps changing.
         TransientError: AWS does not answer.
     """
     for _ in range(CONFIRM_ATTEMPTS):
@@ -240,7 +240,7 @@ async def confirm(membership: Membership) -> str:
 
 
 async def refuse_while_read(view: View, lease_duration_s: float, say: Callable[[str], None]) -> None:
-    """Watch heartbeats for a lease duration, when a silent worker is dead.
+    """Watch heartbeats for a lease duration, after which a silent worker is dead.
 
     Raises:
         RefusedError: A worker is alive.

@@ -1,13 +1,12 @@
-"""Trying dead letters again: a plan first, then one letter after another, each claimed so that only one does it.
+"""Retrying dead letters: first a plan, then letter by letter; each is claimed, so that only one redrive retries it.
 
-A letter of `ingest` or `commit` goes back on its stream as the record it was: it gets a new sequence number, and
-counts once more if, against its reason, it had been counted. The letter of one event of several in a record, or of one
-person of an event that concerns several, puts that alone on the stream: its siblings have been counted. A letter of
-`publish` names a score that is stored already: its item's `Revision` goes up by one, and the table's stream brings it
-to the sinks again.
+A letter of `ingest` or `commit` goes back on its stream as its original record. It gets a new sequence number, and
+counts again if, contrary to its reason, it was counted before. If a record has several events, or an event concerns
+several people, a letter is about one of them, and only that one is put on the stream. A letter of `publish` names a
+stored score: its item's `Revision` is increased, and the table's stream brings it to the sinks again.
 
-A record is put in one request and no second: the SDK would repeat one whose answer was lost, and the event would
-count twice. Such a letter stays unfinished, for a person to look at.
+A record is put with a single attempt: an SDK would repeat a request whose answer was lost, and the event would count
+twice. Such a letter stays unfinished, for a person to look at.
 
 However a redrive ends, what is in flight is finished first; a letter that is cut off stays unfinished.
 """
@@ -34,13 +33,13 @@ from service.scoring.fold import UserKey
 from service.sources.registry import Registry
 
 MAX_LETTERS = 10_000
-"""Letters that one command takes up."""
+"""Most letters per command."""
 CONCURRENT = 8
-"""Letters under way at once."""
+"""Letters in progress at once."""
 
 
 class Outcome(StrEnum):
-    """What became of a letter."""
+    """The outcome of a letter."""
 
     REDRIVEN = "redriven"
     TAKEN = "taken by another redrive"
@@ -50,15 +49,15 @@ class Outcome(StrEnum):
     UNREADABLE = "names no user and project"
     REFUSED = "refused for now"
     UNCERTAIN = "unfinished"
-    """No answer came: the record may be on the stream or not."""
+    """No answer came: the record may or may not be on the stream."""
 
 
 DONE = frozenset({Outcome.REDRIVEN, Outcome.TAKEN})
-"""Outcomes that leave nothing to do."""
+"""Outcomes that need no further action."""
 
 
 class Result(msgspec.Struct, frozen=True):
-    """What became of one letter, and a word on where it went or why not."""
+    """The outcome of one letter, with a detail."""
 
     letter_id: str
     outcome: Outcome
@@ -74,17 +73,17 @@ class _Scored(msgspec.Struct):
 
 
 def due(letters: Sequence[StoredLetter], *, stuck: bool) -> list[StoredLetter]:
-    """Return the letters to take up: new ones, and where wanted those of a redrive that died; oldest first."""
+    """Return the letters to retry, oldest first: new ones and, if wanted, those of a redrive that died."""
     states = {NEW, REDRIVING} if stuck else {NEW}
     return sorted((stored for stored in letters if stored.state in states), key=lambda stored: stored.letter.at_ms)
 
 
 class Account:
-    """What became of the letters so far, also where the redrive is cut off.
+    """The outcomes so far, complete even if the redrive is cut off.
 
     Attributes:
-        results: Of the letters that are done with, in that order.
-        claimed: Ids of those under way.
+        results: Results of finished letters, in the order they finished.
+        claimed: Ids of letters in progress.
     """
 
     def __init__(self) -> None:
@@ -98,15 +97,15 @@ class Account:
 
 
 class Redriver:
-    """Tries letters again.
+    """Retries letters.
 
     Args:
         letters: The dead-letter table.
         scores: The score table.
         kinesis: A client that reads.
-        once: A Kinesis client that makes one attempt at a call.
-        registry: The sources in force: they divide a record whose letter has no payload.
-        stream_of: How calls name the stream of a letter.
+        once: A Kinesis client with a single attempt per call.
+        registry: The sources in force, for splitting a record whose letter has no payload.
+        stream_of: Returns the stream name for calls from the name in a letter.
     """
 
     def __init__(
@@ -132,16 +131,16 @@ class Redriver:
         report: Callable[[Result], None] = lambda _: None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Try every letter, `CONCURRENT` at a time, in order.
+        """Retry every letter, `CONCURRENT` at a time, in order.
 
         Args:
-            letters: What to try.
-            account: What becomes of them.
-            report: Called as each is done.
-            stopped: Whether to take up no more; what is under way is finished.
+            letters: The letters.
+            account: Receives the outcomes.
+            report: Called for each finished letter.
+            stopped: Whether to start no more; letters in progress are finished.
 
         Raises:
-            Exception: What one of them, or `report`, raised; no more are taken up, what is under way is finished first.
+            Exception: What a letter or `report` raised; no more are started, and those in progress are finished first.
         """
         left = iter(letters)
         errors: list[Exception] = []
@@ -226,7 +225,7 @@ class Redriver:
 
 
 def score_key(payload: bytes) -> UserKey | None:
-    """Return whose score a `publish` letter is about; None where it names nobody."""
+    """Return the user of a `publish` letter's score; None if it names none."""
     try:
         scored = msgspec.json.decode(payload, type=_Scored)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -1,7 +1,7 @@
-"""Lines of a file as records on the stream, and an account of them whatever ends the sending.
+"""Sending the lines of a file as records, with an account that is correct however the sending ends.
 
-Every call is made once: a call that was repeated because its answer was lost would put its records twice. So after any
-end it is known which lines are on the stream, which are not, and which may be.
+Every call is made once, because repeating a call whose answer was lost would put its records twice. So afterwards it
+is known which lines are on the stream, which are not, and which may be.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from service.aws.streams.writer import (
 from service.runtime.errors import TransientError
 
 MAX_ROUNDS = 40
-"""Calls that one record is part of before it counts as not taken; with their pauses they take about 20 s."""
+"""Calls that contain one record before it counts as not accepted; with their pauses they take about 20 s."""
 
 
 class Line(msgspec.Struct, frozen=True):
-    """A record to send, and the line of the file it came from.
+    """A record to send, and its line in the file.
 
     Attributes:
         number: From 1.
         put: The record.
-        fault: Why it cannot be a record; then `put` is empty.
+        fault: Why it cannot be a record; `put` is then empty.
     """
 
     number: int
@@ -41,21 +41,21 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class Account(msgspec.Struct):
-    """What became of the file.
+    """The outcome for the file.
 
     Attributes:
         sent: Records that are on the stream.
         sent_bytes: Their bytes.
         calls: Calls made.
-        resent: Records that were part of a call again.
+        resent: Records that were sent in more than one call.
         shards: Shards they are on.
-        seconds: How long it took.
-        next_line: Line at which to go on; None where all were sent.
-        fault_line: The line that cannot be sent.
-        not_taken: Lines that the stream refused to the end.
-        uncertain: First and last line of a call whose answer was lost: those of them that are not counted in `sent`
-            may be on the stream or not.
-        error: What ended it; empty where nothing did, or a person.
+        seconds: Duration.
+        next_line: Line at which to continue; None if all were sent.
+        fault_line: A line that cannot be sent.
+        not_taken: Lines that the stream never accepted.
+        uncertain: First and last line of a call whose answer was lost; those that `sent` does not count may or may not
+            be on the stream.
+        error: The error that ended the sending; empty if there was none, or a person ended it.
     """
 
     sent: int = 0
@@ -77,7 +77,7 @@ class Account(msgspec.Struct):
 
 
 def partition_key(data: bytes, path: Sequence[str]) -> str:
-    """Return the value at `path` inside a JSON record; a hash of the record where there is none."""
+    """Return the value at `path` inside a JSON record; a hash of the record if there is none."""
     value: object = None
     try:
         value = msgspec.json.decode(data)
@@ -99,14 +99,14 @@ def _encodes(text: str) -> bool:
 
 
 def lines(chunks: Iterable[bytes], path: Sequence[str], first: int = 1) -> Iterator[Line]:
-    """Yield the records of a file: its lines, without line end; empty ones are left out.
+    """Yield the records of a file: its lines, without line ends and without empty lines.
 
-    A line that no stream takes comes with its fault, and is the last.
+    A line that cannot be a record is yielded with its fault, and is the last.
 
     Args:
         chunks: The file's bytes.
-        path: Where in a record its partition key is.
-        first: Lines before this one are left out.
+        path: Path of the partition key in a record.
+        first: Lines before this one are skipped.
     """
     number = 0
     for number, raw in enumerate(_split(chunks), 1):
@@ -122,7 +122,7 @@ def lines(chunks: Iterable[bytes], path: Sequence[str], first: int = 1) -> Itera
 
 
 def _split(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield lines with their ends; one that is too long is cut off, and is the last."""
+    """Yield lines with their ends; a line that is too long is cut off and is the last."""
     parts: list[bytes] = []
     size = 0
     for chunk in chunks:
@@ -143,7 +143,7 @@ class LineSender:
     """Sends the lines of one file.
 
     Args:
-        writer: Whose client makes one attempt at a call.
+        writer: Has a client with a single attempt per call.
         first: Number of the first line.
         stopped: Whether a person has asked to stop; what is in flight is finished first.
     """
@@ -155,7 +155,7 @@ class LineSender:
         self.account = Account(next_line=first)
 
     async def send(self, batch: Sequence[Line]) -> bool:
-        """Send one of `batches`; return whether to go on. After an error `account` says how far it came."""
+        """Send one of `batches`; return whether to continue. After an error, `account` has the progress."""
         account = self.account
         if self._stopped():
             return False
@@ -169,13 +169,13 @@ class LineSender:
         return fault is None
 
     def finished(self) -> None:
-        """Say that there are no more lines."""
+        """Record that all lines were sent."""
         self.account.next_line = None
 
     async def _put(self, part: Sequence[Line]) -> bool:
         account = self.account
         batch = PutBatch([line.put for line in part])
-        # Until the answer is there: also where this is cut off.
+        # Until the answer arrives; this also holds if the call is cut off.
         account.next_line = part[0].number
         account.uncertain = (part[0].number, part[-1].number)
         try:
@@ -183,7 +183,7 @@ class LineSender:
         except InvalidRecordError as error:
             account.uncertain = None
             if len(part) > 1:
-                # The whole call was refused: the halves show which line it is, and those before it are sent.
+                # The whole call was refused: sending halves finds the line, and sends those before it.
                 half = len(part) // 2
                 return await self._put(part[:half]) and await self._put(part[half:])
             account.fault_line = part[0].number
@@ -215,7 +215,7 @@ class LineSender:
 
 
 def batches(source: Iterable[Line]) -> Iterator[list[Line]]:
-    """Yield lines in order, as many at a time as one call takes."""
+    """Yield lines in order, in batches of one call each."""
     return put_batches(source, lambda line: line.put.size)
 
 

@@ -1,9 +1,9 @@
 """CloudWatch metrics without an API call: one log line in the embedded metric format (EMF).
 
-CloudWatch Logs takes the metrics out of a log event that is exactly one JSON object with an `_aws` member
+CloudWatch Logs extracts the metrics from a log event that is exactly one JSON object with an `_aws` member
 (https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html),
 so the task needs no permission beyond writing its log. The alarms and the scaling of
-`deploy/cloudformation/service.yml` read these metrics; `METRICS` is what both sides agree on.
+`deploy/cloudformation/service.yml` read these metrics; `METRICS` lists them for both sides.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ METRICS: Mapping[str, str] = MappingProxyType(
         "IdlePipelines": "Count",
     }
 )
-"""Name to unit of every metric there is."""
+"""Units of all metrics, by name."""
 
 
 class Totals(msgspec.Struct, frozen=True):
-    """What a worker knows at one moment. None leaves a metric out: another worker knows it, or nobody.
+    """A worker's metrics at one moment. None leaves a metric out: another worker knows it, or no one does.
 
     Attributes:
-        ingest_lags: Lag of each Kinesis shard in hand, seconds; empty with none in hand.
-        publish_lags: Lag of each shard of the score table's stream in hand, seconds.
+        ingest_lags: Lag of each Kinesis shard of this worker, seconds; empty if it has none.
+        publish_lags: The same for the score table's stream.
         dead_letters: Dead letters written since the process started.
-        records_trimmed: Times a position had left a stream's retention since the process started.
-        unowned_shards: Shards that wait for a worker, both streams together; only a leader knows.
-        idle_pipelines: Pipelines without a shard to read, now or later; only a leader knows.
+        records_trimmed: Times that records left a stream's retention unread since the process started.
+        unowned_shards: Shards without a worker, both streams together; only a leader knows.
+        idle_pipelines: Pipelines without a shard to read; only a leader knows.
     """
 
     ingest_lags: tuple[float, ...]
@@ -79,9 +79,9 @@ def emf_line(
 
     Args:
         namespace: CloudWatch namespace.
-        dimensions: Dimension set of all metrics; few and bounded, as every combination is a metric of its own.
-        metrics: Name to value; the units are those of `METRICS`.
-        now_ms: Epoch milliseconds the values are of.
+        dimensions: Dimensions of all metrics; few and bounded, because each combination is a metric of its own.
+        metrics: Values by name; the units are those of `METRICS`.
+        now_ms: Time of the values, epoch milliseconds.
 
     Raises:
         ValueError: A metric is not in `METRICS`, or has the name of a dimension.
@@ -103,7 +103,7 @@ def _check(dimensions: Iterable[str], metrics: Iterable[str]) -> None:
 
 
 def read(metrics: Metrics) -> Totals:
-    """Return what the process's metrics say now."""
+    """Return the process's current metrics."""
     lags: dict[str, list[float]] = {}
     for sample in _samples(metrics.lag):
         lags.setdefault(sample.labels["pipeline"], []).append(sample.value)

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 READY_TIMEOUT_S = 5.0
-"""How long `/readyz` waits for its answer before it says no."""
+"""How long `/readyz` waits for an answer before it reports that the worker is not ready."""
 
 PATHS: Mapping[str, str] = {
     "/metrics": "Prometheus metrics",
@@ -34,9 +34,9 @@ class Health(msgspec.Struct, frozen=True):
     """An answer to `/healthz` or `/readyz`.
 
     Attributes:
-        ok: 200 where true, 503 where false.
-        reason: One sentence for a person where `ok` is false.
-        ages_s: Seconds since each loop last did its round, by name.
+        ok: True: 200; False: 503.
+        reason: One sentence for a person, if `ok` is False.
+        ages_s: Seconds since each loop last completed a round, by name.
     """
 
     ok: bool
@@ -45,7 +45,7 @@ class Health(msgspec.Struct, frozen=True):
 
 
 class BindError(Exception):
-    """The address is not to be had; the message says which, why, and which variables decide it."""
+    """The address cannot be bound; the message has the address, the reason, and the variables that set it."""
 
 
 class ObservabilityServer:
@@ -53,10 +53,11 @@ class ObservabilityServer:
 
     Args:
         host: Address to bind.
-        port: Port to bind; 0 takes a free one, which `port` then tells.
-        registry: What `/metrics` shows.
-        health: Asked by `/healthz`; must answer at once.
-        ready: Asked by `/readyz`; may call AWS. Slower than `READY_TIMEOUT_S`, or raising, means not ready.
+        port: Port to bind; 0 takes a free one; read `port` afterwards.
+        registry: The metrics of `/metrics`.
+        health: Called by `/healthz`; must answer at once.
+        ready: Called by `/readyz`; may call AWS. If it takes longer than `READY_TIMEOUT_S` or raises, the worker is
+            not ready.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class ObservabilityServer:
 
     @property
     def port(self) -> int:
-        """The port listened on; 0 before `start`."""
+        """The bound port; 0 before `start`."""
         return self._port
 
     @property
@@ -90,7 +91,7 @@ class ObservabilityServer:
         """Listen.
 
         Raises:
-            BindError: The address is taken, foreign or forbidden.
+            BindError: The address is in use, belongs to another machine, or is forbidden.
         """
         app = web.Application(middlewares=[_not_found])
         app.router.add_get("/metrics", self._metrics)
@@ -108,7 +109,7 @@ class ObservabilityServer:
         self._port = int(runner.addresses[0][1])
 
     async def stop(self) -> None:
-        """Stop listening; answers under way get a second to finish."""
+        """Stop listening; responses in progress get a second to finish."""
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
@@ -137,7 +138,7 @@ class ObservabilityServer:
                 return _answer(await self._ready())
         except TimeoutError:
             return _answer(Health(ok=False, reason=f"no answer within {READY_TIMEOUT_S:g} s"))
-        except Exception as error:  # noqa: BLE001 # whatever is wrong, the honest answer is: not ready
+        except Exception as error:  # noqa: BLE001 # whatever the error, the worker is not ready
             log.warning("readiness.check_failed", error=type(error).__name__)
             return _answer(Health(ok=False, reason=f"the check failed with {type(error).__name__}"))
 

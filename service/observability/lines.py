@@ -1,7 +1,7 @@
-"""Lines to a pipe that somebody reads, or no longer reads: writing never blocks, and never fails.
+"""Writing lines to a pipe whose reader may stall or go away: writing never blocks and never fails.
 
-A thread writes what the process puts into a bounded queue. Where the reader stalls, the queue fills and lines are
-dropped; where the reader is gone, all are. What is dropped is counted, and said in a line once lines get through again.
+A thread writes lines from a bounded queue. If the reader stalls, the queue fills and lines are dropped; if the reader
+is gone, all are. Dropped lines are counted, and a line reports the count once writing works again.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from collections.abc import Callable, Iterator
 
 MAX_LINES = 10_000
 MAX_BYTES = 8 * 1024 * 1024
-"""Most that waits to be written."""
+"""Limits of the queue."""
 
 FLUSH_S = 1.0
-"""How long the end of the process waits for lines that are left."""
+"""How long the process waits for remaining lines when it ends."""
 
 
 class LinePump:
-    """A text stream that a thread of its own writes out.
+    """A text stream that is written by a thread of its own.
 
     Attributes:
-        on_dropped: Called for every line dropped, from either thread.
+        on_dropped: Called for every dropped line, from either thread.
 
     Args:
         descriptor: The file descriptor to write to; it stays open.
-        max_lines: Lines that may wait.
-        max_bytes: Bytes that may wait.
+        max_lines: Most lines in the queue.
+        max_bytes: Most bytes in the queue.
     """
 
     def __init__(
@@ -51,12 +51,12 @@ class LinePump:
         self._idle = threading.Event()
         self._idle.set()
         self._terminal = os.isatty(descriptor)
-        # A daemon: a reader that stalls for ever must not keep the process alive.
+        # A daemon thread: a reader that stalls forever must not keep the process alive.
         self._thread = threading.Thread(target=self._pump, name=f"lines to {descriptor}", daemon=True)
         self._thread.start()
 
     def write(self, text: str) -> int:
-        """Queue text for writing; drop it where the queue is full."""
+        """Queue text for writing; drop it if the queue is full."""
         data = text.encode("utf-8", "backslashreplace")
         with self._ready:
             if len(self._lines) >= self._max_lines or self._bytes + len(data) > self._max_bytes:
@@ -73,14 +73,14 @@ class LinePump:
         return len(text)
 
     def flush(self) -> None:
-        """Do nothing: the thread writes as soon as it can."""
+        """Do nothing: the thread writes immediately."""
 
     def isatty(self) -> bool:
         """Return whether lines go to a terminal."""
         return self._terminal
 
     def close(self, timeout_s: float = FLUSH_S) -> None:
-        """Wait up to `timeout_s` for what is queued, then drop it."""
+        """Wait up to `timeout_s` for the queue to empty, then drop the rest."""
         self._idle.wait(timeout_s)
         with self._ready:
             self._closing = True
@@ -102,7 +102,7 @@ class LinePump:
             try:
                 _write_all(self._descriptor, data)
             except OSError:
-                # The reader is gone; another may come to a named pipe, so later lines are tried all the same.
+                # The reader is gone. A named pipe may get another one, so later lines are still tried.
                 self.on_dropped()
 
 
@@ -118,7 +118,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 @contextlib.contextmanager
 def pumped(descriptor: int) -> Iterator[LinePump]:
-    """Give a stream to a file descriptor that never blocks; its lines are written before the end, for `FLUSH_S`."""
+    """Yield a non-blocking stream to a file descriptor; at the end, wait up to `FLUSH_S` for its lines."""
     pump = LinePump(descriptor)
     try:
         yield pump

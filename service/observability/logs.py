@@ -1,12 +1,11 @@
-"""Logs: one JSON object per line, or lines for a person; the standard library's loggers go the same way.
+"""Logging: one JSON object per line, or lines for a person; also for loggers of the standard library.
 
-What a line may hold. No payload of a record, ever: payloads hold e-mail addresses. No user or endpoint id
-above DEBUG. Tracebacks carry no frame locals, for the same reason, and the AWS libraries stay at INFO or
-above whatever the level, because they log whole request and response bodies at DEBUG. Characters that a terminal would
-act on are escaped. Warnings that repeat are counted (`repeats.py`).
+Rules for log lines: no payloads of records, because they contain e-mail addresses. No user or endpoint ids above DEBUG.
+Tracebacks have no local variables, for the same reason. AWS libraries never log below INFO, because their DEBUG lines
+contain whole request and response bodies. Control characters are escaped. Repeated warnings are counted (`repeats.py`).
 
-Shard, lease and pipeline belong into context variables (`structlog.contextvars.bound_contextvars`): every
-line written below carries them.
+Shard, lease and pipeline are context variables (`structlog.contextvars.bound_contextvars`), so that every line logged
+below has them.
 """
 
 from __future__ import annotations
@@ -29,38 +28,38 @@ Format = Literal["json", "console"]
 
 
 class Stream(Protocol):
-    """Where lines go: a text stream, or as much of one as logging needs."""
+    """Destination of log lines: the part of a text stream that logging needs."""
 
     def write(self, text: str, /) -> int:
-        """Write text; return how many characters."""
+        """Write text; return the number of characters."""
         ...
 
     def flush(self) -> None:
-        """Write what is kept back."""
+        """Write buffered text."""
         ...
 
     def isatty(self) -> bool:
-        """Return whether a person reads it."""
+        """Return whether the stream is a terminal."""
         ...
 
 
 TALKATIVE: Final = ("botocore", "boto3", "aiobotocore", "urllib3", "aiohttp", "asyncio")
-"""Loggers whose DEBUG lines hold request bodies, or tell nothing: never below INFO."""
+"""Loggers whose DEBUG lines contain request bodies, or are useless: never below INFO."""
 
 QUIET: Final = ("aiobotocore.credentials", "botocore.credentials", "botocore.configprovider")
-"""Loggers whose INFO lines say at every start or renewal where something was found: never below WARNING."""
+"""Loggers whose INFO lines report at every start or renewal where something was found: never below WARNING."""
 
 MAX_FRAMES: Final = 30
-"""Stack frames per exception in a JSON line."""
+"""Most stack frames per exception in a JSON line."""
 
 _TRACEBACK: Final = structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=MAX_FRAMES)
 
 
 def configure(log_format: Format | None = None, level: str = "info", stream: Stream | None = None) -> None:
-    """Set logging up for the process; calling it again replaces what was.
+    """Configure logging for the process; a second call replaces the configuration.
 
     Args:
-        log_format: `json`, `console`, or None: `console` where `stream` is a terminal, else `json`.
+        log_format: `json`, `console`, or None: `console` if `stream` is a terminal, else `json`.
         level: `debug`, `info`, `warning` or `error`.
         stream: Where lines go; standard error unless given.
     """
@@ -99,7 +98,7 @@ def configure(log_format: Format | None = None, level: str = "info", stream: Str
 
 
 class _Stderr:
-    """Standard error as it is at each line, not as it was when logging was set up: it may be replaced."""
+    """The current standard error, which may be replaced after logging was configured."""
 
     def write(self, text: str) -> int:
         return sys.stderr.write(text)
@@ -127,7 +126,7 @@ def _traceback(out: TextIO, exc_info: ExcInfo) -> None:
 
 
 def _escaped(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-    """Escape what a terminal would act on: errors quote what others say."""
+    """Escape control characters: errors quote foreign text."""
     for name, value in line.items():
         if isinstance(value, str) and not value.isprintable():
             line[name] = printable(value, lines=name in ("exception", "stack"))
@@ -135,12 +134,12 @@ def _escaped(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict
 
 
 def _json(_logger: WrappedLogger, _method: str, line: EventDict) -> str:
-    """Return the line as JSON, time, level and event first."""
+    """Return the line as JSON, with time, level and event first."""
     ordered: dict[str, Any] = {key: line.pop(key) for key in ("time", "level", "event") if key in line}
     ordered.update(line)
     try:
         return printable_json(msgspec.json.encode(ordered, enc_hook=repr).decode())
-    except (TypeError, ValueError):  # a log line must never be what stops a worker
+    except (TypeError, ValueError):  # a log line must never stop a worker
         return msgspec.json.encode({str(key): _plain(value) for key, value in ordered.items()}).decode()
 
 

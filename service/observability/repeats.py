@@ -1,4 +1,4 @@
-"""Warnings that come again and again, as in an outage: a few are shown, the others are counted."""
+"""Limits repeated warnings, as in an outage: a few are logged, the others are counted."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import structlog
 from structlog.typing import EventDict, WrappedLogger
 
 EVERY_S = 30.0
-"""Seconds between two lines that say the same of the same thing."""
+"""Seconds between two equal lines."""
 
 BURST = 10
-"""Lines of one event within `EVERY_S`, whatever they are about."""
+"""Most lines of one event within `EVERY_S`, whatever their fields."""
 
 MAX_KEYS = 1_000
-"""Things remembered at most."""
+"""Most lines remembered."""
 
 _ABOUT = ("event", "pipeline", "what", "shard", "sink", "project")
-"""What makes two lines say the same of the same thing."""
+"""Fields that make two lines equal."""
 
 
 class _Window(msgspec.Struct):
-    """An event's recent lines: when the window began, how many it has shown, how many are dropped since the last."""
+    """Recent lines of an event: start of the window, lines logged in it, and lines dropped since the last one."""
 
     began: float
     shown: int = 0
@@ -32,9 +32,9 @@ class _Window(msgspec.Struct):
 
 
 class Repeats:
-    """A structlog processor that drops warnings said a moment ago; the next one shown says how many in `suppressed`.
+    """A structlog processor that drops repeated warnings; the next one logged has their number in `suppressed`.
 
-    Errors pass: each of them is for somebody to act on. So does everything below a warning.
+    Errors always pass, because a person must act on each. So does everything below a warning.
 
     Args:
         clock: Monotonic seconds.
@@ -49,7 +49,7 @@ class Repeats:
         """Return the line.
 
         Raises:
-            structlog.DropEvent: It was said a moment ago.
+            structlog.DropEvent: An equal line was logged recently.
         """
         if method != "warning":
             return line
