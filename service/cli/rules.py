@@ -18,6 +18,7 @@ from service.aws.tables.leases import snapshot_of_all
 from service.aws.tables.rules import RulesTable
 from service.cli.context import aws_settings, name_of, one_project, run_async, settings_for
 from service.cli.failures import FAILURE, Failure, UsageFailure
+from service.cli.impact import show_impact
 from service.cli.output import json_option, note, number_of, print_json, print_table, write, write_bytes
 from service.cli.params import PROJECT
 from service.config.load import Purpose
@@ -143,15 +144,19 @@ def init(project: str | None) -> None:
 @rules.command()
 @file_argument
 @retroactive_option
+@click.option("--impact", is_flag=True, help="Scan the scores, and show who changes tier and how far scores move.")
 @json_option
-def plan(file: BinaryIO, *, retroactive: bool, as_json: bool) -> None:
+def plan(file: BinaryIO, *, retroactive: bool, impact: bool, as_json: bool) -> None:
     """Show what applying FILE would change; writes nothing."""
     loaded = _loaded(file)
     settings = settings_for(Purpose.TABLES)
     stored = run_async(_stored(settings, loaded.project_id))
     made = plan_of(stored.rules, loaded, retroactive=retroactive)
     changes = changes_of(made, stored.rules, loaded)
-    _show_changes(changes, as_json=as_json)
+    if not (impact and as_json):
+        _show_changes(changes, as_json=as_json)
+    if impact and made.rules is not None:
+        show_impact(settings, stored.rules, made.rules, as_json=as_json)
     _note_shadowed(made.rules, stored)
     if made.refused:
         raise Failure("these rules cannot be applied", made.refused)

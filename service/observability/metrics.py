@@ -367,6 +367,11 @@ def _bounded(event_type: str, kind: T, known: set[T]) -> str:
     return event_type
 
 
+def score_bands() -> tuple[str, ...]:
+    """Return the names of all bands, from the lowest scores to the highest."""
+    return _BAND_NAMES
+
+
 def score_band(score: float) -> str:
     """Return the band of a score: `negative`, `0-10`, ..., `1000+`."""
     return _BAND_NAMES[bisect_right(SCORE_BANDS, score)]

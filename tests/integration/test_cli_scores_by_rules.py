@@ -173,3 +173,18 @@ def test_points_by_hand_go_to_the_stream_as_an_event_with_an_id(
 @pytest.mark.parametrize("points", ["many", "1e99", "0.0000000001", "NaN"])
 def test_points_that_are_not_a_number_are_refused(cli: Cli, points: str):
     assert "is expected" in cli("scores", "adjust", "ann", points, "--reason", "x", code=2).stderr
+
+
+def test_the_impact_of_new_rules_is_shown_before_they_are_applied(
+    cli: Cli, aws_clients: Aws, run: Run, tables: dict[str, str], tmp_path: Path
+):
+    scored(aws_clients, run, tables["SCORING_SCORES_TABLE"], 0, 0)
+    cheaper = tmp_path / "cheaper.yml"
+    cheaper.write_text(FILE.replace("points: 50", "points: 20"))
+    found = json.loads(cli("rules", "plan", str(cheaper), "--retroactive", "--impact", "--json").stdout)
+    assert (found["people"], found["changed"], found["largest_fall"]) == (1, 1, -60)
+    assert found["tiers"] == [{"before": "hot", "after": "", "people": 1}]
+    shown = cli("rules", "plan", str(cheaper), "--retroactive", "--impact")
+    assert "click\trepriced\t0\tpoints" in shown.stdout
+    assert "tier hot -> none: 1 people" in shown.stdout
+    assert "1 of 1 scores change: at most 0 up and 60.00 down" in shown.stderr
