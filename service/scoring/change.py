@@ -44,12 +44,16 @@ class ScoreChange(msgspec.Struct, frozen=True, gc=False):
         score: The running total; None says that the score item was removed.
         revision: The item's `Revision`; 0 for an item that something else wrote without one.
         updated_ms: Newest event arrival in the score, epoch milliseconds; 0 when not known.
+        tier: The tier that the score was in when it was written; empty: none, or the project has no rules.
+        as_of: The day that the score was viewed for, counted from 1970-01-01; 0: the project has no rules.
     """
 
     key: UserKey
     score: Decimal | None
     revision: int
     updated_ms: int
+    tier: str = ""
+    as_of: int = 0
 
     @property
     def is_removal(self) -> bool:
@@ -86,6 +90,8 @@ class _Item(_Keys, gc=False):
     score: _Value = msgspec.field(name="Score", default=_ABSENT)
     revision: _Value = msgspec.field(name="Revision", default=_ABSENT)
     updated: _Value = msgspec.field(name="UpdatedAt", default=_ABSENT)
+    tier: _Value = msgspec.field(name="Tier", default=_ABSENT)
+    as_of: _Value = msgspec.field(name="AsOf", default=_ABSENT)
 
 
 _read_keys = msgspec.json.Decoder(_Keys).decode
@@ -128,7 +134,15 @@ def _change(whose: _Keys, item: _Item | None) -> ScoreChange | Rejected | None:
     revision = 0 if item.revision is _ABSENT else _whole(item.revision.n)
     if revision is None:
         return Rejected(Reason.BAD_SCORE_ITEM, "Revision is not a whole number from 0 up to 2**63 - 1")
-    return ScoreChange(key, score, revision, _whole(item.updated.n) or 0)
+    tier = item.tier.s
+    return ScoreChange(
+        key,
+        score,
+        revision,
+        _whole(item.updated.n) or 0,
+        intern(tier) if type(tier) is str else "",  # kept for many users, as above
+        _whole(item.as_of.n) or 0,
+    )
 
 
 def number_of(value: Mapping[str, object]) -> Decimal | None:

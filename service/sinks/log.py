@@ -35,5 +35,6 @@ class LogSink:
                 project=change.key.project_id,
                 score=None if change.score is None else format_score(change.score),
                 revision=change.revision,
+                tier=change.tier,
             )
         return [Published()] * len(changes)
