@@ -11,9 +11,6 @@ from typing import Any
 from service.admin.doctor_plan import (
     MAX_PROJECTS,
     SCORE_STREAM_HOURS,
-    Finding,
-    Trial,
-    Verdict,
     Wanted,
     judge,
     judge_clock,
@@ -23,7 +20,7 @@ from service.admin.doctor_plan import (
     judge_shards,
     judge_table,
     judge_target,
-    pinpoint_trials,
+    sink_trials,
     trials,
 )
 from service.admin.setup import found_table
@@ -39,6 +36,8 @@ from service.aws.tables.leases import LEADER
 from service.aws.translation import DENIED, MISSING
 from service.queries.streams import INGEST
 from service.runtime.errors import TransientError, Trouble, TroubleError
+from service.sinks.registry import SINKS
+from service.sinks.trials import Finding, Trial, Verdict
 
 MAX_LAGS = 20
 """Most shards whose lag is read; each costs one of the shard's five reads per second."""
@@ -68,8 +67,8 @@ class Doctor:
             "kinesis": aws.kinesis,
             "dynamodb": aws.dynamodb,
             "dynamodbstreams": aws.streams,
-            "pinpoint": aws.pinpoint,
         }
+        self._client = aws.client
         self._projects: Sequence[str] = wanted.projects
         self._wall_s = wall_s
         self._skew_s: float | None = None
@@ -98,7 +97,7 @@ class Doctor:
                 yield finding
         async for finding in self._permissions():
             yield finding
-        async for finding in self._every_project():
+        async for finding in self._every_sink():
             yield finding
         if self._wanted.ingests:
             async for finding in self._event_stream():
@@ -162,23 +161,27 @@ class Doctor:
             answer = await self._look("dynamodb", "scan", params)
         return found
 
-    async def _every_project(self) -> AsyncIterator[Finding]:
-        for project in self._projects:
-            async for finding in self._pinpoint(project):
+    async def _every_sink(self) -> AsyncIterator[Finding]:
+        for group in sink_trials(self._wanted, self._projects):
+            async for finding in self._grouped(group):
                 yield finding
-        if self._wanted.asks_pinpoint and not self._projects:
-            yield Finding(
-                Verdict.SKIPPED,
-                "Pinpoint",
-                "not looked at: neither SCORING_PROJECT_IDS nor a definition names a project",
-            )
+        for name, options in self._wanted.published:
+            for finding in SINKS[name].examine(options, self._projects):
+                yield finding
+        for name in self._wanted.per_project if not self._projects else ():
+            detail = "not looked at: neither SCORING_PROJECT_IDS nor a definition names a project"
+            yield Finding(Verdict.SKIPPED, name, detail)
 
-    async def _pinpoint(self, project: str) -> AsyncIterator[Finding]:
-        for trial in pinpoint_trials(self._wanted, project):
-            finding, _ = await self._try(trial)
+    async def _grouped(self, group: Sequence[Trial]) -> AsyncIterator[Finding]:
+        for trial in group:
+            if trial.service not in self._clients:
+                self._clients[trial.service] = await self._client(trial.service)
+            finding, answer = await self._try(trial)
             yield finding
             if finding.verdict is Verdict.BROKEN and finding.remedy == trial.remedy:
-                return  # if the project does not exist, the other calls would look fine
+                return  # if the resource does not exist, the other calls would look fine
+            for each in trial.read(answer) if answer is not None else ():
+                yield each
 
     async def _table(self, spec: TableSpec) -> list[Finding]:
         subject = f"table {spec.name}"

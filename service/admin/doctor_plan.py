@@ -9,17 +9,15 @@ the permission before the statement's key is an assumption: were it the other wa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from typing import Any
 
 import msgspec
 
 from service.admin.setup_plan import RETENTION_H, VIEWS_IN_USE, FoundTable, Names, TableSpec
 from service.aws.translation import DENIED, MISSING
+from service.sinks.registry import LOOKUP, SINKS
+from service.sinks.trials import PROBE, Finding, Trial, Verdict
 from service.stream.leases.target import other
-
-PROBE = "scoring-doctor-probe"
-"""Key of nothing: no user, endpoint, lease or letter is called this."""
 
 MAX_SKEW_S = 60.0
 """AWS refuses requests whose clock is 5 minutes off
@@ -33,31 +31,6 @@ SCORE_STREAM_HOURS = 24.0
 (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Streams.html)."""
 
 
-class Verdict(StrEnum):
-    """How a check came out."""
-
-    OK = "ok"
-    NOTE = "note"
-    BROKEN = "broken"
-    SKIPPED = "skipped"
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """One line of the report.
-
-    Attributes:
-        verdict: How it came out; only `broken` stops the service.
-        subject: What was looked at.
-        detail: What was found, one phrase.
-        remedy: The exact action or setting that is missing; empty where nothing is.
-    """
-
-    verdict: Verdict
-    subject: str
-    detail: str
-    remedy: str = ""
-
-
 class Wanted(msgspec.Struct, frozen=True):
     """What the configuration says.
 
@@ -66,51 +39,34 @@ class Wanted(msgspec.Struct, frozen=True):
         ingests: Whether this installation reads the stream.
         publishes: Whether it writes scores to sinks.
         projects: Projects whose events count; empty: all that have definitions.
-        pinpoint: Whether Pinpoint is a sink.
-        lookups: Whether endpoints are looked up in Pinpoint.
-        update_batches_per_s: Configured rate of `UpdateEndpointsBatch`.
-        lookups_per_s: Configured rate of `GetEndpoint`.
+        sinks: Names of the sinks in use, each with its options.
+        lookups: Whether users of endpoints are looked up.
+        lookups_per_s: Configured rate of these look-ups.
     """
 
     names: Names
     ingests: bool
     publishes: bool
     projects: tuple[str, ...] = ()
-    pinpoint: bool = False
+    sinks: tuple[tuple[str, msgspec.Struct], ...] = ()
     lookups: bool = False
-    update_batches_per_s: float = 2.0
     lookups_per_s: float = 10.0
 
     @property
-    def asks_pinpoint(self) -> bool:
-        """Whether this installation calls Pinpoint at all."""
-        return (self.ingests and self.lookups) or (self.publishes and self.pinpoint)
+    def looks_up(self) -> bool:
+        """Whether this installation looks up which user an endpoint belongs to."""
+        return self.ingests and self.lookups
 
+    @property
+    def published(self) -> tuple[tuple[str, msgspec.Struct], ...]:
+        """The sinks that this installation writes to, each with its options."""
+        return self.sinks if self.publishes else ()
 
-class Trial(msgspec.Struct, frozen=True):
-    """One call that tries one permission.
-
-    Attributes:
-        action: The IAM action.
-        resource: What it must be allowed on, for people.
-        service: botocore's name of the service.
-        operation: Method of its client.
-        params: Arguments.
-        proves: Error codes that mean "allowed, and nothing to do".
-        missing: Error codes that mean that the resource does not exist.
-        remedy: What to do where it does not.
-        optional: What is lost where it is not allowed, for people; empty: the service cannot work then.
-    """
-
-    action: str
-    resource: str
-    service: str
-    operation: str
-    params: Mapping[str, Any]
-    proves: frozenset[str] = frozenset()
-    missing: frozenset[str] = MISSING
-    remedy: str = "run `scoring setup`, or correct the name"
-    optional: str = ""
+    @property
+    def per_project(self) -> list[str]:
+        """What is examined project by project, for people."""
+        names = [name for name, _ in self.published if SINKS[name].per_project]
+        return [*names, *([f"look-up in {LOOKUP.title}"] if self.looks_up else ())]
 
 
 def _dynamodb(operation: str, method: str, table: str, proves: str = "", **params: object) -> Trial:
@@ -188,39 +144,18 @@ def trials(wanted: Wanted) -> list[Trial]:
     return tried
 
 
-def pinpoint_trials(wanted: Wanted, project: str) -> list[Trial]:
-    """Return the calls that try a Pinpoint project. The first one finds out whether there is such a project.
-
-    The others cannot tell: Pinpoint answers `NotFoundException` for a user and for a project that do not exist.
-    """
-
-    def trial(operation: str, method: str, **params: object) -> Trial:
-        action, resource = f"mobiletargeting:{operation}", f"Pinpoint project {project}"
-        proves = frozenset({"NotFoundException", "BadRequestException"})
-        return Trial(action, resource, "pinpoint", method, {"ApplicationId": project, **params}, proves)
-
-    if not wanted.asks_pinpoint:
-        return []
-    tried = [
-        Trial(
-            "mobiletargeting:GetApp",
-            f"Pinpoint project {project}",
-            "pinpoint",
-            "get_app",
-            {"ApplicationId": project},
-            missing=frozenset({"NotFoundException", "BadRequestException"}),
-            remedy="correct the project id, the account or the region, or create the project",
-            optional="a missing project looks like one whose users have no endpoints",
-        )
+def sink_trials(wanted: Wanted, projects: Sequence[str]) -> list[list[Trial]]:
+    """Return the calls that sinks and the look-up want tried, in groups (see `SinkType.trials`)."""
+    groups = [
+        *(LOOKUP.trials(projects) if wanted.looks_up else ()),
+        *(group for name, options in wanted.published for group in SINKS[name].trials(options, projects)),
     ]
-    if wanted.ingests and wanted.lookups:
-        tried.append(trial("GetEndpoint", "get_endpoint", EndpointId=PROBE))
-    if wanted.pinpoint and wanted.publishes:
-        tried += [
-            trial("GetUserEndpoints", "get_user_endpoints", UserId=PROBE),
-            trial("UpdateEndpointsBatch", "update_endpoints_batch", EndpointBatchRequest={"Item": []}),
-        ]
-    return tried
+    found: dict[tuple[str, str, str], list[Trial]] = {}
+    for group in groups:
+        first = group[0]
+        merged = found.setdefault((first.service, first.operation, first.resource), [])
+        merged += [trial for trial in group if trial not in merged]  # the look-up and a sink may ask the same
+    return list(found.values())
 
 
 def judge(trial: Trial, code: str, message: str = "", remedy: str = "") -> Finding:
@@ -240,7 +175,7 @@ def judge(trial: Trial, code: str, message: str = "", remedy: str = "") -> Findi
         if trial.optional:
             return Finding(Verdict.NOTE, subject, f"not allowed: {trial.optional}", remedy)
         return Finding(Verdict.BROKEN, subject, "not allowed", remedy)
-    if code in trial.missing:
+    if code in (trial.missing or MISSING):
         return Finding(Verdict.BROKEN, subject, f"there is no {trial.resource}", trial.remedy)
     return Finding(
         Verdict.BROKEN, subject, f"{code}: {message}", remedy or "try again; if it stays, the message says more"
@@ -347,20 +282,18 @@ def judge_shards(open_shards: int, limit: int) -> Finding:
 
 
 def judge_rates(wanted: Wanted) -> list[Finding]:
-    """Return a note for each configured rate above Pinpoint's default quota
-    (https://docs.aws.amazon.com/pinpoint/latest/developerguide/quotas.html).
-    """  # noqa: D205 # the address does not fit one line
-    rates = (
-        ("UpdateEndpointsBatch", wanted.update_batches_per_s, 2.0, "SCORING_PINPOINT_UPDATE_BATCH_PER_S"),
-        ("GetEndpoint", wanted.lookups_per_s, 10.0, "SCORING_IDENTITY_LOOKUP_PER_S"),
-    )
+    """Return a note for each configured rate above the quota that an account has by default."""
+    rates = [
+        *(LOOKUP.rates(wanted.lookups_per_s) if wanted.looks_up else ()),
+        *(rate for name, options in wanted.published for rate in SINKS[name].rates(options)),
+    ]
     return [
         Finding(
             Verdict.NOTE,
-            f"Pinpoint quota {operation}",
-            f"{rate:g}/s is configured, {default:g}/s is the default quota",
-            f"make sure that the account's quota was raised, or lower {variable}",
+            rate.subject,
+            f"{rate.configured:g}/s is configured, {rate.quota:g}/s is the default quota",
+            f"make sure that the account's quota was raised, or lower {rate.variable}",
         )
-        for operation, rate, default, variable in rates
-        if wanted.asks_pinpoint and rate > default
+        for rate in rates
+        if rate.configured > rate.quota
     ]

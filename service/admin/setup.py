@@ -22,6 +22,7 @@ from service.admin.setup_plan import (
     plan_definitions,
     plan_stream,
     plan_table,
+    plan_wanted,
     tables,
 )
 from service.aws.ask import ask
@@ -30,6 +31,8 @@ from service.aws.clients import AwsClient
 from service.aws.streams.kinesis import named
 from service.aws.translation import MISSING
 from service.runtime.errors import TransientError
+from service.sinks.port import MakeClient
+from service.sinks.setup import Wanted
 
 POLL_S = 1.0
 MAX_POLLS = 120
@@ -46,6 +49,8 @@ class Setup:
         names: What to set up.
         dynamodb: The client.
         kinesis: The client.
+        client: Makes the clients that `wanted` needs.
+        wanted: What the sinks in use need.
         sleep: Seconds to wait; `asyncio.sleep` but in tests.
     """
 
@@ -55,10 +60,14 @@ class Setup:
         dynamodb: AwsClient,
         kinesis: AwsClient,
         *,
+        client: MakeClient | None = None,
+        wanted: Sequence[Wanted] = (),
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._names = names
-        self._clients = {"dynamodb": dynamodb, "kinesis": kinesis}
+        self._client = client
+        self._wanted = wanted
+        self._clients: dict[str, AwsClient] = {"dynamodb": dynamodb, "kinesis": kinesis}
         self._sleep = sleep
 
     async def run(self, projects: Sequence[str] = (), *, dry_run: bool = False) -> list[Action]:
@@ -88,7 +97,19 @@ class Setup:
         for project in projects:
             defined = [] if found[book] is None else await self._defined(project)
             actions.append(await self._do(plan_definitions(book, project, defined), dry_run=dry_run))
+        actions += [await self._do(await self._sink_step(wanted), dry_run=dry_run) for wanted in self._wanted]
         return actions
+
+    async def _sink_step(self, wanted: Wanted) -> Step:
+        if wanted.service not in self._clients and self._client is not None:
+            self._clients[wanted.service] = await self._client(wanted.service)
+        client, before = self._clients[wanted.service], wanted.inside
+        call = getattr(client, before.operation)
+        if (await ask(before.resource, call, before.params)).unless(MISSING) is None:
+            return plan_wanted(wanted, None, inside=False)
+        operation, params = wanted.look
+        found = (await ask(wanted.resource, getattr(client, operation), params)).unless(MISSING)
+        return plan_wanted(wanted, found, inside=True)
 
     async def _do(self, step: Step, *, dry_run: bool, done: bool = False) -> Action:
         action = step.action

@@ -14,6 +14,7 @@ import msgspec
 
 from service.aws.tables.definitions import definition_item
 from service.scoring.definitions import DEFAULT_POINTS, Definition
+from service.sinks.setup import Wanted
 
 VIEW = "NEW_AND_OLD_IMAGES"
 VIEWS_IN_USE = (VIEW, "NEW_IMAGE")
@@ -267,6 +268,26 @@ def _recovery(spec: TableSpec, found: FoundTable | None) -> Step:
         "update_continuous_backups",
         {"TableName": spec.name, "PointInTimeRecoverySpecification": {"PointInTimeRecoveryEnabled": True}},
     )
+
+
+def plan_wanted(wanted: Wanted, found: Mapping[str, Any] | None, *, inside: bool) -> Step:
+    """Plan a resource of a sink. One that is there is never changed: the difference is reported.
+
+    Args:
+        wanted: What the sink needs.
+        found: The resource as it is; None where it is missing.
+        inside: Whether what must be there before is there.
+    """
+    if not inside:
+        detail = f"{wanted.inside.resource} does not exist"
+        return Step(Action(wanted.resource, State.DIFFERS, detail, wanted.inside.remedy))
+    if found is None:
+        operation, params = wanted.make
+        return Step(Action(wanted.resource, State.WOULD_CREATE, wanted.detail), wanted.service, operation, params)
+    difference = wanted.differs(found)
+    if difference:
+        return Step(Action(wanted.resource, State.DIFFERS, difference, wanted.remedy))
+    return Step(Action(wanted.resource, State.EXISTS, wanted.detail))
 
 
 def plan_definitions(table: str, project_id: str, defined: Sequence[str]) -> Step:

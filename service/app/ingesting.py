@@ -22,13 +22,17 @@ from service.ingest.undefined import UndefinedTypes
 from service.observability.metrics import Metrics
 from service.runtime.adaptive_limit import AdaptiveLimit
 from service.runtime.clock import Clock
-from service.sinks.pinpoint.lookup import PinpointLookup
+from service.sinks.port import Parts
+from service.sinks.registry import LOOKUP
+
+CALL_TIMEOUT_S = 15.0
+"""Longest time of a look-up."""
 
 MakeIngest = Callable[[], Ingest]
 """Constructs the consumer of one stream; called again if the stream is replaced."""
 
 
-def ingest_maker(
+async def ingest_maker(
     settings: Settings,
     aws: Clients,
     identities: IdentityTable,
@@ -41,12 +45,11 @@ def ingest_maker(
     retention: Retention,
 ) -> MakeIngest:
     """Return the constructor of a stream's consumer; parts that all streams share are constructed once, here."""
+    parts = Parts(aws.client, identities, clock, metrics, rng, aws.on_close, CALL_TIMEOUT_S)
     resolver = IdentityResolver(
         identities,
         FormerTable(aws.dynamodb, settings.identities_table),
-        PinpointLookup(aws.pinpoint, clock, metrics, per_second=settings.identity_lookup_per_s)
-        if settings.identity_lookup
-        else None,
+        await LOOKUP.make(settings.identity_lookup_per_s, parts) if settings.identity_lookup else None,
         IdentitySettings(
             cache_entries=settings.identity_cache_entries,
             unknown_ttl_s=settings.identity_negative_ttl_s,

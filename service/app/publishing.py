@@ -20,16 +20,14 @@ from service.aws.tables.leases import LeaseTable
 from service.aws.tables.pipeline import PipelineTable
 from service.aws.tables.scores import ScoreTable
 from service.config.settings import Settings
-from service.ingest.stores import Sink
 from service.observability.metrics import Metrics
 from service.publish.follow import FollowOptions, StreamFollower
 from service.publish.publisher import PIPELINE, Publisher, PublishOptions
 from service.publish.reconcile import ReconcileOptions, Reconciler
 from service.publish.sender import SenderOptions
 from service.runtime.clock import Clock
-from service.sinks.log import LogSink
-from service.sinks.pinpoint.directory import DirectoryOptions
-from service.sinks.pinpoint.sink import PinpointOptions, PinpointSink
+from service.sinks.port import Parts
+from service.sinks.registry import SINKS
 from service.stream.coordinator import Coordinator, Opened
 from service.stream.settings import HOURS_48_MS, MIB, ShardSettings
 from service.stream.tail.budget import ByteBudget
@@ -65,7 +63,7 @@ class Publishing(msgspec.Struct, frozen=True):
     background: Mapping[str, Callable[[], Awaitable[None]]]
 
 
-def make_publishing(
+async def make_publishing(
     settings: Settings,
     aws: Clients,
     worker: str,
@@ -88,8 +86,10 @@ def make_publishing(
         rng: For jitter.
     """
     scores = ScoreTable(aws.dynamodb, settings.scores_table, metrics)
+    parts = Parts(aws.client, identities, clock, metrics, rng, aws.on_close, CALL_TIMEOUT_S)
+    sinks = [await SINKS[name].make(settings.options_of(name), parts) for name in settings.sinks]
     publisher = Publisher(
-        [_sink(name, settings, aws, identities, clock, metrics) for name in settings.sinks],
+        sinks,
         scores,
         DeadLetterTable(aws.dynamodb, settings.dead_letters_table, ttl_days=settings.dead_letter_ttl_days),
         lambda shard_id: follower.holds(shard_id),  # noqa: PLW0108 - made below
@@ -159,28 +159,4 @@ def shard_settings(settings: Settings) -> ShardSettings:
         poll_max=max(settings.poll_max_ms / 1000, 0.5),
         checkpoint_interval=settings.checkpoint_interval_ms / 1000,
         keep_ended_ms=HOURS_48_MS,
-    )
-
-
-def _sink(
-    name: str, settings: Settings, aws: Clients, identities: IdentityTable, clock: Clock, metrics: Metrics
-) -> Sink:
-    if name == LogSink.name:
-        return LogSink()
-    return PinpointSink(
-        aws.sink,
-        identities,
-        clock,
-        metrics,
-        PinpointOptions(
-            attribute=settings.score_attribute,
-            metric=settings.score_metric,
-            updates_per_s=settings.pinpoint_update_batch_per_s,
-            lookups_per_s=settings.pinpoint_get_user_per_s,
-            directory=DirectoryOptions(
-                max_age_s=settings.pinpoint_endpoint_max_age_s,
-                absent_max_age_s=settings.pinpoint_no_endpoint_max_age_s,
-                request_timeout_s=CALL_TIMEOUT_S,
-            ),
-        ),
     )

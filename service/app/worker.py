@@ -255,7 +255,7 @@ class Worker:
         undefined = UndefinedTypes(UndefinedTable(aws.dynamodb, settings.identities_table), clock, metrics)
         retention = Retention(settings.marks_kept_hours * HOUR_MS or None)
         sources, source_book = own_sources(settings, aws, clock, metrics)
-        make_ingest = ingest_maker(
+        make_ingest = await ingest_maker(
             settings, aws, identities, definitions, sources, undefined, clock, metrics, self._rng, retention
         )
 
@@ -316,7 +316,9 @@ class Worker:
     async def _wire_publish(self, aws: Clients, worker: str, budget: ByteBudget, identities: IdentityTable) -> None:
         structlog.contextvars.bind_contextvars(pipeline=PUBLISH)
         parts = self._parts
-        made = make_publishing(self._settings, aws, worker, identities, budget, self._clock, self.metrics, self._rng)
+        made = await make_publishing(
+            self._settings, aws, worker, identities, budget, self._clock, self.metrics, self._rng
+        )
         await self._patiently("score stream", made.follower.open)
         parts.background |= made.background
         parts.publisher = made.publisher

@@ -19,7 +19,7 @@ import gzip
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import PurePath
 from typing import Any, TypeAlias
@@ -89,21 +89,22 @@ class AwsSettings(msgspec.Struct, frozen=True):
 
 
 class Clients(msgspec.Struct, frozen=True):
-    """One client for each API in use, and two without retries for those that try again by themselves, and sooner.
+    """One client for each API in use, and one without retries for what tries again by itself, and sooner.
 
     botocore's backoff draws its first wait from up to 1 s, the second from up to 2 s.
 
     Attributes:
         leases: DynamoDB, for the lease table, with few retries: other workers wait for a lease.
-        sink: Pinpoint, for the sink, with few retries: one user's endpoint must not delay a whole call and its shard.
+        client: Makes clients of further services, as `service.sinks.port.MakeClient` says.
+        on_close: Registers what is to be awaited when the clients are closed.
     """
 
     kinesis: AwsClient
     dynamodb: AwsClient
     leases: AwsClient
     streams: AwsClient
-    pinpoint: AwsClient
-    sink: AwsClient
+    client: Callable[..., Awaitable[AwsClient]]
+    on_close: Callable[[Callable[[], Awaitable[None]]], object]
 
 
 @asynccontextmanager
@@ -136,8 +137,8 @@ async def clients(settings: AwsSettings, metrics: Metrics | None = None) -> Asyn
         stack.push_async_callback(wire.close)
         stack.push_async_callback(credentials.close)
 
-        async def client(service: str, *, attempts: int = settings.attempts) -> AwsClient:
-            retries = AioConfig(retries={"mode": "standard", "total_max_attempts": attempts})
+        async def client(service: str, *, attempts: int | None = None) -> AwsClient:
+            retries = AioConfig(retries={"mode": "standard", "total_max_attempts": attempts or settings.attempts})
             made = await stack.enter_async_context(
                 session.create_client(service, region_name=settings.region or None, config=config.merge(retries))
             )
@@ -150,8 +151,8 @@ async def clients(settings: AwsSettings, metrics: Metrics | None = None) -> Asyn
             dynamodb=await client("dynamodb"),
             leases=await client("dynamodb", attempts=1),
             streams=await client("dynamodbstreams"),
-            pinpoint=await client("pinpoint"),
-            sink=await client("pinpoint", attempts=1),
+            client=client,
+            on_close=stack.push_async_callback,
         )
 
 

@@ -11,9 +11,10 @@ from service.cli.failures import FAILURE
 from service.cli.output import json_option, note, print_json, print_table
 from service.cli.setup import names_of
 from service.config.load import Purpose
+from service.sinks.trials import Finding, Verdict
 
 if TYPE_CHECKING:
-    from service.admin.doctor_plan import Finding, Wanted
+    from service.admin.doctor_plan import Wanted
     from service.aws.clients import AwsSettings
 
 
@@ -27,7 +28,7 @@ def doctor(ctx: click.Context, *, as_json: bool) -> None:
     role of the service, for example as a one-off ECS task of its task definition. Exit code 0: the service can work
     (notes are advice). Exit code 1: something is broken.
     """
-    from service.admin.doctor_plan import Verdict, Wanted  # noqa: PLC0415 # slow to import
+    from service.admin.doctor_plan import Wanted  # noqa: PLC0415 # slow to import
     from service.app.aws import worker_calls  # noqa: PLC0415 # likewise
 
     settings = settings_for(Purpose.RUN)
@@ -36,9 +37,8 @@ def doctor(ctx: click.Context, *, as_json: bool) -> None:
         ingests=settings.ingests,
         publishes=settings.publishes,
         projects=settings.project_ids,
-        pinpoint="pinpoint" in settings.sinks,
+        sinks=tuple((name, settings.options_of(name)) for name in settings.sinks),
         lookups=settings.identity_lookup,
-        update_batches_per_s=settings.pinpoint_update_batch_per_s,
         lookups_per_s=settings.identity_lookup_per_s,
     )
     findings = run_async(_examined(wanted, worker_calls(settings)))

@@ -71,6 +71,7 @@ def up(port: int, pinpoint_port: int, stream: str, projects: Sequence[str], *, a
                 **aws.environment(),
                 **pinpoint.environment(),
                 "SCORING_STREAM": stream,
+                "SCORING_SINKS": "pinpoint",
                 "SCORING_PROJECT_IDS": ",".join(projects),
             }
             foreign = [name for name in os.environ if name.startswith("AWS_") and name not in variables]

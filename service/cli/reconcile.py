@@ -28,6 +28,7 @@ from service.publish.forget import forgotten
 from service.publish.reconcile import restated
 from service.runtime.clock import SystemClock
 from service.scoring.fold import UserKey
+from service.sinks.registry import SINKS
 
 PER_S = 100.0
 """Scores per second: half of what Pinpoint's default quota allows, so that new events have the other half."""
@@ -64,8 +65,8 @@ def reconcile(ctx: click.Context, per_s: float, project: str | None, *, dry_run:
 
     Scans the score table and gives each item the next Revision. This costs one write unit per person and changes
     nothing else. The table's stream then brings each score to the workers, which publish it to the sinks like any
-    change. This command needs no access to a sink, may run while workers run, and may be repeated. With the sink
-    `pinpoint`, it waits ten seconds first, so that the workers look up again which endpoint each score is written to.
+    change. This command needs no access to a sink, may run while workers run, and may be repeated. With a sink that
+    remembers where scores go (`pinpoint`), it waits ten seconds first, so that the workers look that up again.
 
     If no worker runs, the scores wait in the table's stream for 24 hours. A worker that starts within that time
     publishes them. A worker that starts later detects that changes were lost, and publishes every score again by
@@ -119,7 +120,7 @@ async def _reconcile(
     async with clients(aws_settings(settings), metrics) as aws:
         table = ScoreTable(aws.dynamodb, settings.scores_table, metrics)
         keys, clock = _keys(table, project, stopped), SystemClock()
-        if "pinpoint" in settings.sinks:
+        if any(SINKS[name].uses_directory for name in settings.sinks):
             directory = IdentityTable(aws.dynamodb, settings.identities_table)
             keys = _unless(stopped, forgotten(keys, directory, clock, wait_s=CONFIRMED_FOR_S, per_s=per_s))
         async for done in restated(keys, table, clock, metrics, rng, per_s):

@@ -13,6 +13,7 @@ from service.cli.output import json_option, note, print_json, print_table
 from service.cli.params import PROJECT
 from service.config.load import Purpose
 from service.config.settings import Settings
+from service.sinks.registry import SINKS
 
 if TYPE_CHECKING:
     from service.admin.setup_plan import Action, Names
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Only show what would be created.")
 @json_option
 def setup(projects: Sequence[str], *, dry_run: bool, as_json: bool) -> None:
-    """Create the stream, the tables and the default definitions that are missing.
+    """Create the stream, the tables, the default definitions and what the sinks need, as far as they are missing.
 
     Safe to run at any time: nothing that exists is changed. Differences from the recommended settings are reported.
     """
@@ -65,7 +66,9 @@ async def set_up(settings: Settings, projects: Sequence[str], *, dry_run: bool =
     from service.aws.clients import clients  # noqa: PLC0415 # likewise
 
     async with clients(aws_settings(settings)) as aws:
-        return await Setup(names_of(settings), aws.dynamodb, aws.kinesis).run(projects, dry_run=dry_run)
+        wanted = [each for name in settings.sinks for each in SINKS[name].setup(settings.options_of(name), projects)]
+        made = Setup(names_of(settings), aws.dynamodb, aws.kinesis, client=aws.client, wanted=wanted)
+        return await made.run(projects, dry_run=dry_run)
 
 
 def names_of(settings: Settings) -> Names:

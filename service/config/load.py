@@ -14,8 +14,9 @@ from enum import Enum
 
 import msgspec
 
-from service.config.fields import expected, read
-from service.config.settings import FIELDS, PREFIX, STREAM_ARN, VARIABLES, Settings
+from service.config.settings import FIELDS, OPTIONS, PREFIX, STREAM_ARN, VARIABLES, Settings
+from service.runtime.fields import Secret, expected, read
+from service.sinks.registry import LOOKUP, SINKS
 from service.stream.position import timestamp_of
 
 MAX_SHOWN = 80
@@ -90,9 +91,13 @@ def load(
     faulty = given.keys() - values.keys()
     problems += _missing(given, purpose, region)
     if not faulty:
-        settings = Settings(aws_region=region, **values)  # type: ignore[arg-type] # `read` gives each field's own type
+        options = {
+            sink: SINKS[sink].options(**{name: values.pop(name) for name in fields.keys() & values.keys()})
+            for sink, fields in OPTIONS.items()
+        }
+        settings = Settings(aws_region=region, sink_options=options, **values)  # type: ignore[arg-type] # `read` gives each field's own type
         if "identity_lookup" not in values:
-            settings = msgspec.structs.replace(settings, identity_lookup="pinpoint" in settings.sinks)
+            settings = msgspec.structs.replace(settings, identity_lookup=LOOKUP.sink in settings.sinks)
         problems += _contradictions(settings)
         if now_ms is not None and (timestamp_of(settings.start) or 0) > now_ms:
             problems.append(Problem("SCORING_START", *TO_COME))
@@ -132,6 +137,8 @@ def _unknown(environ: Mapping[str, str]) -> list[Problem]:
 
 
 def _invalid(field: str, text: str, fault: str) -> Problem:
+    if FIELDS[field].kind is Secret:
+        return Problem(f"{PREFIX}{field.upper()}", fault, f"set {expected(FIELDS[field])}")
     shown = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
     return Problem(f"{PREFIX}{field.upper()}", f"= {shown!r} {fault}", f"set {expected(FIELDS[field])}")
 
@@ -168,6 +175,9 @@ def _contradictions(settings: Settings) -> list[Problem]:
                 "run in the stream's region: set AWS_REGION to it",
             )
         )
+    for name in settings.sinks if settings.publishes else ():
+        faults = SINKS[name].check(settings.options_of(name))
+        problems += [Problem(each.variable, each.fault, each.remedy) for each in faults]
     lease_ms = settings.lease_duration_s * 1000
     for name in ("batch_max_age_ms", "poll_max_ms"):
         value = getattr(settings, name)

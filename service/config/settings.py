@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-from service.config.fields import About, Field, Form, fields_of
+from service.runtime.fields import About, Field, Form, fields_of, parts_of
+from service.sinks.registry import LOOKUP, SINKS
 from service.stream.position import LATEST, TRIM_HORIZON, at_timestamp
 
 PREFIX = "SCORING_"
 
 Role = Literal["all", "ingest", "publish"]
-SinkName = Literal["pinpoint", "log"]
 UnknownPerson = Literal["address", "set-aside"]
 LogFormat = Literal["json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -43,6 +43,13 @@ def _position(text: str) -> str:
     return text if text in (TRIM_HORIZON, LATEST) else at_timestamp(epoch_ms(text))
 
 
+def _sink_names(text: str) -> tuple[str, ...]:
+    names = parts_of(text)
+    if not names or not SINKS.keys() >= set(names):
+        raise ValueError("is not an accepted value")
+    return names
+
+
 _STREAM = Form(
     "a stream name (letters, digits, `_`, `.`, `-`; at most 128) or ARN",
     "is not a stream name or ARN",
@@ -51,15 +58,10 @@ _STREAM = Form(
 _TABLE = Form(
     "a table name: 3 to 255 letters, digits, `_`, `.`, `-`", "is not a table name", re.compile(r"[a-zA-Z0-9_.-]{3,255}")
 )
-_ATTRIBUTE = Form(
-    "a name of at most 50 characters without spaces or `# : ? \\ /`",
-    "is not an attribute name",
-    re.compile(r"[^#:?\\/\s]{1,50}"),
-)
 _START = Form(f"`{TRIM_HORIZON}`, `{LATEST}` or a time with its zone, such as `2026-01-31T12:00:00Z`", read=_position)
 _PROJECTS = Form("project ids separated by commas")
 _PROJECT = Form("a project id: 1 to 256 characters without blanks", "is not a project id", re.compile(r"\S{1,256}"))
-_SINKS = Form("`pinpoint`, `log`, or both separated by a comma", empty=False)
+_SINKS = Form(f"one or more of {', '.join(f'`{name}`' for name in SINKS)}, separated by commas", read=_sink_names)
 _EMF_SERVICE = Form(
     "a name of at most 255 letters, digits, `_`, `.`, `-`",
     "is not a service name",
@@ -71,9 +73,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All settings. Immutable, read once, and passed on.
 
     `aws_region` has no variable of its own; it comes from AWS's (`AWS_REGION`, `AWS_DEFAULT_REGION`, or the profile).
+    `sink_options` has the variables that the sinks declare (`service/sinks/registry.py`), by name of the sink.
     """
 
     aws_region: str = ""
+    sink_options: Mapping[str, msgspec.Struct] = {}
 
     role: Annotated[
         Role, About("What a worker does: read the stream (`ingest`), write scores to sinks (`publish`), or both.")
@@ -106,7 +110,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     identities_table: Annotated[str, About("Table of the users of endpoints.", _TABLE)] = "engagementScoringIdentities"
     leases_table: Annotated[str, About("Table of leases and checkpoints.", _TABLE)] = "engagementScoringLeases"
     dead_letters_table: Annotated[str, About("Table of dead letters.", _TABLE)] = "engagementScoringDeadLetters"
-    sinks: Annotated[tuple[SinkName, ...], About("Where scores are published.", _SINKS)] = ("pinpoint",)
+    sinks: Annotated[tuple[str, ...], About("Where scores are published.", _SINKS)] = ("log",)
 
     batch_max_age_ms: Annotated[int, About("Longest wait before a batch is committed.", ge=10, le=60_000)] = 1000
     batch_max_records: Annotated[
@@ -164,8 +168,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     identity_lookup: Annotated[
         bool,
         About(
-            "Ask Pinpoint (`GetEndpoint`) for the user of an endpoint that no event has named.",
-            default="`on` with the sink `pinpoint`",
+            f"Ask {LOOKUP.title} (`GetEndpoint`) for the user of an endpoint that no event has named.",
+            default=f"`on` with the sink `{LOOKUP.sink}`",
         ),
     ] = True
     identity_lookup_per_s: Annotated[
@@ -183,7 +187,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     identity_lookup_transactional: Annotated[
         bool,
         About(
-            "Also ask Pinpoint about messages without a campaign or journey; their endpoint ids are mostly random.",
+            f"Also ask {LOOKUP.title} about messages without a campaign or journey; "
+            "their endpoint ids are mostly random.",
             default="`off`",
         ),
     ] = False
@@ -202,36 +207,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     publish_linger_ms: Annotated[
         int, About("How long to wait for more changes of the same users before publishing.", ge=0, le=60_000)
     ] = 250
-    score_attribute: Annotated[str, About("User attribute that receives the score.", _ATTRIBUTE)] = "EngagementScore"
-    score_metric: Annotated[
-        str,
-        About(
-            "Metric of all the user's endpoints that also receives the score, for numeric segments. Empty: none.",
-            _ATTRIBUTE,
-        ),
-    ] = ""
-    pinpoint_update_batch_per_s: Annotated[
-        float, About("`UpdateEndpointsBatch` calls per second; AWS's default quota is 2.", gt=0, le=10_000)
-    ] = 2.0
-    pinpoint_get_user_per_s: Annotated[
-        float, About("`GetUserEndpoints` calls per second; AWS's default quota is 300.", gt=0, le=10_000)
-    ] = 200.0
-    pinpoint_endpoint_max_age_s: Annotated[
-        float,
-        About(
-            "How long a user's endpoint is used before Pinpoint is asked again. An event may end this earlier.",
-            gt=0,
-            le=604_800,
-        ),
-    ] = 600.0
-    pinpoint_no_endpoint_max_age_s: Annotated[
-        float,
-        About(
-            "How long a user is remembered as having no endpoint. An event that names one ends this.",
-            ge=0,
-            le=604_800,
-        ),
-    ] = 600.0
     dead_letter_ttl_days: Annotated[float, About("How long dead letters are kept.", gt=0, le=3650)] = 14.0
 
     lease_duration_s: Annotated[float, About("How long a silent worker keeps its shards.", ge=1, le=300)] = 10.0
@@ -259,6 +234,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         match = STREAM_ARN.fullmatch(self.stream)
         return match["name"] if match else self.stream
 
+    def options_of(self, sink: str) -> Any:  # noqa: ANN401 # the struct that the sink declares
+        """Return the options of a sink, in use or not."""
+        return self.sink_options.get(sink) or SINKS[sink].options()
+
     @property
     def ingests(self) -> bool:
         """Whether this worker reads the stream."""
@@ -270,8 +249,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return self.role in ("all", "publish")
 
 
-FIELDS: Mapping[str, Field] = fields_of(Settings)
-"""Fields by name, in the order of the table."""
+OPTIONS: Mapping[str, Mapping[str, Field]] = {name: fields_of(sink.options) for name, sink in SINKS.items()}
+"""By sink, the fields of its options."""
+
+FIELDS: Mapping[str, Field] = fields_of(Settings) | {
+    name: field for fields in OPTIONS.values() for name, field in fields.items()
+}
+"""Field name to what it takes, in the order of the table."""
 
 VARIABLES: Mapping[str, str] = {f"{PREFIX}{name.upper()}": name for name in FIELDS}
 """Field names by variable."""

@@ -9,8 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from service.config.fields import expected
 from service.config.settings import FIELDS, VARIABLES
+from service.runtime.fields import Secret, expected
 
 DOCUMENT = "deploy/docs/configuration.md"
 BEGIN = "<!-- configuration:begin -->"
@@ -22,7 +22,7 @@ def default(field_name: str) -> str:
     field = FIELDS[field_name]
     if field.about.default:
         return field.about.default
-    if field.default in ("", ()):
+    if field.default in ("", (), Secret("")):
         return "required" if field_name == "stream" else "none"
     if isinstance(field.default, tuple):
         return f"`{','.join(field.default)}`"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from enum import StrEnum
 from typing import Protocol
 
 import msgspec
@@ -348,6 +349,15 @@ class NoDestination(msgspec.Struct, frozen=True):
 SinkOutcome = Published | NoTarget | NoDestination | Rejected
 
 
+class Ordering(StrEnum):
+    """What a sink's receiver does with a score that comes after a newer one of the same user."""
+
+    VERSIONED = "versioned"
+    """It compares revisions and ignores the older one, so no score need be published again for order's sake."""
+    LAST_WRITE = "last_write"
+    """It keeps what comes last (deploy/decisions/0003)."""
+
+
 class Sink(Protocol):
     """Somewhere scores are written to. `publish` raises `TransientError` when none of the batch went out."""
 
@@ -359,6 +369,11 @@ class Sink(Protocol):
     @property
     def max_batch(self) -> int:
         """Most changes a call takes."""
+        ...
+
+    @property
+    def ordering(self) -> Ordering:
+        """What the receiver does with an older score that comes late."""
         ...
 
     async def publish(self, changes: Sequence[ScoreChange]) -> Sequence[SinkOutcome | TransientError]:

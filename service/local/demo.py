@@ -201,6 +201,7 @@ class Demo:
             **self._aws.environment(),
             **self._pinpoint.environment(),
             "SCORING_STREAM": STREAM,
+            "SCORING_SINKS": "pinpoint",
             "SCORING_LEASE_DURATION_S": f"{LEASE_DURATION_S:g}",
             "SCORING_LOG_FORMAT": "json",
             # At ten look-ups a second: how long they may take after the kill depends on this machine.

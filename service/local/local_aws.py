@@ -123,7 +123,7 @@ class LocalAws:
 
     def _score_of(self, endpoint: Mapping[str, Any]) -> list[str] | None:
         attributes = (endpoint.get("User") or {}).get("UserAttributes") or {}
-        score: list[str] | None = attributes.get(self._settings.score_attribute)
+        score: list[str] | None = attributes.get(self._settings.options_of("pinpoint").score_attribute)
         return score
 
     def found(self) -> Found:
@@ -153,7 +153,7 @@ class LocalAws:
         del request["Id"]
         request["User"] = {
             "UserId": endpoint.user_id,
-            "UserAttributes": {self._settings.score_attribute: [WRONG_SCORE]},
+            "UserAttributes": {self._settings.options_of("pinpoint").score_attribute: [WRONG_SCORE]},
         }
         self._pinpoint.update_endpoint(
             ApplicationId=PROJECT_ID, EndpointId=endpoint.endpoint_id, EndpointRequest=request

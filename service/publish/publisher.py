@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 import msgspec
 
 from service.ingest.letters import publish_letter_id
-from service.ingest.stores import DeadLetter, DeadLetters, ScoreStore, Sink
+from service.ingest.stores import DeadLetter, DeadLetters, Ordering, ScoreStore, Sink
 from service.observability.metrics import Metrics
 from service.publish.outbox import StillHeld, Ticket
 from service.publish.republish import Republisher
@@ -87,6 +87,7 @@ class Publisher:
         self._rng = rng
         self._tickets: dict[Ticket, asyncio.Event] = {}  # in the order they came; set when settled
         self._project_ids = frozenset(options.project_ids)
+        self._last_write = any(sink.ordering is Ordering.LAST_WRITE for sink in sinks)
         self._republisher = Republisher(scores, clock, metrics, rng)
         self._senders = [
             Sender(sink, letters, self._republisher.later, still_held, clock, metrics, rng, options.sender)
@@ -106,7 +107,7 @@ class Publisher:
         settled = asyncio.Event()
         ticket = Ticket(batch.stream.name, batch.shard_id, settled.set)
         changes, letters = self._read(batch)
-        if batch.unsettled_until > self._clock.monotonic():
+        if self._last_write and batch.unsettled_until > self._clock.monotonic():
             await self._republisher.watch([change.key for change in changes], batch.unsettled_until)
         self._tickets[ticket] = settled
         try:

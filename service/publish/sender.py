@@ -10,7 +10,16 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from service.ingest.letters import publish_letter_id
-from service.ingest.stores import DeadLetter, DeadLetters, NoDestination, NoTarget, Published, Sink, SinkOutcome
+from service.ingest.stores import (
+    DeadLetter,
+    DeadLetters,
+    NoDestination,
+    NoTarget,
+    Ordering,
+    Published,
+    Sink,
+    SinkOutcome,
+)
 from service.observability.metrics import Metrics
 from service.publish.outbox import Offered, Outbox, Pending, StillHeld, Ticket
 from service.runtime.backoff import Backoff
@@ -30,6 +39,10 @@ OUTCOMES = ("published", "no_target", "no_destination", "rejected")
 RepublishLater = Callable[[Sequence[UserKey], float], None]
 """Called with users of whom a sink may come to hold an older score than it did before, and with the monotonic second
 from which on no call can do that any more."""
+
+
+def _unneeded(_: Sequence[UserKey], __: float) -> None:
+    """Do nothing: the sink's receiver ignores what is older than what it has."""
 
 
 class SenderOptions(msgspec.Struct, frozen=True):
@@ -81,7 +94,7 @@ class Sender:
         self.outbox = Outbox(options.capacity, options.remembered)
         self._sink = sink
         self._letters = letters
-        self._republish = republish
+        self._republish = republish if sink.ordering is Ordering.LAST_WRITE else _unneeded
         self._held = held
         self._clock = clock
         self._metrics = metrics
@@ -197,7 +210,7 @@ class Sender:
                 self._metrics.sink_updates.labels(self._sink.name, label).inc(count)
         self._changed()
         if overtaken:
-            # Whatever the answer: Pinpoint gives it before it is done.
+            # Whatever the answer: some sinks give it before the work is done.
             self._republish(overtaken, over_at)
         self._republish_uncertain()
 

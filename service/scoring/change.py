@@ -71,6 +71,14 @@ def supersedes(newer: ScoreChange, older: ScoreChange) -> bool:
     return newer.is_removal or older.is_removal or newer.revision >= older.revision
 
 
+def format_score(score: Decimal) -> str:
+    """Return the shortest plain decimal: no exponent, no point in a whole number, no `-0`."""
+    if not score:
+        return "0"
+    text = f"{score:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 class _Value(msgspec.Struct, frozen=True, gc=False):
     """An attribute value: a number, a text, or neither."""
 

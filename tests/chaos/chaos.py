@@ -148,6 +148,7 @@ class Run:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "SCORING_"))}
         configured = {
             "SCORING_STREAM": STREAM,
+            "SCORING_SINKS": "pinpoint",
             "SCORING_LEASE_DURATION_S": f"{options.lease_s:g}",
             "SCORING_LOG_FORMAT": "json",
             # Quotas are not what is shown here, and waiting for them would only make it longer.

@@ -72,7 +72,8 @@ async def pinpoint(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[EndpointDir
         for name, value in fake.environment().items():
             monkeypatch.setenv(name, value)
         async with clients(AwsSettings(region="us-east-1", attempts=1)) as made:
-            yield PinpointDirectory(fake, PinpointLookup(made.pinpoint, SystemClock(), Metrics(), per_second=1000))
+            client = await made.client("pinpoint")
+            yield PinpointDirectory(fake, PinpointLookup(client, SystemClock(), Metrics(), per_second=1000))
 
 
 Play = Callable[[Callable[[EndpointDirectory], Awaitable[None]]], None]

@@ -10,13 +10,14 @@ from typing import TypeVar
 import pytest
 
 from service.admin.doctor import Doctor
-from service.admin.doctor_plan import Finding, Verdict, Wanted
+from service.admin.doctor_plan import Wanted
 from service.admin.setup import Setup
 from service.admin.setup_plan import Names
 from service.aws.clients import Clients, clients
 from service.aws.streams.dynamodb_streams import DynamoDbStreamSource
 from service.aws.streams.silence import is_silent
 from service.local.emulator import Emulator
+from service.sinks.trials import Finding, Verdict
 from tests.fakes.embedded import PATIENT, FreshName
 from tests.fakes.plain_ministack import PlainEmulator
 

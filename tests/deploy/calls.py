@@ -18,6 +18,7 @@ from service.ingest import stores as pipeline_ports
 from service.ingest.identity_rows import RowStore
 from service.publish import follow
 from service.publish import pipeline as publish_ports
+from service.sinks.registry import LOOKUP, SINKS
 from service.stream import ports as shard_ports
 
 SERVICE = Path(__file__).parents[2] / "service"
@@ -34,14 +35,9 @@ ADAPTERS: dict[str, tuple[str, tuple[type, ...]]] = {
     "FormerTable": ("identities", (pipeline_ports.FormerUsers,)),
     "UndefinedTable": ("identities", (pipeline_ports.UndefinedStore,)),
     "DeadLetterTable": ("dead letters", (pipeline_ports.DeadLetters,)),
-    "PinpointLookup": ("project", (pipeline_ports.EndpointLookup,)),
-    "PinpointSink": ("project", (pipeline_ports.Sink,)),
-    "Targets": ("project", ()),
-    "Projects": ("project", ()),
 }
-"""Class -> the resource it works on, and the ports through which a worker reaches it.
-
-`Targets` and `Projects` are the sink's, and `Projects` the look-up's too."""
+"""Class -> the resource it works on, and the ports through which a worker reaches it. Sinks say themselves what they
+need (`SinkType.actions`); `sink_actions` finds what their folders call."""
 
 NOT_IN_A_WORKER = {"KinesisWriter", "RulesTable", "Redriver", "Setup", "Doctor", "TakenOver"}
 """Classes that only commands use, with the operator's permissions."""
@@ -49,19 +45,23 @@ NOT_IN_A_WORKER = {"KinesisWriter", "RulesTable", "Redriver", "Setup", "Doctor",
 TOOLS = {"ItemReader"}
 """Classes that the others work with, each on a resource of its own; reached where they are made."""
 
-PREFIXES = {"kinesis": "kinesis", "dynamodb": "dynamodb", "dynamodbstreams": "dynamodb", "pinpoint": "mobiletargeting"}
+SINK_SERVICES = tuple(dict.fromkeys(service for sink in SINKS.values() for service in sink.services))
+MODELS = {
+    service: botocore.session.get_session().get_service_model(service)
+    for service in ("kinesis", "dynamodb", "dynamodbstreams", *SINK_SERVICES)
+}
+PREFIXES = {service: model.signing_name for service, model in MODELS.items()}
 """botocore's name of a service -> prefix of its IAM actions."""
+
+AUTHORIZED_BY = {"profile:BatchPutProfileObject": "profile:PutProfileObject"}
+"""Operation -> the action that allows it, where that has another name. IAM has no action for each batch operation
+(https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonconnectcustomerprofiles.html)."""
 
 STREAM_MODULES = {"dynamodb_streams": "dynamodbstreams", "kinesis": "kinesis"}
 PARTIQL = re.compile(r'\b(INSERT) INTO "|\b(UPDATE) "|\b(DELETE) FROM "|\b(SELECT) ')
 
 
-def _operations(service: str) -> dict[str, str]:
-    model = botocore.session.get_session().get_service_model(service)
-    return {xform_name(name): name for name in model.operation_names}
-
-
-OPERATIONS = {service: _operations(service) for service in PREFIXES}
+OPERATIONS = {service: {xform_name(name): name for name in model.operation_names} for service, model in MODELS.items()}
 
 
 class Module:
@@ -89,6 +89,10 @@ class Module:
             for alias in node.names
         }
 
+    def methods(self) -> Iterator[ast.AST]:
+        """Every method of a class of the file."""
+        return (method for methods in self.classes.values() for method in methods.values())
+
 
 MODULES = {
     module.name: module
@@ -102,7 +106,9 @@ def _service_of(module: str, operation: str) -> str:
     source = STREAM_MODULES.get(module.rpartition(".")[2], "")
     if source and operation in OPERATIONS[source]:
         return source
-    return next(service for service in ("dynamodb", "pinpoint", "kinesis") if operation in OPERATIONS[service])
+    own = [sink.services for name, sink in SINKS.items() if f".sinks.{name.replace('-', '_')}." in module]
+    order = [*(service for services in own for service in services), "dynamodb", "kinesis"]
+    return next(service for service in order if operation in OPERATIONS[service])
 
 
 def _actions(module: Module, node: ast.AST) -> Iterator[str]:
@@ -151,13 +157,27 @@ def unknown_adapters() -> set[str]:
         name
         for module in MODULES.values()
         for name, methods in module.classes.items()
-        if name not in ADAPTERS.keys() | NOT_IN_A_WORKER | TOOLS and reached(module, name, set(methods))
+        if ".sinks." not in module.name
+        and name not in ADAPTERS.keys() | NOT_IN_A_WORKER | TOOLS
+        and reached(module, name, set(methods))
+    }
+
+
+def sink_actions(sink: str) -> set[str]:
+    """Return the IAM actions that the folder of a sink calls."""
+    folder = f"service.sinks.{sink.replace('-', '_')}."
+    return {
+        AUTHORIZED_BY.get(action, action)
+        for module in MODULES.values()
+        if module.name.startswith(folder)
+        for node in module.methods()
+        for action in _actions(module, node)
     }
 
 
 def worker_actions() -> dict[str, set[str]]:
     """Return the IAM actions a worker needs, by resource."""
-    actions: dict[str, set[str]] = {}
+    actions: dict[str, set[str]] = {"project": set(SINKS["pinpoint"].actions | LOOKUP.actions)}
     for module in MODULES.values():
         for name in ADAPTERS.keys() & module.classes.keys():
             resource, ports = ADAPTERS[name]

@@ -10,6 +10,7 @@ from cfnlint.api import lint_file
 from service.admin.setup_plan import Names, tables
 from service.config.load import load as settings_load
 from service.config.settings import VARIABLES, Settings
+from service.local.webhook_fake.credentials import SIGNING_SECRET
 from tests.deploy.templates import DIGEST, FOLDER, Stack, load, service, text
 
 TEMPLATES = sorted(path.stem for path in FOLDER.glob("*.yml"))
@@ -221,7 +222,11 @@ class TestTask:
     def test_extra_variables_reach_the_service_as_they_were_written(self):
         given = "SCORING_BATCH_MAX_AGE_MS=250 SCORING_IDENTITY_LOOKUP=off SCORING_SCORE_METRIC="
         settings = settings_load(environment(ExtraVariables=given))
-        assert (settings.batch_max_age_ms, settings.identity_lookup, settings.score_metric) == (250, False, "")
+        assert (settings.batch_max_age_ms, settings.identity_lookup, settings.options_of("pinpoint").score_metric) == (
+            250,
+            False,
+            "",
+        )
 
     @pytest.mark.parametrize(
         ("parameter", "text"),
@@ -259,6 +264,25 @@ class TestTask:
         settings = settings_load(environment(PinpointProjectId=pinpoint, ProjectIds=projects))
         assert (settings.sinks, settings.project_ids) == ((sink,), count)
 
+    def test_every_sink_that_has_a_parameter_is_in_use(self):
+        arn = "arn:aws:secretsmanager:us-east-1:123456789012:secret:hook-AbCdEf"
+        given = {"CustomerProfilesDomain": "crm", "EventBusName": "scores", "WebhookSecretArn": arn}
+        container = service(**given).resources["TaskDefinition"]["Properties"]["ContainerDefinitions"][0]
+        secrets = {each["Name"]: each["ValueFrom"] for each in container["Secrets"]}
+        assert secrets == {f"SCORING_WEBHOOK_{name.upper()}": f"{arn}:{name}::" for name in ("url", "secret", "token")}
+        assert not any("WEBHOOK" in each["Name"] for each in container["Environment"])
+        plain = {each["Name"]: each["Value"] for each in container["Environment"]}
+        filled = {
+            "SCORING_WEBHOOK_URL": "https://example.com/hook",
+            "SCORING_WEBHOOK_SECRET": SIGNING_SECRET,
+            "SCORING_WEBHOOK_TOKEN": "",
+        }
+        settings = settings_load(plain | filled)
+        assert settings.sinks == ("pinpoint", "customer-profiles", "eventbridge", "webhook")
+        assert settings.options_of("customer-profiles").customer_profiles_domain == "crm"
+        assert settings.options_of("eventbridge").eventbridge_bus == "scores"
+        assert "Secrets" not in service().resources["TaskDefinition"]["Properties"]["ContainerDefinitions"][0]
+
     def test_without_a_project_scores_go_to_the_log(self):
         container = service(PinpointProjectId="").resources["TaskDefinition"]["Properties"]["ContainerDefinitions"][0]
         assert {"Name": "SCORING_SINKS", "Value": "log"} in container["Environment"]
@@ -292,3 +316,7 @@ class TestNetwork:
         assert {name for name, item in services.items() if item["VpcEndpointType"] == "Gateway"} == {"dynamodb", "s3"}
         private = {name for name, item in services.items() if item.get("PrivateDnsEnabled")}
         assert private == {"kinesis-streams", "logs", "ecr.api", "ecr.dkr"}
+
+
+def test_the_example_rule_for_eventbridge_is_a_template_without_fault():
+    assert lint_file(FOLDER.parent / "eventbridge" / "api-destination.yml") == []

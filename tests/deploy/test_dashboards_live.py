@@ -105,6 +105,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
             **aws.environment(),
             **pinpoint.environment(),
             "SCORING_STREAM": "live-events",
+            "SCORING_SINKS": "pinpoint",
             "SCORING_LOG_FORMAT": "json",
         }
         scoring = [sys.executable, "-m", "service"]

@@ -1,6 +1,7 @@
 import pytest
 
-from tests.deploy.calls import ADAPTERS, MODULES, unknown_adapters, worker_actions
+from service.sinks.registry import LOOKUP, SINKS
+from tests.deploy.calls import ADAPTERS, MODULES, sink_actions, unknown_adapters, worker_actions
 from tests.deploy.templates import PROJECT, STREAM, Stack, service
 
 TABLES = "arn:aws:dynamodb:us-east-1:123456789012:table"
@@ -55,6 +56,43 @@ def granted(stack: Stack) -> dict[str, set[str]]:
 
 def test_the_worker_may_do_what_it_does_and_nothing_else():
     assert granted(service()) == worker_actions()
+
+
+@pytest.mark.parametrize("sink", SINKS)
+def test_a_sink_says_which_actions_it_calls(sink: str):
+    declared = SINKS[sink].actions | (LOOKUP.actions if LOOKUP.sink == sink else set())
+    assert sink_actions(sink) == declared
+
+
+ANOTHER = {
+    "customer-profiles": ("CustomerProfilesDomain", "crm", "profile", ["domains/crm", "domains/crm/object-types/*"]),
+    "eventbridge": ("EventBusName", "scores", "events", ["event-bus/scores"]),
+}
+"""Sink -> its parameter and a value, the prefix of its ARNs, and what they end with."""
+
+
+@pytest.mark.parametrize("sink", ANOTHER)
+def test_another_sink_is_granted_its_actions_where_it_is_in_use(sink: str):
+    parameter, value, prefix, resources = ANOTHER[sink]
+
+    def found(**parameters: str) -> list[dict]:
+        made = statements(service(**parameters), "TaskRole")
+        return [each for each in made if listed(each["Action"])[0].startswith(f"{prefix}:")]
+
+    (statement,) = found(**{parameter: value})
+    assert set(listed(statement["Action"])) == SINKS[sink].actions
+    arns = [f"arn:aws:{prefix}:us-east-1:123456789012:{tail}" for tail in resources]
+    assert listed(statement["Resource"]) == arns
+    assert found() == []
+    assert found(**{parameter: value}, Role="ingest") == []
+
+
+def test_only_the_start_of_a_task_reads_the_webhooks_secret():
+    arn = "arn:aws:secretsmanager:us-east-1:123456789012:secret:hook-AbCdEf"
+    reading = [each for each in statements(service(WebhookSecretArn=arn), "ExecutionRole") if "Webhook" in each["Sid"]]
+    assert [(each["Action"], each["Resource"]) for each in reading] == [("secretsmanager:GetSecretValue", arn)]
+    assert "secretsmanager" not in str(statements(service(WebhookSecretArn=arn), "TaskRole"))
+    assert "secretsmanager" not in str(statements(service(), "ExecutionRole"))
 
 
 def test_every_class_that_speaks_to_aws_is_accounted_for():

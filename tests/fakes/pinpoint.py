@@ -87,7 +87,7 @@ async def pinpoint(
         for name, value in (fake.environment() | {"AWS_DEFAULT_REGION": "us-east-1"}).items():
             monkeypatch.setenv(name, value)
         async with clients(AwsSettings(region="us-east-1", attempts=attempts)) as made:
-            yield PinpointSetup(fake, made.pinpoint, options)
+            yield PinpointSetup(fake, await made.client("pinpoint"), options)
 
 
 def change(user: str, score: str, revision: int = 1, project: str = APP) -> ScoreChange:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from service.ingest.stores import Published, SinkOutcome
+from service.ingest.stores import Ordering, Published, SinkOutcome
 from service.runtime.errors import TransientError
 from service.scoring.change import ScoreChange
 from service.scoring.fold import UserKey
@@ -21,6 +21,7 @@ class MemorySink:
         max_batch: Most changes a call takes.
         delay_s: Duration of a call.
         decide: Outcome of each change; everything is published unless given. May raise.
+        ordering: What it says of itself; it always keeps what comes last.
     """
 
     def __init__(
@@ -30,8 +31,10 @@ class MemorySink:
         max_batch: int = 100,
         delay_s: float = 0.05,
         decide: Callable[[ScoreChange], Outcome] | None = None,
+        ordering: Ordering = Ordering.LAST_WRITE,
     ) -> None:
         self.name = name
+        self.ordering = ordering
         self.max_batch = max_batch
         self.delay_s = delay_s
         self.decide = decide or (lambda _: Published())

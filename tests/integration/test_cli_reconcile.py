@@ -25,7 +25,7 @@ from service.publish import reconcile
 from service.runtime.errors import RecordsTrimmedError, TransientError
 from service.scoring.change import ScoreChange
 from service.scoring.fold import UserKey
-from service.sinks.log import LogSink
+from service.sinks.log.sink import LogSink
 
 Cli = Callable[..., Result]
 Aws: TypeAlias = Any  # clients have no types

@@ -15,13 +15,14 @@ from botocore.exceptions import BotoCoreError
 from botocore.utils import ContainerMetadataFetcher
 
 from service.admin.doctor import CALLS, Doctor
-from service.admin.doctor_plan import Finding, Verdict, Wanted
+from service.admin.doctor_plan import Wanted
 from service.admin.setup_plan import Names
 from service.aws import credentials
 from service.aws.clients import AwsSettings, clients
 from service.aws.tables.leases import LeaseTable
 from service.aws.translation import CREDENTIALS_REMEDY, AwsSetupError, watched
 from service.runtime.errors import Trouble, TroubleError
+from service.sinks.trials import Finding, Verdict
 from service.stream.ports import StreamId
 from tests.fakes.credential_providers import (
     Aws,

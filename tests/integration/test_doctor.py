@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from service.admin.doctor import Doctor
-from service.admin.doctor_plan import Finding, Verdict, Wanted, judge_rates, judge_retention, judge_shards
+from service.admin.doctor_plan import Wanted, judge_rates, judge_retention, judge_shards
 from service.admin.setup import Setup
 from service.admin.setup_plan import Names
 from service.aws.clients import Clients, clients
@@ -19,10 +19,14 @@ from service.aws.streams.kinesis import tag_of
 from service.cli.root import scoring
 from service.local.emulator import Emulator
 from service.local.pinpoint_fake import PinpointProcess
+from service.sinks.pinpoint.registration import PinpointSettings
+from service.sinks.trials import Finding, Verdict
 from tests.fakes.doctor_gate import DoctorGate
 from tests.fakes.embedded import PATIENT, FreshName, Run
 
 PROJECT = "0123456789abcdef0123456789abcdef"
+PINPOINT = (("pinpoint", PinpointSettings()),)
+FAST = (("pinpoint", PinpointSettings(pinpoint_update_batch_per_s=20)),)
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +252,7 @@ def test_a_pinpoint_project_that_does_not_exist_is_broken(
     assert pinpoint.endpoint_url
     item = {"EventType": {"S": "A"}, "PinpointProjectId": {"S": "nobodys"}, "ScoreOffset": {"N": "1"}}
     call("dynamodb", "put_item", TableName=names.definitions, Item=item)
-    (found,) = broken(examine(projects=("nobodys",), pinpoint=True, lookups=True))
+    (found,) = broken(examine(projects=("nobodys",), sinks=PINPOINT, lookups=True))
     assert found.subject == "mobiletargeting:GetApp on Pinpoint project nobodys"
     assert found.detail == "there is no Pinpoint project nobodys"
     assert "correct the project id" in found.remedy
@@ -257,7 +261,7 @@ def test_a_pinpoint_project_that_does_not_exist_is_broken(
 def test_a_pinpoint_project_that_exists_is_tried_with_every_call(examine: Examine, pinpoint: PinpointProcess):
     assert pinpoint.endpoint_url
     # No project is configured: the definitions name it.
-    findings = examine(pinpoint=True, lookups=True)
+    findings = examine(sinks=PINPOINT, lookups=True)
     assert broken(findings) == []
     operations = ("GetApp", "GetEndpoint", "GetUserEndpoints", "UpdateEndpointsBatch")
     assert of_pinpoint(findings) == dict.fromkeys(operations, Verdict.OK)
@@ -265,7 +269,7 @@ def test_a_pinpoint_project_that_exists_is_tried_with_every_call(examine: Examin
 
 def test_a_role_that_may_not_look_projects_up_is_noted(examine: Examine, pinpoint: PinpointProcess):
     pinpoint.fail("GetApp", status=403)
-    findings = examine(pinpoint=True)
+    findings = examine(sinks=PINPOINT)
     assert broken(findings) == []
     (noted,) = [finding for finding in findings if "GetApp" in finding.subject]
     assert noted.verdict is Verdict.NOTE
@@ -273,8 +277,8 @@ def test_a_role_that_may_not_look_projects_up_is_noted(examine: Examine, pinpoin
 
 
 def test_without_a_project_the_doctor_does_not_look_at_pinpoint(examine: Examine):
-    findings = examine(ingests=False, pinpoint=True)
-    (skipped,) = [finding for finding in findings if finding.subject == "Pinpoint"]
+    findings = examine(ingests=False, sinks=PINPOINT)
+    (skipped,) = [finding for finding in findings if finding.subject == "pinpoint"]
     assert skipped.verdict is Verdict.SKIPPED
 
 
@@ -339,9 +343,9 @@ def test_quotas_in_sight_are_noted():
     assert judge_shards(499, 500).verdict is Verdict.NOTE
     assert judge_shards(4, 500).verdict is Verdict.OK
     names = Names("s", "scores", "definitions", "identities", "leases", "letters")
-    wanted = Wanted(names, ingests=True, publishes=True, pinpoint=True, update_batches_per_s=20, lookups_per_s=100)
+    wanted = Wanted(names, ingests=True, publishes=True, sinks=FAST, lookups=True, lookups_per_s=100)
     assert len(judge_rates(wanted)) == 2
-    assert judge_rates(Wanted(names, ingests=True, publishes=True, pinpoint=True)) == []
+    assert judge_rates(Wanted(names, ingests=True, publishes=True, sinks=PINPOINT)) == []
 
 
 class TestCommand:

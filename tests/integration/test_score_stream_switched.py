@@ -14,7 +14,7 @@ from service.cli.context import settings_for
 from service.config.load import Purpose
 from service.ingest.stores import Published
 from service.scoring.change import ScoreChange
-from service.sinks.log import LogSink
+from service.sinks.log.sink import LogSink
 
 Aws: TypeAlias = Any  # clients have no types
 ON = {"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"}

@@ -57,7 +57,12 @@ async def publish(aws: Clients) -> None:
     known = IdentityStore(MemoryRows())
     entry = DirectoryEntry("e1", "ACTIVE", "EMAIL", SystemClock().wall_ms())
     await known.put({ANN: Found(entry, ["e1"], None)})
-    await PinpointSink(aws.sink, known, SystemClock(), Metrics()).publish([ScoreChange(ANN, Decimal(1), 1, 0)])
+    client = await aws.client("pinpoint", attempts=1)
+    await PinpointSink(client, known, SystemClock(), Metrics()).publish([ScoreChange(ANN, Decimal(1), 1, 0)])
+
+
+async def look_up(aws: Clients) -> None:
+    await PinpointLookup(await aws.client("pinpoint"), SystemClock(), Metrics()).user_of(AliasKey("1", "p1"))
 
 
 CALLS: dict[str, Callable[[Clients], Awaitable[object]]] = {
@@ -88,9 +93,7 @@ CALLS: dict[str, Callable[[Clients], Awaitable[object]]] = {
     "find the table's stream": lambda aws: DynamoDbStreamSource.open(aws.dynamodb, aws.streams, "scores"),
     "list the table's shards": lambda aws: DynamoDbStreamSource(aws.streams, STREAM).list_shards(),
     "get changes": lambda aws: DynamoDbStreamSource(aws.streams, STREAM).fetch("iterator", 1),
-    "look an endpoint up": lambda aws: PinpointLookup(aws.pinpoint, SystemClock(), Metrics()).user_of(
-        AliasKey("1", "p1")
-    ),
+    "look an endpoint up": look_up,
     "publish": publish,
 }
 

@@ -24,8 +24,8 @@ from service.ingest.identity_store import IdentityStore
 from service.ingest.stores import AliasKey
 from service.observability.metrics import Metrics
 from service.runtime.clock import Clock
+from service.scoring.change import format_score
 from service.scoring.fold import ScoreState, UserKey
-from service.sinks.pinpoint.endpoints import format_score
 from service.sinks.pinpoint.sink import PinpointOptions, PinpointSink
 from tests.fakes.identities import apply
 from tests.simulation.events import PROJECT, Sent

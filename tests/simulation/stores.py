@@ -13,6 +13,7 @@ from service.ingest.stores import (
     AliasKey,
     Change,
     DeadLetter,
+    Ordering,
     Outcome,
     Published,
     SinkOutcome,
@@ -251,6 +252,7 @@ class SimSink:
         self, name: str, held: dict[UserKey, tuple[int, Decimal | None]], wire: Wire, witness: Witness, batch: int
     ) -> None:
         self.name = name
+        self.ordering = Ordering.LAST_WRITE
         self.max_batch = batch
         self._held = held
         self._wire = wire

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from service.ingest.stores import DirectoryEntry
-from service.scoring.change import ScoreChange
+from service.scoring.change import ScoreChange, format_score
 
 ACTIVE = "ACTIVE"
 OPTED_OUT = "ALL"
@@ -66,14 +66,6 @@ def choose_endpoint(endpoints: Iterable[Mapping[str, Any]], kept: str = "") -> E
     if first is None:
         return None
     return EndpointChoice(first["Id"], first.get("EndpointStatus", ACTIVE), first.get("ChannelType", ""))
-
-
-def format_score(score: Decimal) -> str:
-    """Return the shortest plain decimal: no exponent, no point in a whole number, no `-0`."""
-    if not score:
-        return "0"
-    text = f"{score:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def batch_items(change: ScoreChange, target: DirectoryEntry, attribute: str, metric: str) -> list[dict[str, Any]]:

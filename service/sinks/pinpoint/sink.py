@@ -29,7 +29,15 @@ from msgspec.structs import replace
 
 from service.aws.clients import AwsClient
 from service.aws.translation import code_of, translated
-from service.ingest.stores import DirectoryEntry, EndpointDirectory, NoDestination, NoTarget, Published, SinkOutcome
+from service.ingest.stores import (
+    DirectoryEntry,
+    EndpointDirectory,
+    NoDestination,
+    NoTarget,
+    Ordering,
+    Published,
+    SinkOutcome,
+)
 from service.observability.metrics import Metrics
 from service.runtime.cache import RecentCache
 from service.runtime.clock import Clock
@@ -88,6 +96,7 @@ class PinpointSink:
 
     name = "pinpoint"
     max_batch = MAX_ITEMS
+    ordering = Ordering.LAST_WRITE
 
     def __init__(
         self,

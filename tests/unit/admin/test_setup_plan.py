@@ -3,7 +3,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from service.admin.doctor_plan import Verdict, judge_retention
+from service.admin.doctor_plan import judge_retention
 from service.admin.setup_plan import (
     FoundStream,
     FoundTable,
@@ -15,6 +15,7 @@ from service.admin.setup_plan import (
     plan_table,
     tables,
 )
+from service.sinks.trials import Verdict
 
 SCORES = TableSpec("scores", ("UserId", "PinpointProjectId"), recovery=True, streamed=True)
 LETTERS = TableSpec("letters", ("Id",), ttl="ExpiresAt")

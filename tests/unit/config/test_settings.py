@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.config import table as config_table
-from service.config.fields import expected
 from service.config.load import ConfigurationError, Purpose, load
 from service.config.settings import FIELDS, VARIABLES, epoch_ms
+from service.runtime.fields import expected
 
 GOOD = {"SCORING_STREAM": "events", "AWS_REGION": "us-east-1"}
 ROOT = Path(__file__).parents[3]
@@ -32,11 +32,12 @@ def test_defaults():
     assert settings.scores_table == "userEngagementScore"
     assert settings.definitions_table == "engagementScoreDefinition"
     assert settings.start == "TRIM_HORIZON"
-    assert settings.sinks == ("pinpoint",)
+    assert settings.sinks == ("log",)
     assert (settings.http_host, settings.http_port) == ("127.0.0.1", 9464)
     assert settings.ingests
     assert settings.publishes
-    assert settings.identity_lookup
+    assert not settings.identity_lookup
+    assert settings.options_of("pinpoint").score_attribute == "EngagementScore"
 
 
 def test_everything_wrong_is_said_at_once():
@@ -149,9 +150,10 @@ def test_lists_lose_blanks_and_repeats():
 
 
 def test_pinpoint_is_asked_only_where_it_is_a_sink_or_wanted():
+    assert load({**GOOD, "SCORING_SINKS": "log,pinpoint"}).identity_lookup
     assert not load({**GOOD, "SCORING_SINKS": "log"}).identity_lookup
     assert load({**GOOD, "SCORING_SINKS": "log", "SCORING_IDENTITY_LOOKUP": "on"}).identity_lookup
-    assert not load({**GOOD, "SCORING_IDENTITY_LOOKUP": "off"}).identity_lookup
+    assert not load({**GOOD, "SCORING_SINKS": "pinpoint", "SCORING_IDENTITY_LOOKUP": "off"}).identity_lookup
 
 
 def test_a_wait_longer_than_the_lease_is_refused():

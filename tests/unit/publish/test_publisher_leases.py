@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from service.ingest.stores import COMMITTED, Conflict, Throttled
+from service.ingest.stores import COMMITTED, Conflict, Ordering, Throttled
 from service.publish import republish
 from service.publish.publisher import PublishOptions
 from service.publish.sender import SenderOptions
@@ -84,6 +84,22 @@ async def test_a_call_without_an_answer_is_followed_by_another_publication():
         assert setup.scores.restated == []
         await asyncio.sleep(2)
         assert setup.scores.restated == ["a"]
+
+
+@in_virtual_time
+async def test_a_sink_that_compares_revisions_needs_no_score_again():
+    sink = MemorySink(ordering=Ordering.VERSIONED)
+    scores = Scores(a=1)
+    setup = PublishSetup(sink, scores=scores)
+    sink.decide, fine = (lambda _: TransientError("cut off")), sink.decide
+    async with setup.running() as publisher:
+        prepared = await publisher.prepare(batch(image("a", 1)))
+        await asyncio.sleep(5)  # calls without a certain answer
+        sink.decide = fine
+        await publisher.commit(prepared)
+        await asyncio.sleep(60)
+    assert scores.restated == []
+    assert sink.values[key("a")].revision == 1
 
 
 @pytest.mark.parametrize("undone", [False, True])

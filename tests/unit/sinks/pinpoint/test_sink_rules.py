@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.ingest.stores import DirectoryEntry
-from service.scoring.change import ScoreChange
+from service.scoring.change import ScoreChange, format_score
 from service.scoring.fold import UserKey
-from service.sinks.pinpoint.endpoints import batch_items, choose_endpoint, format_score
+from service.sinks.pinpoint.endpoints import batch_items, choose_endpoint
 
 
 def endpoint(endpoint_id: str, channel: str = "EMAIL", status: str = "ACTIVE", opt_out: str = "NONE") -> dict[str, Any]:

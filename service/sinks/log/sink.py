@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import structlog
 
-from service.ingest.stores import Published, SinkOutcome
+from service.ingest.stores import Ordering, Published, SinkOutcome
 from service.runtime.errors import TransientError
-from service.scoring.change import ScoreChange
-from service.sinks.pinpoint.endpoints import format_score
+from service.scoring.change import ScoreChange, format_score
 
 MAX_BATCH = 1000
 
@@ -19,6 +18,7 @@ class LogSink:
 
     name = "log"
     max_batch = MAX_BATCH
+    ordering = Ordering.VERSIONED  # a line holds nothing: none can be overwritten by an older one
 
     def __init__(self) -> None:
         self._log = structlog.get_logger(__name__)

@@ -6,12 +6,39 @@ every worker 14 MiB and 0.15 s (deploy/decisions/0006-idle-start-memory.md).
 
 from __future__ import annotations
 
+import hmac
 import math
 import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
+
+
+class Secret:
+    """A text that nothing shows: not a log line, an error, a traceback or `repr`. Only `reveal` returns it."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the text."""
+        return self._text
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and hmac.compare_digest(other._text.encode(), self._text.encode())
+
+    def __hash__(self) -> int:
+        return hash(Secret)
+
+    def __repr__(self) -> str:
+        return "Secret(...)" if self._text else "Secret('')"
+
 
 _ON = frozenset({"on", "true", "yes", "1", "t", "y"})
 _OFF = frozenset({"off", "false", "no", "0", "f", "n"})
@@ -82,6 +109,8 @@ def read(field: Field, text: str) -> object:
     form = field.about.form
     if form is not None and form.read is not None:
         return form.read(text)
+    if field.kind is Secret:
+        return Secret(text)
     if field.kind in (int, float):
         return _number(field, text)
     if field.kind is bool:
@@ -110,6 +139,8 @@ def expected(field: Field) -> str:
         number = "a whole number" if field.kind is int else "a number"
         low = f"from {about.ge:,}" if about.ge > -math.inf else f"above {about.gt:,}"
         return f"{number} {low} to {about.le:,}"
+    if field.kind is Secret:
+        return "a secret text; never shown"
     return " or ".join(f"`{choice}`" for choice in _choices(field.kind)) or "a text"
 
 
@@ -126,9 +157,14 @@ def _number(field: Field, text: str) -> float:
     return number
 
 
+def parts_of(text: str) -> tuple[str, ...]:
+    """Return the parts between commas, blanks and repeats left out."""
+    return tuple(dict.fromkeys(part for part in (part.strip() for part in text.split(",")) if part))
+
+
 def _list(field: Field, text: str) -> tuple[str, ...]:
     """Split at commas; drop blanks and duplicates."""
-    parts = tuple(dict.fromkeys(part for part in (part.strip() for part in text.split(",")) if part))
+    parts = parts_of(text)
     choices = _choices(get_args(field.kind)[0])
     if choices:
         for part in parts:

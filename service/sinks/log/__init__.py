@@ -1,0 +1,1 @@
+"""A log line per batch as a sink."""
