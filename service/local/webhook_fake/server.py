@@ -36,6 +36,7 @@ class WebhookFake(FakeServer):
         form: Which service it is.
         known: The users that it knows, where that matters; None: all.
         certificate: For https; None: http.
+        latency_s: Seconds that each answer takes.
 
     Attributes:
         scores: By user, what it holds, as a text.
@@ -44,8 +45,15 @@ class WebhookFake(FakeServer):
         refused: Users of whom it takes no score.
     """
 
-    def __init__(self, form: str, *, known: set[str] | None = None, certificate: ssl.SSLContext | None = None) -> None:
-        super().__init__(certificate)
+    def __init__(
+        self,
+        form: str,
+        *,
+        known: set[str] | None = None,
+        certificate: ssl.SSLContext | None = None,
+        latency_s: float = 0.0,
+    ) -> None:
+        super().__init__(certificate, latency_s=latency_s)
         self._form = form
         self._known = known
         self.scores: dict[str, str] = {}
