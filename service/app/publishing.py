@@ -99,6 +99,7 @@ async def make_publishing(
         PublishOptions(
             SenderOptions(linger_s=settings.publish_linger_ms / 1000, call_timeout_s=CALL_TIMEOUT_S),
             project_ids=settings.project_ids,
+            min_change=settings.publish_min_change,
         ),
     )
     row = PipelineTable(aws.leases, settings.leases_table, PIPELINE, settings.scores_table)
@@ -109,7 +110,12 @@ async def make_publishing(
         clock,
         metrics,
         rng,
-        ReconcileOptions(look_s=2 * LOOK_S, settle_s=SETTLE_S, project_ids=settings.project_ids),
+        ReconcileOptions(
+            look_s=2 * LOOK_S,
+            settle_s=SETTLE_S,
+            project_ids=settings.project_ids,
+            insists=settings.publish_min_change is not None,
+        ),
     )
 
     def read(arn: str) -> Coordinator[Any, Any]:

@@ -123,7 +123,8 @@ async def _reconcile(
         if any(SINKS[name].uses_directory for name in settings.sinks):
             directory = IdentityTable(aws.dynamodb, settings.identities_table)
             keys = _unless(stopped, forgotten(keys, directory, clock, wait_s=CONFIRMED_FOR_S, per_s=per_s))
-        async for done in restated(keys, table, clock, metrics, rng, per_s):
+        insists = settings.publish_min_change is not None
+        async for done in restated(keys, table, clock, metrics, rng, per_s, insists=insists):
             summary.scores += len(done)
             summary.projects.update(key.project_id for key in done)
             if time.monotonic() >= reported_at + PROGRESS_S:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from service.publish.min_change import MinChange, parse
 from service.runtime.fields import About, Field, Form, fields_of, parts_of
 from service.sinks.registry import LOOKUP, SINKS
 from service.stream.position import LATEST, TRIM_HORIZON, at_timestamp
@@ -62,6 +63,7 @@ _START = Form(f"`{TRIM_HORIZON}`, `{LATEST}` or a time with its zone, such as `2
 _PROJECTS = Form("project ids separated by commas")
 _PROJECT = Form("a project id: 1 to 256 characters without blanks", "is not a project id", re.compile(r"\S{1,256}"))
 _SINKS = Form(f"one or more of {', '.join(f'`{name}`' for name in SINKS)}, separated by commas", read=_sink_names)
+_MIN_CHANGE = Form("a number of points above 0, or a percentage up to 100%", read=parse)
 _EMF_SERVICE = Form(
     "a name of at most 255 letters, digits, `_`, `.`, `-`",
     "is not a service name",
@@ -207,6 +209,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     publish_linger_ms: Annotated[
         int, About("How long to wait for more changes of the same users before publishing.", ge=0, le=60_000)
     ] = 250
+    publish_min_change: Annotated[
+        MinChange | None,
+        About(
+            "Width of the steps within which a changed score is not published: points (`5`) or per cent (`10%`). "
+            "A change of the tier always is. Empty: every change is published.",
+            _MIN_CHANGE,
+        ),
+    ] = None
     dead_letter_ttl_days: Annotated[float, About("How long dead letters are kept.", gt=0, le=3650)] = 14.0
 
     lease_duration_s: Annotated[float, About("How long a silent worker keeps its shards.", ge=1, le=300)] = 10.0

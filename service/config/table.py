@@ -22,7 +22,7 @@ def default(field_name: str) -> str:
     field = FIELDS[field_name]
     if field.about.default:
         return field.about.default
-    if field.default in ("", (), Secret("")):
+    if field.default in ("", (), Secret(""), None):
         return "required" if field_name == "stream" else "none"
     if isinstance(field.default, tuple):
         return f"`{','.join(field.default)}`"

@@ -233,6 +233,9 @@ class Metrics:
         self.sink_stale = self._counter(
             "sink_stale", "Changes not sent because a newer one was already published.", "sink"
         )
+        self.changes_too_small = self._counter(
+            "changes_too_small", "Changes not published because they stay within a step of SCORING_PUBLISH_MIN_CHANGE."
+        )
         self.scores_restated = self._counter(
             "scores_restated", "Scores written again with the next Revision, because a sink may hold an older value."
         )

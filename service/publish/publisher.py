@@ -11,13 +11,14 @@ import msgspec
 from service.ingest.letters import publish_letter_id
 from service.ingest.stores import DeadLetter, DeadLetters, Ordering, ScoreStore, Sink
 from service.observability.metrics import Metrics
+from service.publish.min_change import MinChange
 from service.publish.outbox import StillHeld, Ticket
 from service.publish.republish import Republisher
 from service.publish.sender import STAGE, Sender, SenderOptions
 from service.runtime.clock import Clock
 from service.runtime.errors import LeaseLostError, ReleasedError
 from service.runtime.retry import retried
-from service.scoring.change import ScoreChange, StreamImage, change_of
+from service.scoring.change import ScoreChange, StreamImage, change_of, shown_in
 from service.scoring.event import Rejected
 from service.stream.ports import Batch, Record
 
@@ -34,10 +35,12 @@ class PublishOptions(msgspec.Struct, frozen=True):
     Attributes:
         sender: Those of each sink.
         project_ids: Projects whose scores are published; empty for all.
+        min_change: Which changes are too small to be published; None: none.
     """
 
     sender: SenderOptions = SenderOptions()
     project_ids: Collection[str] = ()
+    min_change: MinChange | None = None
 
 
 class PreparedScores(msgspec.Struct, frozen=True, eq=False):
@@ -88,7 +91,9 @@ class Publisher:
         self._tickets: dict[Ticket, asyncio.Event] = {}  # in the order they came; set when settled
         self._project_ids = frozenset(options.project_ids)
         self._last_write = any(sink.ordering is Ordering.LAST_WRITE for sink in sinks)
-        self._republisher = Republisher(scores, clock, metrics, rng)
+        self._min_change = options.min_change
+        # Another worker's write, which may be too small to be published, is not as good then.
+        self._republisher = Republisher(scores, clock, metrics, rng, insists=options.min_change is not None)
         self._senders = [
             Sender(sink, letters, self._republisher.later, still_held, clock, metrics, rng, options.sender)
             for sink in sinks
@@ -204,9 +209,20 @@ class Publisher:
                 case Rejected() as why:
                     letters.append(_letter(batch, record, why, self._clock.wall_ms()))
                 case ScoreChange() as change:
-                    if not self._project_ids or change.key.project_id in self._project_ids:
+                    if self._wanted(change, record.data):
                         changes.append(change)
         return changes, letters
+
+    def _wanted(self, change: ScoreChange, image: StreamImage) -> bool:
+        if self._project_ids and change.key.project_id not in self._project_ids:
+            return False
+        if self._min_change is None or change.score is None:
+            return True
+        before, after = shown_in(image.old), shown_in(image.new)
+        if self._min_change.publishes(before.score, change.score) or before.tier != after.tier:
+            return True
+        self._metrics.changes_too_small.inc()
+        return False
 
 
 def _letter(batch: Batch[StreamImage], record: Record[StreamImage], why: Rejected, now_ms: int) -> DeadLetter:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from functools import partial
 
 import msgspec
@@ -43,6 +43,7 @@ class ReconcileOptions(msgspec.Struct, frozen=True):
         settle_s: Seconds that the leader waits once it has seen that one is owed.
         save_s: Seconds between two notes of how far it is.
         project_ids: Projects whose scores are published; empty for all.
+        insists: See `restate`.
     """
 
     per_s: float = 100.0
@@ -50,10 +51,18 @@ class ReconcileOptions(msgspec.Struct, frozen=True):
     settle_s: float = 0.0
     save_s: float = 5.0
     project_ids: Collection[str] = ()
+    insists: bool = False
 
 
 async def restated(
-    keys: AsyncIterator[UserKey], scores: ScoreStore, clock: Clock, metrics: Metrics, rng: random.Random, per_s: float
+    keys: AsyncIterator[UserKey],
+    scores: ScoreStore,
+    clock: Clock,
+    metrics: Metrics,
+    rng: random.Random,
+    per_s: float,
+    *,
+    insists: bool = False,
 ) -> AsyncIterator[Sequence[UserKey]]:
     """Write the scores of `keys` again, `per_s` a second; yield them as they are done, in their order.
 
@@ -66,22 +75,30 @@ async def restated(
     async for key in keys:
         chunk.append(key)
         if len(chunk) == CHUNK:
-            yield await _restated(chunk, scores, clock, metrics, rng, per_s)
+            yield await _restated(
+                chunk, partial(restate, scores=scores, metrics=metrics, insists=insists), clock, rng, per_s
+            )
             chunk = []
     if chunk:
-        yield await _restated(chunk, scores, clock, metrics, rng, per_s)
+        yield await _restated(
+            chunk, partial(restate, scores=scores, metrics=metrics, insists=insists), clock, rng, per_s
+        )
 
 
 async def _restated(
-    keys: Sequence[UserKey], scores: ScoreStore, clock: Clock, metrics: Metrics, rng: random.Random, per_s: float
+    keys: Sequence[UserKey],
+    again: Callable[[Sequence[UserKey]], Awaitable[list[UserKey]]],
+    clock: Clock,
+    rng: random.Random,
+    per_s: float,
 ) -> Sequence[UserKey]:
     started = progressed_at = clock.monotonic()
     backoff = Backoff(rng, first=BACKOFF_FIRST_S, last=BACKOFF_LAST_S)
-    left = keys
+    left = list(keys)
     while left:
         before, error = len(left), TransientError("the score table throttles every write", throttled=True)
         try:
-            left = await restate(left, scores, metrics)
+            left = await again(left)
         except TransientError as failed:
             error = failed
         if len(left) < before:
@@ -156,7 +173,8 @@ class Reconciler:
         log.warning("reconcile.started", resumed=after is not None, per_s=options.per_s)
         scores, saved_at = 0, clock.monotonic()
         keys = self._ours(self._scores.scan(after))
-        async for done in restated(keys, self._scores, clock, self._metrics, self._rng, options.per_s):
+        told = restated(keys, self._scores, clock, self._metrics, self._rng, options.per_s, insists=options.insists)
+        async for done in told:
             scores += len(done)
             if not self._leading():
                 log.warning("reconcile.left_to_next_leader", scores=scores)

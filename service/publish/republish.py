@@ -17,7 +17,7 @@ from itertools import islice
 
 import structlog
 
-from service.ingest.stores import COMMITTED, MAX_COMMITS, ScoreStore, Throttled
+from service.ingest.stores import COMMITTED, MAX_COMMITS, Conflict, ScoreStore, Throttled
 from service.observability.metrics import Metrics
 from service.runtime.backoff import Backoff
 from service.runtime.clock import MIN_WAIT_S, Clock
@@ -41,11 +41,15 @@ LEAVING_LAST_S = 1.0
 log = structlog.get_logger(__name__)
 
 
-async def restate(keys: Sequence[UserKey], scores: ScoreStore, metrics: Metrics) -> list[UserKey]:
+async def restate(
+    keys: Sequence[UserKey], scores: ScoreStore, metrics: Metrics, *, insists: bool = False
+) -> list[UserKey]:
     """Write up to `MAX_COMMITS` scores as they are, under their next `Revision`; return those the table throttled.
 
     Where somebody else writes first, that is as good: the stream brings that change. Items without a score are left
     alone.
+
+    With `insists`, those that somebody else wrote first are returned too: that change may be too small to be published.
 
     Raises:
         TransientError: All of it is to be repeated.
@@ -59,7 +63,8 @@ async def restate(keys: Sequence[UserKey], scores: ScoreStore, metrics: Metrics)
     if refused:
         log.error("republish.refused", scores=len(refused), why=refused[0].detail, remedy="scoring reconcile")
     metrics.scores_restated.inc(sum(outcome == COMMITTED for outcome in outcomes))
-    return [key for key, outcome in zip(states, outcomes, strict=True) if isinstance(outcome, Throttled)]
+    left = (Throttled, Conflict) if insists else Throttled
+    return [key for key, outcome in zip(states, outcomes, strict=True) if isinstance(outcome, left)]
 
 
 class Republisher:
@@ -70,10 +75,14 @@ class Republisher:
         clock: Time.
         metrics: The catalogue.
         rng: For jitter.
+        insists: Whether a score that somebody else writes first is written again all the same.
     """
 
-    def __init__(self, scores: ScoreStore, clock: Clock, metrics: Metrics, rng: random.Random) -> None:
+    def __init__(
+        self, scores: ScoreStore, clock: Clock, metrics: Metrics, rng: random.Random, *, insists: bool = False
+    ) -> None:
         self._scores = scores
+        self._insists = insists
         self._clock = clock
         self._metrics = metrics
         self._rng = rng
@@ -132,7 +141,7 @@ class Republisher:
             with self._working(len(due)):
                 for key in due:
                     del self._due[key]
-                again = partial(restate, due, self._scores, self._metrics)
+                again = partial(restate, due, self._scores, self._metrics, insists=self._insists)
                 throttled = await retried(again, self._clock, self._rng)
                 self._in_hand = 0
                 self.later(throttled, now)

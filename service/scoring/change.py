@@ -22,10 +22,12 @@ class StreamImage(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         keys: The item's key attributes.
         new: The item after the change; None for a removal.
+        old: The item before the change; None where the stream does not show it.
     """
 
     keys: msgspec.Raw
     new: msgspec.Raw | None
+    old: msgspec.Raw | None = None
 
 
 MAX_WHOLE = 2**63 - 1
@@ -123,6 +125,27 @@ def change_of(keys: Json, new: Json | None) -> ScoreChange | Rejected | None:
     except msgspec.DecodeError as error:
         return Rejected(Reason.BAD_SCORE_ITEM, f"the image is not DynamoDB's JSON: {error}")
     return _change(whose, item)
+
+
+class Shown(msgspec.Struct, frozen=True, gc=False):
+    """What an image shows of a score.
+
+    Attributes:
+        score: None where there is none, or it cannot be read.
+        tier: Empty: none.
+    """
+
+    score: Decimal | None
+    tier: str
+
+
+def shown_in(image: Json | None) -> Shown:
+    """Read an image of an item; one that is missing or cannot be read shows nothing."""
+    try:
+        item = _read_item(image) if image else _Item()
+    except msgspec.DecodeError:
+        item = _Item()
+    return Shown(_number(item.score.n), item.tier.s if isinstance(item.tier.s, str) else "")
 
 
 def _change(whose: _Keys, item: _Item | None) -> ScoreChange | Rejected | None:

@@ -77,12 +77,13 @@ class KinesisPage(TypedDict, total=False):
 class StreamChange(msgspec.Struct, gc=False, rename="pascal"):
     """https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_streams_StreamRecord.html.
 
-    Images stay text: who reads them wants a few of their attributes, and nobody wants the old one.
+    Images stay text: their readers want a few of their attributes.
     """
 
     approximate_creation_date_time: float = 0.0
     keys: msgspec.Raw = msgspec.Raw()
     new_image: msgspec.Raw = msgspec.Raw()
+    old_image: msgspec.Raw = msgspec.Raw()
     sequence_number: str = ""
     size_bytes: int = 0
 
@@ -243,7 +244,7 @@ def _records(made: Callable[[dict[str, Any]], msgspec.Struct]) -> Callable[[dict
 
 def _stream_struct(record: dict[str, Any]) -> StreamRecord:
     change = record.get("dynamodb", {})
-    texts = {name: msgspec.Raw(_encode(change[name])) for name in {"Keys", "NewImage"} & change.keys()}
+    texts = {name: msgspec.Raw(_encode(change[name])) for name in {"Keys", "NewImage", "OldImage"} & change.keys()}
     return _struct(StreamRecord, {**record, "dynamodb": _struct(StreamChange, {**change, **texts})})
 
 

@@ -181,7 +181,11 @@ def _record(record: StreamRecord) -> Record[StreamImage]:
     change = record.dynamodb
     return Record(
         numbered(change.sequence_number),
-        StreamImage(change.keys, None if record.event_name == "REMOVE" else change.new_image),
+        StreamImage(
+            change.keys,
+            None if record.event_name == "REMOVE" else change.new_image,
+            change.old_image if bytes(change.old_image) else None,
+        ),
         round(change.approximate_creation_date_time * 1000),
         "",
         change.size_bytes,
