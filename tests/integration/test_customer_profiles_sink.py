@@ -86,7 +86,7 @@ def test_one_refused_object_does_not_cost_the_others_their_score(monkeypatch: py
     asyncio.run(main())
 
 
-def test_a_batch_that_is_refused_is_halved_until_the_object_at_fault_stands_alone(monkeypatch: pytest.MonkeyPatch):
+def test_a_refused_batch_is_halved_down_to_the_object_at_fault(monkeypatch: pytest.MonkeyPatch):
     async def main() -> None:
         users = [f"u{n}" for n in range(8)]
         async with world(monkeypatch, users) as (fake, domain, sink, _):
@@ -159,7 +159,7 @@ def test_an_object_type_that_is_missing_is_not_asked_about_for_a_minute(monkeypa
     asyncio.run(main())
 
 
-def test_a_user_id_longer_than_an_account_number_is_refused_without_a_call(monkeypatch: pytest.MonkeyPatch):
+def test_a_user_id_longer_than_an_account_number_gets_no_call(monkeypatch: pytest.MonkeyPatch):
     async def main() -> None:
         async with world(monkeypatch) as (fake, _, sink, _client):
             assert isinstance((await sink.publish([change("x" * 256)]))[0], Rejected)

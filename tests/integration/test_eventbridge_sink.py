@@ -129,7 +129,7 @@ def test_a_call_that_fails_for_now_is_tried_again(status: int, code: str, monkey
     asyncio.run(main())
 
 
-def test_a_request_that_is_refused_is_halved_until_the_event_at_fault_stands_alone(monkeypatch: pytest.MonkeyPatch):
+def test_a_refused_request_is_halved_down_to_the_event_at_fault(monkeypatch: pytest.MonkeyPatch):
     async def main() -> None:
         async with world(monkeypatch) as (fake, sink):
             fake.tricks.extend([Trick(400, {}, b'{"__type": "ValidationException"}')] * 3)
@@ -153,7 +153,7 @@ def test_an_answer_of_another_length_is_tried_again():
     assert all(isinstance(each, TransientError) for each in outcomes_of({"Entries": []}, 2))
 
 
-def test_the_doctors_call_changes_nothing_and_the_fakes_answers_have_the_models_shape(monkeypatch: pytest.MonkeyPatch):
+def test_the_doctors_call_changes_nothing(monkeypatch: pytest.MonkeyPatch):
     async def main() -> None:
         async with world(monkeypatch) as (fake, sink):
             ((trial,),) = SINK.trials(OPTIONS, [])

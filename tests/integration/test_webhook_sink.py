@@ -77,7 +77,7 @@ async def failure(sink: WebhookSink, changes: Sequence[ScoreChange]) -> Transien
     return caught.value
 
 
-def test_a_signed_message_is_verified_by_the_library_and_its_id_is_the_same_for_every_attempt():
+def test_a_message_is_verified_and_keeps_its_id_when_repeated():
     async def main() -> None:
         async with receiver("standard") as (fake, sink):
             for _ in range(2):
@@ -122,7 +122,7 @@ def test_one_refused_person_does_not_cost_the_others_their_score(form: str):
     asyncio.run(main())
 
 
-def test_a_failure_that_names_nobody_is_halved_until_the_person_at_fault_stands_alone():
+def test_a_failure_that_names_nobody_is_halved_down_to_one():
     async def main() -> None:
         async with receiver("hubspot") as (fake, sink):
             nameless = b'{"errors": [{"category": "VALIDATION_ERROR"}]}'
@@ -184,7 +184,7 @@ def test_an_unavailable_receiver_is_tried_again():
     asyncio.run(main())
 
 
-def test_a_receiver_that_is_gone_gets_nothing_more_and_its_scores_are_counted(caplog: pytest.LogCaptureFixture):
+def test_a_receiver_that_is_gone_gets_nothing_more(caplog: pytest.LogCaptureFixture):
     async def main() -> None:
         async with receiver("standard") as (fake, sink):
             fake.tricks.append(Trick(410))
