@@ -81,22 +81,31 @@ class ItemReader:
         table: Its name.
         key_names: Its hash and range key, both strings.
         attributes: What to return of an item, the key included.
+        consistent: Whether everything written before counts; else it costs half as much.
     """
 
-    def __init__(self, client: AwsClient, table: str, key_names: tuple[str, str], attributes: Sequence[str]) -> None:
+    def __init__(
+        self,
+        client: AwsClient,
+        table: str,
+        key_names: tuple[str, str],
+        attributes: Sequence[str],
+        *,
+        consistent: bool = True,
+    ) -> None:
         self._client = client
         self._table = table
         self._key_names = key_names
         names = {f"#{index}": name for index, name in enumerate(attributes)}
         self._wanted = {
-            "ConsistentRead": True,
+            "ConsistentRead": consistent,
             "ProjectionExpression": ", ".join(names),
             "ExpressionAttributeNames": names,
         }
         self._small: Gatherer[Key, None, dict[Key, Item]] = Gatherer(self._get, MAX_GETS)
 
     async def get(self, keys: Collection[Key]) -> Mapping[Key, Item]:
-        """Return the items of `keys` (different ones, any number) that exist, read consistently.
+        """Return the items of `keys` (different ones, any number) that exist.
 
         Raises:
             TransientError: Also when keys stay unprocessed for `MAX_ROUNDS`.

@@ -7,6 +7,15 @@ The rules, all of them needed (`tests/simulation` shows what breaks without each
 - Nobody is skipped: `commit` returns when every user is durable, or refused by the table for good.
 - A lost response needs no care: the retry finds the events in the score, and has nothing to write.
 
+Scores are read eventually consistently, at half the price. A stale state is an earlier one of the same score, or none:
+
+- Where events are to be written, the comparison fails, and the answer brings what is stored. An insert where there is
+  an item fails too, without bringing it: only then is the item read consistently.
+- Where nothing is to be written, the state has a mark that covers the events. Marks only move up, and are dropped only
+  when their records cannot be read any more, so the events are in what is stored now. That a score has *no* such mark
+  is never believed without a write that proves it.
+- An item that cannot be a score is read once more, consistently: somebody may have repaired it.
+
 Shards commit side by side. Within a process, two that meet on one user take turns, so that neither
 pays for a write that is bound to fail; between processes, compare-and-set settles it.
 """
@@ -129,13 +138,14 @@ class Committer:
         """
         tally = Tally()
         pending = dict(groups)
+        unknown: set[UserKey] = set()
         backoff = Backoff(self._rng, first=BACKOFF_FIRST_S, last=BACKOFF_LAST_S)
         while pending:
             mine = {key: events for key, events in pending.items() if key not in self._busy}
             if not mine:
                 await self._wait_for_others()
                 continue
-            round_ = await self._round(marking, mine, tally, rules)
+            round_ = await self._round(marking, mine, tally, rules, unknown)
             for key in round_.settled:
                 del pending[key]
             if round_.throttled:
@@ -149,12 +159,14 @@ class Committer:
         finally:
             self._waiting -= 1
 
-    async def _round(self, marking: Marking, groups: Groups, tally: Tally, rules: Mapping[str, RuleSet]) -> _Round:
+    async def _round(
+        self, marking: Marking, groups: Groups, tally: Tally, rules: Mapping[str, RuleSet], unknown: set[UserKey]
+    ) -> _Round:
         """Try each user once."""
-        round_ = _Round(groups, tally, set(groups), rules, self._clock.wall_ms() // DAY_MS)
+        round_ = _Round(groups, tally, set(groups), rules, self._clock.wall_ms() // DAY_MS, unknown)
         self._busy |= round_.held
         try:
-            states = await self._load(list(groups))
+            states = await self._load(list(groups), unknown)
             changes: list[Change] = []
             keys = list(states)
             for start in range(0, len(keys), SLICE):
@@ -203,7 +215,7 @@ class Committer:
                 changes.append(Change(key, folded))
         return changes
 
-    async def _load(self, keys: Sequence[UserKey]) -> dict[UserKey, ScoreState | Rejected]:
+    async def _load(self, keys: Sequence[UserKey], unknown: set[UserKey]) -> dict[UserKey, ScoreState | Rejected]:
         states: dict[UserKey, ScoreState | Rejected] = {}
         missing: list[UserKey] = []
         for key in keys:
@@ -215,7 +227,17 @@ class Committer:
         self._metrics.state_cache.labels("hit").inc(len(states))
         if missing:
             self._metrics.state_cache.labels("miss").inc(len(missing))
-            states.update(await self._store.load(missing))
+            states.update(await self._read(missing, unknown))
+        return states
+
+    async def _read(self, keys: Sequence[UserKey], unknown: set[UserKey]) -> dict[UserKey, ScoreState | Rejected]:
+        """Return what the table says; see above for when it must be the newest."""
+        cheap = [key for key in keys if key not in unknown]
+        states = dict(await self._store.load(cheap, consistent=False)) if cheap else {}
+        sure = [*unknown.intersection(keys), *(key for key, state in states.items() if isinstance(state, Rejected))]
+        if sure:
+            states.update(await self._store.load(sure))
+            unknown.difference_update(sure)
         return states
 
     async def _write(self, chunk: Sequence[Change], round_: _Round) -> None:
@@ -262,6 +284,7 @@ class Committer:
                 return "conflict"
             case Conflict():
                 self._states.drop(key)
+                round_.unknown.add(key)
                 return "conflict"
             case Throttled():
                 return "throttled"
@@ -343,6 +366,7 @@ class _Round(msgspec.Struct):
         held: Users no other shard of the process may write meanwhile.
         rules: By project.
         day: Today, counted from 1970-01-01.
+        unknown: Users who have an item that was not seen: it must be read consistently.
         settled: Users done with.
         throttled: Whether the table asked for less, or did not answer.
         statistics: Of what was committed.
@@ -353,6 +377,7 @@ class _Round(msgspec.Struct):
     held: set[UserKey]
     rules: Mapping[str, RuleSet]
     day: int
+    unknown: set[UserKey]
     settled: list[UserKey] = msgspec.field(default_factory=list)
     throttled: bool = False
     statistics: _Statistics = msgspec.field(default_factory=_Statistics)

@@ -57,10 +57,16 @@ Outcome = Committed | Conflict | Throttled | Rejected
 class ScoreStore(Protocol):
     """The score table."""
 
-    async def load(self, keys: Sequence[UserKey]) -> Mapping[UserKey, ScoreState | Rejected]:
-        """Return what is stored for each of `keys` (any number), read consistently; `ABSENT` where nothing is.
+    async def load(
+        self, keys: Sequence[UserKey], *, consistent: bool = True
+    ) -> Mapping[UserKey, ScoreState | Rejected]:
+        """Return what is stored for each of `keys` (any number); `ABSENT` where nothing is.
 
         An item that cannot be a score, such as one with a string in `Score`, is `Rejected`.
+
+        Args:
+            keys: Different users.
+            consistent: Whether everything written before counts; else what is returned may be older.
         """
         ...
 

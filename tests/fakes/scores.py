@@ -36,6 +36,7 @@ class MemoryScores:
         lost_responses: So many next commits are done and then raise, as when an answer does not arrive.
         throttled: So many next writes are not made, but answered `Throttled`.
         before_commit: Called with the changes before they are written: the place for a rival to write first.
+        stale: What reads find that need not be consistent; None: the same as all others.
         loads, commits: Calls so far. `written`: changes written so far.
     """
 
@@ -45,15 +46,19 @@ class MemoryScores:
         self.lost_responses = 0
         self.throttled = 0
         self.before_commit: Callable[[Sequence[Change]], None] | None = None
+        self.stale: Mapping[UserKey, ScoreState | Rejected] | None = None
         self.loads = 0
         self.commits = 0
         self.written = 0
 
-    async def load(self, keys: Sequence[UserKey]) -> Mapping[UserKey, ScoreState | Rejected]:
+    async def load(
+        self, keys: Sequence[UserKey], *, consistent: bool = True
+    ) -> Mapping[UserKey, ScoreState | Rejected]:
         self.loads += 1
         if self.faults:
             raise self.faults.popleft()
-        return {key: self.items.get(key, ABSENT) for key in keys}
+        items = self.items if consistent or self.stale is None else self.stale
+        return {key: items.get(key, ABSENT) for key in keys}
 
     async def commit(self, changes: Sequence[Change]) -> Sequence[Outcome]:
         self.commits += 1

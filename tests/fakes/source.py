@@ -108,12 +108,17 @@ class FakeStream:
         record = Record(
             sequence=str(self._sequence),
             data=data,
-            arrival_ms=now_ms // 1000 * 1000 if self.dynamodb else now_ms,
+            arrival_ms=now_ms // 1000 * 1000 if self.dynamodb else now_ms + self.error_ms(shard_id),
             partition_key="",
             size=size,
         )
         shard.records.append(record)
         return record.sequence
+
+    def error_ms(self, shard_id: str) -> int:
+        """Return by how much a shard's arrival times are wrong."""
+        del shard_id
+        return 0
 
     def put_many(self, shard_id: str, data: Iterable[Any], size: int = 100) -> None:
         for item in data:

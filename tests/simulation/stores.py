@@ -132,11 +132,15 @@ class ScorePort:
         self._table = table
         self._wire = wire
 
-    async def load(self, keys: Sequence[UserKey]) -> Mapping[UserKey, ScoreState | Rejected]:
+    async def load(
+        self, keys: Sequence[UserKey], *, consistent: bool = True
+    ) -> Mapping[UserKey, ScoreState | Rejected]:
         if self._wire.chance(self._wire.ether.rates.unprocessed, "unprocessed keys"):
             await self._wire.sleep(0.1)
             raise TransientError("injected: unprocessed keys", throttled=True)
-        return await self._wire.call("scores", lambda: {key: self._table.items.get(key, ABSENT) for key in keys})
+        old = not consistent and self._wire.chance(STALE_SHARE, "stale read")
+        then = now() - self._wire.uniform(0, STALEST_S) if old else None
+        return await self._wire.call("scores", lambda: {key: self._table.as_of(key, then) for key in keys})
 
     async def commit(self, changes: Sequence[Change]) -> Sequence[Outcome]:
         assert 0 < len({change.key for change in changes}) == len(changes) <= MAX_COMMITS

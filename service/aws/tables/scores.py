@@ -39,15 +39,19 @@ class ScoreTable:
         self._what = f"table {table}"
         self._metrics = metrics
         self._reader = ItemReader(client, table, KEY_NAMES, ATTRIBUTES)
+        self._cheap_reader = ItemReader(client, table, KEY_NAMES, ATTRIBUTES, consistent=False)
         self._writer: Gatherer[UserKey, Mapping[str, Any], Mapping[UserKey, Outcome]] = Gatherer(
             self._execute, MAX_COMMITS
         )
 
-    async def load(self, keys: Sequence[UserKey]) -> Mapping[UserKey, ScoreState | Rejected]:
+    async def load(
+        self, keys: Sequence[UserKey], *, consistent: bool = True
+    ) -> Mapping[UserKey, ScoreState | Rejected]:
         """Return what is stored for each of `keys`; see `ScoreStore.load`."""
         states: dict[UserKey, ScoreState | Rejected] = dict.fromkeys(keys, ABSENT)
         wanted = {(key.user_id, key.project_id): key for key in states}
-        for names, item in (await self._reader.get(wanted)).items():
+        reader = self._reader if consistent else self._cheap_reader
+        for names, item in (await reader.get(wanted)).items():
             states[wanted[names]] = state_of(item)
         return states
 

@@ -193,6 +193,33 @@ def test_a_cancelled_commit_holds_nobody_up():
     assert run(main()).scored == 1
 
 
+def test_scores_are_read_at_half_the_price_and_a_stale_absence_is_found_out_by_the_write():
+    store = MemoryScores()
+    commit(store, {user("a"): [event(1, 5)]})
+    store.stale, before = {}, store.loads
+    [tally] = commit(store, {user("a"): [event(1, 5), event(2, 7)]})
+    assert (tally.scored, tally.replayed, score(store, "a")) == (1, 1, 12)
+    assert store.loads - before == 2, "once cheaply; once consistently, as a failed insert brings no item"
+
+
+def test_a_stale_state_conflicts_and_the_answer_brings_what_is_stored():
+    store = MemoryScores()
+    commit(store, {user("a"): [event(1, 5)]})
+    store.stale = dict(store.items)
+    commit(store, {user("a"): [event(2, 7)]})
+    before = store.loads
+    [tally] = commit(store, {user("a"): [event(2, 7), event(3, 1)]})
+    assert (tally.scored, tally.replayed, score(store, "a"), store.loads - before) == (1, 1, 13, 1)
+
+
+def test_an_item_that_was_repaired_is_not_refused_by_a_stale_read():
+    store = MemoryScores()
+    commit(store, {user("a"): [event(1, 5)]})
+    store.stale = {user("a"): Rejected(Reason.BAD_SCORE_ITEM, "Score is not a number")}
+    [tally] = commit(store, {user("a"): [event(2, 7)]})
+    assert (tally.refused, score(store, "a")) == ({}, 12)
+
+
 def test_the_marketers_statistics_count_what_was_added_and_no_replay():
     store = MemoryScores()
     metrics = Metrics()
