@@ -206,7 +206,7 @@ def _view(subject: str, view: str) -> Finding:
         return Finding(Verdict.OK, subject, f"its stream shows {view}")
     if not view:
         return Finding(Verdict.BROKEN, subject, "has no stream", "run `scoring setup`, which switches it on")
-    remedy = "switch the stream off and on again with StreamViewType NEW_AND_OLD_IMAGES"
+    remedy = "switch the stream off and on again with StreamViewType NEW_IMAGE"
     return Finding(Verdict.BROKEN, subject, f"its stream shows {view} only", remedy)
 
 

@@ -16,8 +16,8 @@ from service.aws.tables.definitions import definition_item
 from service.scoring.definitions import DEFAULT_POINTS, Definition
 from service.sinks.setup import Wanted
 
-VIEW = "NEW_AND_OLD_IMAGES"
-VIEWS_IN_USE = (VIEW, "NEW_IMAGE")
+VIEW = "NEW_IMAGE"
+VIEWS_IN_USE = (VIEW, "NEW_AND_OLD_IMAGES")
 """Views that carry the new image, which is all that publishing reads."""
 
 RETENTION_H = 168
@@ -222,14 +222,13 @@ def _view(spec: TableSpec, found: FoundTable | None) -> Step:
             "update_table",
             {"TableName": spec.name, "StreamSpecification": {"StreamEnabled": True, "StreamViewType": VIEW}},
         )
-    if found.view == VIEW:
-        return Step(Action(resource, State.EXISTS, VIEW))
-    usable = "it can be used as it is" if found.view in VIEWS_IN_USE else "scores cannot be published from it"
+    if found.view in VIEWS_IN_USE:
+        return Step(Action(resource, State.EXISTS, found.view))
     return Step(
         Action(
             resource,
             State.DIFFERS,
-            f"shows {found.view}, not {VIEW}: {usable}",
+            f"shows {found.view}, not {VIEW}: scores cannot be published from it",
             "a view cannot be changed: when nobody else reads the stream, turn it off "
             f"(aws dynamodb update-table --table-name {spec.name} --stream-specification StreamEnabled=false) "
             "and run `scoring setup` again",

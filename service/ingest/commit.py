@@ -8,7 +8,6 @@ The rules, all of them needed (`tests/simulation` shows what breaks without each
 - A lost response needs no care: the retry finds the events in the score, and has nothing to write.
 
 Scores are read eventually consistently, at half the price. A stale state is an earlier one of the same score, or none:
-
 - Where events are to be written, the comparison fails, and the answer brings what is stored. An insert where there is
   an item fails too, without bringing it: only then is the item read consistently.
 - Where nothing is to be written, the state has a mark that covers the events. Marks only move up, and are dropped only
@@ -16,8 +15,8 @@ Scores are read eventually consistently, at half the price. A stale state is an 
   is never believed without a write that proves it.
 - An item that cannot be a score is read once more, consistently: somebody may have repaired it.
 
-Shards commit side by side. Within a process, two that meet on one user take turns, so that neither
-pays for a write that is bound to fail; between processes, compare-and-set settles it.
+Shards commit side by side. Within a process, two that meet on one user take turns, so that neither pays for a write
+that is bound to fail; between processes, compare-and-set settles it.
 """
 
 from __future__ import annotations

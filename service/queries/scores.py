@@ -12,7 +12,7 @@ from service.aws.clients import AwsClient
 from service.aws.schema import state_of
 from service.scoring.event import Rejected
 from service.scoring.fold import Origin
-from service.scoring.marks import shown
+from service.scoring.marks import by_shard, shown
 from service.scoring.rules.decay import DAY_MS
 from service.scoring.rules.model import RuleSet
 from service.scoring.rules.score import person_of
@@ -106,7 +106,7 @@ def stored_score(item: Item, rules: Mapping[str, RuleSet], day: int) -> StoredSc
         state.score,
         state.revision if state.origin is Origin.OURS else None,
         state.updated_ms,
-        {tag: shown(mark) for tag, mark in sorted(state.applied.items())},
+        {tag: shown(mark) for tag, mark in sorted(by_shard(state.applied).items())},
         tier=state.by_rules.tier if state.by_rules is not None else "",
         as_of_ms=state.by_rules.day * DAY_MS if state.by_rules is not None else 0,
         now=now,

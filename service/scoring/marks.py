@@ -13,6 +13,10 @@ from there: 13 bytes instead of 24. Only its own shard compares a mark, and know
 A mark in memory and in the item has the same bytes: hour (3, since 2020-01-01), form and length (1), value. The hour
 comes first, so that comparing marks as bytes compares their hours.
 
+An item also tells how far its marks have been dropped: under the key that all tags of a stream begin with, it has an
+hour before which marks of that stream may be gone. So a batch that was held for days, while others went on, is not
+taken for something new.
+
 An item's Binary: format (1), then for each stream: length of its tag and the dash behind it (1), that text, number of
 marks (2), and for each mark: shard number (length, bytes; a length of 0x80: length and bytes of a text), mark.
 """
@@ -52,8 +56,6 @@ _EPOCH_HOUR = 438_288
 _HOUR_BYTES = 3
 _MAX_HOUR = 0xFF_FFFE
 _RELATIVE = 0x80
-_BY_WORKER = 0x40
-"""The hour is a worker's, no record's: it may be wrong, and says nothing of how far marks were dropped."""
 _SIZE = 0x3F
 _LARGEST = (1 << 8 * SEQUENCE_BYTES) - 1
 _TEXT = 0x80
@@ -85,10 +87,10 @@ class Marking(msgspec.Struct, frozen=True, gc=False):
         prefix: What all tags of its stream begin with.
         starting: The shard's first sequence number; 0 where the stream does not say.
         hour: When the newest record of the batch arrived.
+        oldest: When its oldest record arrived.
         today: The hour that undated marks get: not before any record that was read up to now.
         drop_before: Marks of the stream with an earlier hour are dropped; empty: none are.
         drop_others_before: Likewise marks of other streams.
-        vouched: A score with a mark later than this may have lost the mark of a record of this batch.
         shortened: Whether marks are kept for a shorter time than the stream keeps records.
     """
 
@@ -96,10 +98,10 @@ class Marking(msgspec.Struct, frozen=True, gc=False):
     prefix: str
     starting: int
     hour: bytes
+    oldest: bytes
     today: bytes
     drop_before: bytes
     drop_others_before: bytes
-    vouched: bytes
     shortened: bool = False
 
     def set_at(self, sequence: bytes) -> Mark:
@@ -130,27 +132,26 @@ class Marking(msgspec.Struct, frozen=True, gc=False):
         than the margin after it was read, or where marks are kept for a shorter time than the stream keeps records.
 
         Raises:
-            UncertainError: The score has a mark so late that such a mark may have been dropped.
+            UncertainError: Marks as old as the batch's oldest record may have been dropped.
         """
-        if max(marks.values()) > self.vouched and any(
-            self.vouched < mark < UNDATED and not mark[_HOUR_BYTES] & _BY_WORKER for mark in marks.values()
-        ):
+        dropped = marks.get(self.prefix)
+        if dropped is not None and self.oldest < dropped[:_HOUR_BYTES]:
             raise UncertainError(
                 "the event is so old that its mark may have been dropped: nothing tells whether it is in the score",
                 for_good=self.shortened,
             )
 
     def kept(self, marks: Mapping[str, Mark]) -> dict[str, Mark]:
-        """Return the marks that are still needed, each with a date."""
+        """Return the marks that are still needed, each with a date, and how far others were dropped."""
         before, others, prefix = self.drop_before, self.drop_others_before, self.prefix
-        return {
-            tag: mark if mark < UNDATED else self._dated(mark)
+        left = {
+            tag: mark if mark < UNDATED else self.today + mark[_HOUR_BYTES:]
             for tag, mark in marks.items()
             if mark > before or (mark > others and not tag.startswith(prefix))
         }
-
-    def _dated(self, mark: Mark) -> Mark:
-        return self.today + bytes((mark[_HOUR_BYTES] | _BY_WORKER,)) + mark[_HOUR_BYTES + 1 :]
+        if len(left) < len(marks):
+            left[prefix] = max(marks.get(prefix, b""), before + b"\x00")
+        return left
 
 
 def marking(
@@ -176,10 +177,7 @@ def marking(
     """
     newest_ms = newest_ms or now_ms
     drop_before = drop_others_before = b""
-    vouched = UNDATED
     if keep_ms is not None and oldest_ms:
-        # A mark of this hour is dropped by a record of the hour that is one more than `keep_ms` and the margin later.
-        vouched = _hour(oldest_ms + keep_ms + MARGIN_MS + HOUR_MS)
         drop_before = _hour(oldest_ms - keep_ms - MARGIN_MS)
         drop_others_before = _hour(oldest_ms - max(keep_ms, LONGEST_MS) - MARGIN_MS)
     return Marking(
@@ -187,16 +185,21 @@ def marking(
         prefix=tag[: tag.rfind("-") + 1],
         starting=starting,
         hour=_hour(newest_ms),
+        oldest=_hour(oldest_ms) if oldest_ms else UNDATED,
         today=_hour(max(now_ms, newest_ms)),
         drop_before=drop_before,
         drop_others_before=drop_others_before,
-        vouched=vouched,
         shortened=shortened,
     )
 
 
 def _hour(epoch_ms: int) -> bytes:
     return min(max(epoch_ms // HOUR_MS - _EPOCH_HOUR, 0), _MAX_HOUR).to_bytes(_HOUR_BYTES, "big")
+
+
+def by_shard(marks: Mapping[str, Mark]) -> dict[str, Mark]:
+    """Return the marks by shard tag, without what tells how far others were dropped."""
+    return {tag: mark for tag, mark in marks.items() if not tag.endswith("-")}
 
 
 def undated(sequence: bytes) -> Mark:

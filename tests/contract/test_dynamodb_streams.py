@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import pytest
 
+from service.admin.setup_plan import VIEWS_IN_USE
 from service.aws.clients import Clients
 from service.aws.streams.dynamodb_streams import DynamoDbStreamSource, ScoreTableStreams, stream_id
 from service.aws.tables.scores import ScoreTable
@@ -60,9 +61,14 @@ def test_the_stream_is_named_for_its_table(source: DynamoDbStreamSource, table: 
     assert ":" not in source.stream.tag
 
 
+@pytest.mark.parametrize("view", VIEWS_IN_USE)
 def test_commits_come_as_absolute_scores_and_removals_as_tombstones(
-    source: DynamoDbStreamSource, aws_clients: Clients, run: Run, table: str
+    aws_clients: Clients, run: Run, table: str, view: str
 ):
+    """A removal has keys only where the stream shows no old items."""
+    for specification in ({"StreamEnabled": False}, {"StreamEnabled": True, "StreamViewType": view}):
+        run(aws_clients.dynamodb.update_table(TableName=table, StreamSpecification=specification))
+    source = run(DynamoDbStreamSource.open(aws_clients.dynamodb, aws_clients.streams, table))
     score(aws_clients, run, table, 10, -4)
     run(aws_clients.dynamodb.delete_item(TableName=table, Key=key_item(ANN)))
     page = read(source, run, TRIM_HORIZON)

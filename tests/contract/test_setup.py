@@ -63,7 +63,7 @@ def test_the_first_run_makes_what_a_dry_run_said_and_the_second_nothing(
 def test_what_is_made_is_as_it_should_be(setup: SetUp, names: Names, aws_clients: Clients, run: Run):
     setup()
     scores = run(aws_clients.dynamodb.describe_table(TableName=names.scores))["Table"]
-    assert scores["StreamSpecification"] == {"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"}
+    assert scores["StreamSpecification"] == {"StreamEnabled": True, "StreamViewType": "NEW_IMAGE"}
     assert scores["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
     for table in (names.identities, names.dead_letters):
         lifetime = run(aws_clients.dynamodb.describe_time_to_live(TableName=table))["TimeToLiveDescription"]

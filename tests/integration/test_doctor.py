@@ -181,7 +181,7 @@ def test_a_table_with_other_keys(examine: Examine, call: Call, names: Names, fre
     ("specification", "detail", "remedy"),
     [
         (None, "has no stream", "scoring setup"),
-        ({"StreamEnabled": True, "StreamViewType": "KEYS_ONLY"}, "shows KEYS_ONLY only", "NEW_AND_OLD_IMAGES"),
+        ({"StreamEnabled": True, "StreamViewType": "KEYS_ONLY"}, "shows KEYS_ONLY only", "NEW_IMAGE"),
     ],
 )
 def test_a_score_table_whose_changes_cannot_be_read(

@@ -322,6 +322,24 @@ def letters_share_an_id() -> AbstractContextManager[Any]:
     return mock.patch.object(prepared, "record_letter_id", letter_id)
 
 
+def absence_trusted() -> AbstractContextManager[Any]:
+    """A score that was not found is written as a new one, whatever is there by now: reads may be stale."""
+    original = SimScores._write
+
+    def write(self: SimScores, change: Any) -> Any:  # noqa: ANN401 - a patch
+        if change.folded.before.origin is folding.Origin.ABSENT:
+            self._keep(change.key, change.folded.after, change.folded.after.score)
+            return Committed()
+        return original(self, change)
+
+    return mock.patch.object(SimScores, "_write", write)
+
+
+def marks_dropped_at_the_checkpoint() -> AbstractContextManager[Any]:
+    """Marks of other shards are dropped, as if nothing were read again from behind a checkpoint."""
+    return mock.patch.object(Marking, "kept", side_effect=lambda *_: {})
+
+
 MUTANTS: dict[str, Mutant] = {
     "dedupe by the batch's last sequence": dedupe_by_batch,
     "blind increment": blind_increment,
@@ -341,6 +359,8 @@ MUTANTS: dict[str, Mutant] = {
     "published again too soon": republished_too_soon,
     "lost calls forgotten": lost_calls_forgotten,
     "seizure forgotten": seizure_forgotten,
+    "marks dropped at the checkpoint": marks_dropped_at_the_checkpoint,
+    "absence trusted": absence_trusted,
     "scores overwritten": scores_overwritten,
     "one sink for all": one_sink_for_all,
     "no reconciliation": no_reconciliation,

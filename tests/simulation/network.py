@@ -218,6 +218,10 @@ class Wire:
             dice -= rate
         return "reset" if dice < rates.reset else None
 
+    def uniform(self, low: float, high: float) -> float:
+        """Return a random number."""
+        return self._rng.uniform(low, high)
+
     def chance(self, rate: float, fault: str) -> bool:
         """Return whether a fault inside a call happens, and count it."""
         if self.ether.healed or self._rng.random() >= rate:

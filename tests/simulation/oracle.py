@@ -18,7 +18,7 @@ from service.ingest.stores import DeadLetter
 from service.scoring.change import ScoreChange
 from service.scoring.event import Rejected
 from service.scoring.fold import ScoreState, UserKey
-from service.scoring.marks import marking
+from service.scoring.marks import by_shard, marking
 from service.stream.leases.lease import Lease
 from service.stream.ports import StreamId
 from service.stream.position import sequence_of
@@ -82,7 +82,7 @@ class Witness:
                 self.problem("order", f"{pipeline} {shard_id} is read before {parent} is finished")
 
     def scored(self, key: UserKey, state: ScoreState) -> None:
-        for tag, mark in state.applied.items():
+        for tag, mark in by_shard(state.applied).items():
             value = int.from_bytes(marking(tag, starting=self.starts[tag]).applied_up_to(mark), "big")
             if value > self._marks.get((key.user_id, tag), -1):
                 self._marks[key.user_id, tag] = value

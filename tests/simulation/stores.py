@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from decimal import Decimal
 from typing import TypeVar
@@ -47,6 +48,13 @@ def score_stream(arn: str) -> StreamId:
     return StreamId(name="scores", arn=arn, tag=f"sc{arn.rpartition('/')[2]}")
 
 
+STALE_SHARE = 0.2
+"""Share of the reads of scores that need not be consistent, and are not."""
+
+STALEST_S = 3.0
+"""Seconds by which such a read may be behind."""
+
+
 class SimScores(MemoryScores):
     """The score table: its changes go to the score stream, and the marks to the witness.
 
@@ -56,9 +64,19 @@ class SimScores(MemoryScores):
 
     def __init__(self, stream: SimStream | None, ether: Ether, witness: Witness) -> None:
         super().__init__()
+        self._past: dict[UserKey, deque[tuple[float, ScoreState | Rejected]]] = {}
         self.stream = stream
         self.ether = ether
         self._witness = witness
+
+    def as_of(self, key: UserKey, then: float | None) -> ScoreState | Rejected:
+        """Return what was stored at a second; None: what is stored now."""
+        if then is None:
+            return self.items.get(key, ABSENT)
+        return next((state for since, state in reversed(self._past.get(key, ())) if since <= then), ABSENT)
+
+    def _remember(self, key: UserKey) -> None:
+        self._past.setdefault(key, deque(maxlen=20)).append((now(), self.items[key]))
 
     def add_foreign(self, key: UserKey, points: Decimal) -> None:
         """Add to a score as the system before did: whatever is stored, and without a `Revision`."""
@@ -66,6 +84,7 @@ class SimScores(MemoryScores):
             self.increment(key, points)
         else:
             self.put_foreign(key, points)
+        self._remember(key)
         state = self.items[key]
         assert isinstance(state, ScoreState)
         self.ether.note("foreign", key.user_id, str(state.score))
@@ -73,6 +92,7 @@ class SimScores(MemoryScores):
 
     def _keep(self, key: UserKey, after: ScoreState, score: Decimal | None) -> None:
         super()._keep(key, after, score)
+        self._remember(key)
         self._witness.scored(key, after)
         self.ether.note(
             "score",

@@ -26,6 +26,8 @@ SHOWN_BY = {
     "published again too soon": {"unpublished"},
     "lost calls forgotten": {"unpublished"},
     "seizure forgotten": {"unpublished"},
+    "marks dropped at the checkpoint": {"over"},
+    "absence trusted": {"under"},
     "scores overwritten": {"under"},
     "one sink for all": {"checkpoint"},
     "no reconciliation": {"unpublished"},

@@ -141,7 +141,7 @@ class ScoreTableStreams:
         view = specification.get("StreamViewType")
         if view not in _VIEWS:
             raise AwsSetupError(
-                f"the stream of table {table} shows {view} only: turn it off and on again as NEW_AND_OLD_IMAGES "
+                f"the stream of table {table} shows {view} only: turn it off and on again as NEW_IMAGE "
                 "(aws dynamodb update-table --stream-specification)"
             )
         return str(arn)

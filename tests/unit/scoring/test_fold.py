@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.scoring.fold import ABSENT, Origin, Scorable, ScoreState, fold, sequence_bytes
-from service.scoring.marks import UncertainError, marking
+from service.scoring.marks import UncertainError, by_shard, marking
 
 points = st.decimals(min_value=-(10**6), max_value=10**6, places=3, allow_nan=False, allow_infinity=False)
 
@@ -48,19 +48,21 @@ def test_only_marks_of_unreadable_records_are_dropped():
     state = apply(ABSENT, "s-0", [Scorable(sequence_bytes("1"), Decimal(1), 0)], newest_ms=NOW - 49 * hour)
     state = apply(state, "s-1", [Scorable(sequence_bytes("1"), Decimal(1), 0)], newest_ms=NOW - 48 * hour)
     times = {"oldest_ms": NOW, "newest_ms": NOW, "keep_ms": 24 * hour}
-    assert apply(state, "s-2", [Scorable(sequence_bytes("1"), Decimal(1), 0)], **times).applied.keys() == {"s-1", "s-2"}
+    after = apply(state, "s-2", [Scorable(sequence_bytes("1"), Decimal(1), 0)], **times)
+    assert by_shard(after.applied).keys() == {"s-1", "s-2"}
 
 
 def test_an_event_whose_mark_may_have_been_dropped_is_not_counted_again():
     """A batch that was held for days, as by a stopped process, meets a score that went on without it."""
-    hour = 3_600_000
-    late = [Scorable(sequence_bytes("1"), Decimal(1), 0)]
-    held = marking("s-0", oldest_ms=NOW - 60 * hour, newest_ms=NOW, now_ms=NOW, keep_ms=24 * hour)
-    state = apply(ABSENT, "s-1", late, newest_ms=NOW)
+    hour, one = 3_600_000, [Scorable(sequence_bytes("1"), Decimal(1), 0)]
+    state = apply(ABSENT, "s-0", one, newest_ms=NOW - 60 * hour)
+    gone_on = apply(state, "s-1", one, oldest_ms=NOW, newest_ms=NOW, keep_ms=24 * hour)
+    assert "s-0" not in gone_on.applied
+    held = marking("s-0", oldest_ms=NOW - 60 * hour, newest_ms=NOW - 60 * hour, now_ms=NOW)
     with pytest.raises(UncertainError) as raised:
-        fold(state, held, late)
+        fold(gone_on, held, one)
     assert not raised.value.for_good
-    assert fold(apply(ABSENT, "s-1", late, newest_ms=NOW - 12 * hour), held, late) is not None
+    assert fold(gone_on, marking("s-0", oldest_ms=NOW - hour, newest_ms=NOW), one) is not None
 
 
 def test_sums_beyond_28_digits_stay_exact():
