@@ -193,7 +193,7 @@ def test_a_cancelled_commit_holds_nobody_up():
     assert run(main()).scored == 1
 
 
-def test_scores_are_read_at_half_the_price_and_a_stale_absence_is_found_out_by_the_write():
+def test_a_stale_absence_is_found_out_by_the_write():
     store = MemoryScores()
     commit(store, {user("a"): [event(1, 5)]})
     store.stale, before = {}, store.loads

@@ -156,7 +156,7 @@ def test_a_batch_that_was_held_for_longer_than_the_margin_is_not_trusted():
     marking("b-0", oldest_ms=NOW).check(drop(2 * DAY_MS + HOUR_MS))  # of another stream nothing was dropped
 
 
-def test_an_item_tells_how_far_marks_were_dropped_even_where_a_worker_behind_writes_it_next():
+def test_how_far_marks_were_dropped_is_kept_by_a_worker_that_is_behind():
     left = drop(9 * DAY_MS)
     behind = marking("a-2", oldest_ms=NOW, newest_ms=NOW, keep_ms=DAY_MS)
     after = unpack_marks(pack_marks(behind.kept(left)))
@@ -165,7 +165,7 @@ def test_an_item_tells_how_far_marks_were_dropped_even_where_a_worker_behind_wri
 
 
 @given(st.integers(0, 10 * DAY_MS), st.integers(0, 10 * DAY_MS), st.integers(1, 4), st.booleans())
-def test_what_was_dropped_is_never_taken_for_something_that_was_never_there(
+def test_what_was_dropped_is_never_taken_for_new(
     late_ms: int,
     span_ms: int,
     days: int,
