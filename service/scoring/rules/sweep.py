@@ -7,7 +7,7 @@ from decimal import Decimal
 from service.scoring.fold import Folded, Origin, ScoreState
 from service.scoring.rules.fold import Absorbed
 from service.scoring.rules.model import RuleSet
-from service.scoring.rules.score import person_of, shown
+from service.scoring.rules.score import knows, person_of, shown
 from service.scoring.rules.state import EXACT
 
 LEAST = Decimal(1)
@@ -19,7 +19,8 @@ def moved(state: ScoreState, rules: RuleSet, day: int) -> Folded | None:
     """Return what to write of a person without further events, or None where nothing has moved far enough.
 
     Args:
-        state: As stored. A score that no rule has made yet is left alone: the person's next event takes it over.
+        state: As stored. A score that no rule has made yet is left alone: the person's next event takes it over. So is
+            one of rules that came after `rules`: the next sweep knows them.
         rules: Of the project.
         day: Today, counted from 1970-01-01.
 
@@ -30,6 +31,8 @@ def moved(state: ScoreState, rules: RuleSet, day: int) -> Folded | None:
     if by_rules is None or before is None or state.origin is not Origin.OURS:
         return None
     person = person_of(state)
+    if not knows(rules, person):
+        return None
     after, score, _ = shown(rules, person, by_rules, state.updated_ms, day)
     far = EXACT.subtract(score, before).copy_abs()
     if after.tier == by_rules.tier and (far < LEAST or far < EXACT.multiply(before.copy_abs(), SHARE)):

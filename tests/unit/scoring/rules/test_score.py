@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from service.scoring.rules.fold import RuleEvent
 from service.scoring.rules.model import Cap, Group, Once, Rule, RuleSet, Tier, Window
 from service.scoring.rules.score import fold_by_rules, person_of
 from service.scoring.rules.state import StateFormatError, unpack
+from service.scoring.rules.sweep import moved
 
 DAY = 20_785
 RULES = RuleSet(
@@ -48,6 +50,36 @@ def test_a_replayed_batch_is_nothing_to_write():
     events = [event(n, "click") for n in range(2)]
     state = folded(ABSENT, *events)
     assert fold_by_rules(state, marking("s-0"), events, RULES, DAY) is None
+
+
+def test_a_worker_with_older_rules_keeps_what_newer_rules_counted():
+    """The next write viewed sums that only the newer rules knew as nothing: the score fell until the next event."""
+    old = msgspec.structs.replace(RULES, rules=RULES.rules[2:], slots_given=3)
+    call = Rule("call", 3, ("call",), points=Decimal(7))
+    new = msgspec.structs.replace(old, version=2, rules=(*old.rules, call), slots_given=4)
+    called = Scorable(sequence_bytes("1"), Decimal(7), 1, "call", RuleEvent(1, evaluate(new, Facts("call", 1)).hits))
+    first = fold_by_rules(ABSENT, marking("s-0"), [called], new, DAY)
+    assert first is not None
+    second = fold_by_rules(first.after, marking("s-0"), [event(1, "visit")], old, DAY)
+    assert second is not None
+    assert (second.after.score, second.points) == (Decimal("7.50"), Decimal("0.50"))
+    assert moved(second.after, old, DAY + 1) is None, "nor does the sweep of a leader with older rules"
+    third = fold_by_rules(second.after, marking("s-0"), [event(2, "visit")], new, DAY)
+    assert third is not None
+    assert third.after.score == 8
+
+
+def test_older_rules_give_the_tier_of_the_whole_score():
+    old = msgspec.structs.replace(RULES, rules=RULES.rules[2:], slots_given=3)
+    call = Rule("call", 3, ("call",), points=Decimal(110))
+    new = msgspec.structs.replace(old, version=2, rules=(*old.rules, call), slots_given=4)
+    called = Scorable(sequence_bytes("1"), Decimal(7), 1, "call", RuleEvent(1, evaluate(new, Facts("call", 1)).hits))
+    first = fold_by_rules(ABSENT, marking("s-0"), [called], new, DAY)
+    assert first is not None
+    second = fold_by_rules(first.after, marking("s-0"), [event(1, "visit")], old, DAY)
+    assert second is not None
+    assert second.after.by_rules is not None
+    assert second.after.by_rules.tier == "hot"
 
 
 def test_of_a_batch_that_overlaps_only_the_tail_counts():
