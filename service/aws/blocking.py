@@ -1,7 +1,7 @@
-"""boto3's clients, for what plays events to an emulator and judges the result. They block.
+"""boto3 clients for playing events to an emulator and for checking the result. They block.
 
-The demo, the made-up traffic and the chaos runs judge a worker from outside, from threads of their own. They share no
-client code with it, so a fault in the worker's clients cannot hide in its judge. No other command uses these clients.
+The demo, generated traffic and chaos runs check a worker from outside, in threads of their own. They share no client
+code with it, so that a fault of the worker's clients cannot hide. No other command uses these clients.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from service.aws.clients import AwsClient
 
 
 def client_in(service: str, environment: Mapping[str, str], *, attempts: int = 1) -> AwsClient:
-    """Return a client as the given environment says, without retries unless asked for.
+    """Return a client for the given environment, without retries by default.
 
-    A record that is put again because an answer was lost counts twice, as it must.
+    A retried put whose first answer was lost is a second record, and counts.
 
     Args:
         service: botocore's name of the service.

@@ -1,4 +1,4 @@
-"""Many items in few calls: chunks, bounded concurrency, and what a call left undone."""
+"""Many items in few calls: chunks, bounded concurrency, and retries of unprocessed parts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BACKOFF_BASE_S = 0.05
 BACKOFF_CAP_S = 1.0
 
 SETUP = "run `scoring setup`"
-"""The remedy where a table does not exist."""
+"""The remedy if a table does not exist."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -51,14 +51,14 @@ def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 async def pause(attempt: int) -> None:
-    """Wait after attempt number `attempt` (from 1): anything up to a ceiling that doubles each time."""
+    """Wait after attempt number `attempt` (from 1), for a random time below a ceiling that doubles each time."""
     await asyncio.sleep(_rng.uniform(0, min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2 ** (attempt - 1))))
 
 
 async def each(work: Callable[[T], Awaitable[R]], parts: Sequence[T]) -> list[R]:
-    """Do `work` on each of `parts`, `MAX_CONCURRENT_CALLS` at a time; return the results in order.
+    """Call `work` for each of `parts`, `MAX_CONCURRENT_CALLS` at a time; return the results in order.
 
-    The first failure ends the others, and is raised as it is rather than in a group.
+    The first failure cancels the others and is raised, not in a group.
     """
     if len(parts) == 1:
         return [await work(parts[0])]
@@ -74,7 +74,7 @@ async def each(work: Callable[[T], Awaitable[R]], parts: Sequence[T]) -> list[R]
 
 
 class ItemReader:
-    """Reads items of one table by their keys; small requests of different callers go out together.
+    """Reads items of one table by their keys; combines small requests of different callers.
 
     Args:
         client: DynamoDB.
@@ -149,9 +149,9 @@ async def pages(
 
     Args:
         call: A client's `scan` or `query`.
-        what: The resource, for people: `table userEngagementScore`.
-        remedy: What to do when it does not exist.
-        attempts: Calls for one page before its `TransientError` is raised: a scan may take hours.
+        what: The resource, for messages: `table userEngagementScore`.
+        remedy: What to do if it does not exist.
+        attempts: Calls for one page before its `TransientError` is raised; a scan may take hours.
         **request: Its parameters.
 
     Raises:
@@ -176,7 +176,7 @@ async def pages(
 
 
 async def batch_put(client: AwsClient, table: str, items: Sequence[Item]) -> None:
-    """Write items of different keys, any number, over what is there.
+    """Write any number of items with distinct keys, replacing existing ones.
 
     Raises:
         TransientError: Also when items stay unprocessed for `MAX_ROUNDS`.
@@ -198,7 +198,7 @@ async def batch_put(client: AwsClient, table: str, items: Sequence[Item]) -> Non
 async def until_nothing_is_left(
     table: str, what: str, call: Callable[[Sequence[T]], Awaitable[Sequence[T]]], parts: Sequence[T]
 ) -> None:
-    """Repeat `call`, which returns what it left undone, for that, until `MAX_ROUNDS` in a row have done nothing."""
+    """Repeat `call` for what it left unprocessed, until `MAX_ROUNDS` consecutive calls made no progress."""
     pending, attempt = parts, 0
     while attempt < MAX_ROUNDS:
         left = await call(pending)

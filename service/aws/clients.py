@@ -1,16 +1,15 @@
-"""The event loop's AWS clients, made once and handed down.
+"""The event loop's AWS clients, created once and passed on.
 
-Endpoints and credentials come from AWS's own standard variables: `AWS_ENDPOINT_URL`, or one for each service
+Endpoints and credentials come from the standard AWS variables: `AWS_ENDPOINT_URL`, or one per service
 (`AWS_ENDPOINT_URL_KINESIS`, `_DYNAMODB`, `_DYNAMODB_STREAMS`, `_PINPOINT`;
 https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html).
 
-The calls whose number grows with the events take the short way of `express` (unless SCORING_FAST_CALLS=off); all
-others are aiobotocore's. Timestamps
-in results are epoch seconds (`codec.epoch_seconds`).
+Calls whose number grows with the events are made by `express` (unless SCORING_FAST_CALLS=off); all others by
+aiobotocore. Timestamps in results are epoch seconds (`codec.epoch_seconds`).
 
-Measured on two shared cores (Python 3.11, botocore 1.43): importing this takes 0.3 to 0.4 s, and making all four
-clients 0.11 to 0.26 s, most of it the first one's endpoint tables. Each further one takes 0.01 to 0.02 s of pure CPU,
-so making them side by side, or later, would gain nothing.
+Measured on two shared cores (Python 3.11, botocore 1.43): importing this module takes 0.3 to 0.4 s, and creating all
+four clients 0.11 to 0.26 s, most of it for the first one's endpoint tables. Each further one takes 0.01 to 0.02 s of
+pure CPU, so creating them concurrently or later would gain nothing.
 """
 
 from __future__ import annotations
@@ -37,10 +36,10 @@ from service.aws.translation import UnreadableAnswerError, outcome_of
 from service.observability.metrics import Metrics, service_version
 
 AwsClient: TypeAlias = Any
-"""A client of aiobotocore: its methods are made at run time, so no type can be named."""
+"""A client of aiobotocore. Its methods are created at run time, so it has no static type."""
 
 _CALLED = frozenset({"kinesis", "dynamodb", "streams.dynamodb", "pinpoint"})
-"""Endpoint prefixes of the services that are called; credentials come by another session (`credentials`)."""
+"""Endpoint prefixes of the services that are called; credentials use another session (`credentials`)."""
 
 _REDIRECT = 300
 """The first HTTP status that is not a success."""
@@ -63,11 +62,11 @@ class AwsSettings(msgspec.Struct, frozen=True):
 
     Attributes:
         region: AWS region; empty leaves it to botocore (`AWS_DEFAULT_REGION`, or the profile).
-        pool_size: Calls of one operation under way; those beyond that wait.
-        connect_timeout_s: Seconds for a connection.
-        read_timeout_s: Seconds without a byte; far more than any call here takes.
+        pool_size: Most calls of one operation in flight; further ones wait.
+        connect_timeout_s: Seconds to connect.
+        read_timeout_s: Seconds without a byte; far longer than any call here takes.
         attempts: Requests per call, the first included (`standard` retry mode).
-        fast_calls: Whether the calls that grow with the events take the short way of `express`.
+        fast_calls: Whether `express` makes the calls that grow with the events.
     """
 
     region: str = ""
@@ -91,7 +90,7 @@ class AwsSettings(msgspec.Struct, frozen=True):
 class Clients(msgspec.Struct, frozen=True):
     """One client for each API in use, and one without retries for what tries again by itself, and sooner.
 
-    botocore's backoff draws its first wait from up to 1 s, the second from up to 2 s.
+    botocore's first retry waits up to 1 s, the second up to 2 s.
 
     Attributes:
         leases: DynamoDB, for the lease table, with few retries: other workers wait for a lease.
@@ -109,11 +108,11 @@ class Clients(msgspec.Struct, frozen=True):
 
 @asynccontextmanager
 async def clients(settings: AwsSettings, metrics: Metrics | None = None) -> AsyncIterator[Clients]:
-    """Make the clients; close them, and their connections, on the way out.
+    """Create the clients; close them and their connections at the end.
 
     Args:
         settings: How calls are made.
-        metrics: Where requests, retries and durations are counted; None counts nothing.
+        metrics: Where requests, retries and durations are counted; None: nowhere.
     """
     credentials = Credentials(settings.region)
     session = SigningSession(credentials)
@@ -131,7 +130,7 @@ async def clients(settings: AwsSettings, metrics: Metrics | None = None) -> Asyn
     )
     express = Express(session, wire, None if metrics is None else _counted(metrics), enabled=settings.fast_calls)
     express.install()
-    # aiobotocore ignores `tcp_keepalive` (httpsession.py: "TODO: handle socket_options"): hence the factory.
+    # aiobotocore ignores `tcp_keepalive` (httpsession.py: "TODO: handle socket_options"), so a factory sets it.
     config = AioConfig(connector_args={"socket_factory": _kept_alive}, **settings.options())
     async with AsyncExitStack() as stack:
         stack.push_async_callback(wire.close)
@@ -157,13 +156,13 @@ async def clients(settings: AwsSettings, metrics: Metrics | None = None) -> Asyn
 
 
 def refuse_unreadable(response_dict: Mapping[str, Any], operation_model: Any, **_: object) -> None:  # noqa: ANN401 # botocore's
-    """Refuse an answer that says success, but is not the JSON object that it must be; for botocore's `before-parse`.
+    """Refuse a successful answer that is not a JSON object; for botocore's `before-parse`.
 
-    botocore takes an empty body, a page of HTML and half an object for an object without fields
-    (`parsers.BaseJSONParser`). A write that a proxy has answered so would count as done.
+    botocore treats an empty body, a page of HTML and half an object as an object without fields
+    (`parsers.BaseJSONParser`). A write that a proxy answered like this would count as done.
 
     Raises:
-        UnreadableAnswerError: Such an answer.
+        UnreadableAnswerError: The answer is not a JSON object.
     """
     json = operation_model.service_model.resolved_protocol in ("json", "rest-json")
     if response_dict["status_code"] >= _REDIRECT or not json or operation_model.output_shape is None:
@@ -177,14 +176,14 @@ def refuse_unreadable(response_dict: Mapping[str, Any], operation_model: Any, **
 
 
 class _ModelFiles(JSONFileLoader):  # type: ignore[misc] # botocore has no types
-    """botocore's models of services, read by msgspec, and the endpoints of those services that are called.
+    """botocore's service models, read by msgspec, and the endpoints of the services that are called.
 
-    Half the time and 9 of 16 MiB less: its own reader makes an `OrderedDict` of every object, and it keeps the
-    endpoints of all of AWS. A service that is not listed would get its partition's usual form of endpoint.
+    This takes half the time, and 9 of 16 MiB less: botocore's reader makes an `OrderedDict` of every object, and keeps
+    the endpoints of all AWS services. A service that is not listed would get its partition's usual endpoint.
     """
 
     def load_file(self, file_path: str) -> Any:  # noqa: ANN401 # any JSON
-        """Return what is in a file, named without its ending; None where there is none."""
+        """Return the content of a file, named without its extension; None if it does not exist."""
         for ending, opened in ((".json", open), (".json.gz", gzip.open)):
             try:
                 with opened(file_path + ending, "rb") as file:
@@ -209,7 +208,7 @@ def _kept_alive(address: tuple[Any, ...]) -> socket.socket:
 
 
 def observe(client: AwsClient, metrics: Metrics) -> None:
-    """Count the requests of a client by service, operation and outcome; nothing else."""
+    """Count the requests of a client by service, operation and outcome."""
     labels: dict[str, tuple[str, str]] = {}
 
     def names(event_name: str) -> tuple[str, str]:

@@ -1,15 +1,16 @@
-"""The credentials that our calls are signed with, from a session that nothing of ours has changed.
+"""The credentials that sign our calls, from an unmodified session.
 
-botocore's providers make clients of their own: STS for a role or a web identity, SSO for a sign-in. What our session
-sets for our calls (how times are read, which models are loaded) must not reach them.
+botocore's providers create clients of their own: STS for a role or a web identity, SSO for a sign-in. The settings of
+our session (how times are parsed, which models are loaded) must not affect them.
 
-Whatever a provider raises may pass: a metadata service that starts later than this process, a token file that is being
-replaced, a cache file half-written by another process. All of it becomes botocore's `CredentialRetrievalError`.
+Whatever a provider raises may be temporary: a metadata service that starts later than this process, a token file that
+is being replaced, a cache file half-written by another process. All of it becomes botocore's
+`CredentialRetrievalError`.
 
-Calls do not wait for a renewal while the credentials in hand are still good. botocore renews them from 15 minutes
-before their end, in whichever call comes first (`RefreshableCredentials._refresh`); a security token service that
-answers slowly would hold up a heartbeat, and cost the worker its leases. Here a task renews them; a call waits for
-`WAIT_S` at most and then uses those in hand. A renewal that failed is repeated after `AGAIN_S`, not in every call.
+Calls do not wait for a renewal while the current credentials are valid. botocore renews them from 15 minutes before
+they expire, in whichever call comes first (`RefreshableCredentials._refresh`); a slow security token service would
+then delay a heartbeat, and cost the worker its leases. Here a task renews them; a call waits for `WAIT_S` at most and
+then uses the current ones. A failed renewal is repeated after `AGAIN_S`, not in every call.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ from service.aws.translation import CREDENTIALS_REMEDY, note_trouble, said
 from service.runtime.errors import Trouble, TroubleError
 
 WAIT_S = 1.0
-"""Longest wait of a call for a renewal while there are credentials in hand, seconds."""
+"""Longest wait of a call for a renewal while there are valid credentials, seconds."""
 
 TIMEOUT_S = 30.0
-"""Longest wait of a call while there are none, seconds: a `credential_process` may hang for ever."""
+"""Longest wait of a call without credentials, seconds: a `credential_process` may hang forever."""
 
 AGAIN_S = 5.0
-"""Seconds for which nothing waits for a renewal, or begins one, after it failed or was slow while there are some."""
+"""Seconds without a new renewal after one failed or was slow, while there are valid credentials."""
 
 CLOSE_S = 0.5
 """Longest wait for a renewal at the end, seconds."""
@@ -57,10 +58,10 @@ READ_TIMEOUT_S = 5.0
 
 
 class Credentials:
-    """What an aiobotocore client asks for credentials: found at the first call, renewed by their provider.
+    """The credentials of an aiobotocore client: found at the first call, renewed by their provider.
 
     Args:
-        region: Of STS and SSO where the profile names none: botocore reads AWS_DEFAULT_REGION, not AWS_REGION.
+        region: Region of STS and SSO if the profile has none: botocore reads AWS_DEFAULT_REGION, not AWS_REGION.
         monotonic: Seconds.
     """
 
@@ -79,12 +80,12 @@ class Credentials:
         self._renewal: asyncio.Task[ReadOnlyCredentials] | None = None
 
     async def get_frozen_credentials(self) -> ReadOnlyCredentials:
-        """Return what to sign with now.
+        """Return the current credentials.
 
         Raises:
             NoCredentialsError: No provider has any.
-            PartialCredentialsError: The environment, or a profile, holds one half of a pair.
-            CredentialRetrievalError: A provider failed, whatever it raised.
+            PartialCredentialsError: The environment or a profile has only one half of a pair.
+            CredentialRetrievalError: A provider failed.
         """
         if self._in_hand is not None and (not self._due() or self._monotonic() < self._not_before):
             return self._in_hand
@@ -106,7 +107,7 @@ class Credentials:
         return self._in_hand
 
     async def close(self) -> None:
-        """Wait for a renewal that is under way, then cut it off: a `credential_process` would be left behind."""
+        """Wait for a renewal in progress, then cancel it: otherwise a `credential_process` would be left behind."""
         renewal = self._renewal
         if renewal is not None:
             await asyncio.wait((renewal,), timeout=CLOSE_S)
@@ -117,7 +118,7 @@ class Credentials:
         return getattr(self._provider, "method", "") or "a credential provider"
 
     def _due(self) -> bool:
-        """Return whether the credentials in hand are to be renewed; those that do not end never are."""
+        """Return whether the credentials need a renewal; those that never expire do not."""
         due = getattr(self._provider, "refresh_needed", None)
         return bool(due(self._window_s)) if due is not None else False
 
@@ -145,11 +146,11 @@ class Credentials:
             return
         if new:
             self._window_s = next((each for each in WINDOWS_S if not self._provider.refresh_needed(each)), None)
-        else:  # a container's agent gives the same ones until shortly before their end
+        else:  # a container's agent returns the same credentials until shortly before they expire
             self._not_before = self._monotonic() + AGAIN_S
 
     def _renewed(self, renewal: asyncio.Task[ReadOnlyCredentials]) -> None:
-        """Report a renewal that failed while the credentials in hand are still used: no call fails by it yet."""
+        """Report a failed renewal while the credentials are still valid, so that no call fails yet."""
         self._renewal = None
         error = None if renewal.cancelled() else renewal.exception()
         if error is not None and self._in_hand is not None:
@@ -158,30 +159,30 @@ class Credentials:
             note_trouble(TroubleError(said(what, error), Trouble.CREDENTIALS, CREDENTIALS_REMEDY))
 
     def get_deferred_property(self, name: str) -> Callable[[], object]:
-        """Return how to get a property of the credentials once they are there; botocore asks for `account_id`."""
+        """Return a getter for a property of the credentials; botocore asks for `account_id`."""
         return lambda: getattr(self._in_hand, name, None)
 
     async def get_account_id(self) -> str | None:
-        """Return the account that the credentials are of, where their provider says it; aiobotocore asks."""
+        """Return the account of the credentials if their provider knows it; for aiobotocore."""
         frozen = await self.get_frozen_credentials()
         account: str | None = getattr(frozen, "account_id", None)
         return account
 
 
 class SigningSession(AioSession):  # type: ignore[misc] # aiobotocore has no types
-    """A session whose clients sign with `Credentials`: making a client asks no provider, and cannot fail by one."""
+    """A session whose clients sign with `Credentials`, so that creating a client does not depend on a provider."""
 
     def __init__(self, credentials: Credentials) -> None:
         super().__init__()
         self._signing = credentials
 
     async def get_credentials(self) -> Credentials:
-        """Return the credentials; aiobotocore calls this for every client it makes."""
+        """Return the credentials; aiobotocore calls this for every new client."""
         return self._signing
 
 
 def may_come_later() -> bool:
-    """Return whether credentials may appear that no provider has now: those of an instance, by its metadata service."""
+    """Return whether credentials may appear later: those of an instance, from its metadata service."""
     return os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() != "true"
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 AWS_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws", ".api.amazonwebservices.com.cn")
-"""Last parts of the names of AWS's endpoints, those of VPC endpoints included
+"""Domains of AWS's endpoints, including those of VPC endpoints
 (botocore/data/partitions.json: dnsSuffix, dualStackDnsSuffix)."""
 
 
 def is_aws(url: str) -> bool:
-    """Return whether a URL leads to AWS. Anything else is an emulator, or a proxy in front of one or of AWS."""
+    """Return whether a URL belongs to AWS; otherwise it is an emulator or a proxy."""
     return (urlsplit(url).hostname or "").endswith(AWS_DOMAINS)

@@ -1,4 +1,4 @@
-"""What botocore's errors mean to a person: what failed, why, and what to do."""
+"""Explains botocore's errors to a person: what failed, why, and what to do."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from service.aws.translation import (
 from service.runtime.errors import Trouble
 
 AWS_ERRORS = (boto.BotoCoreError, boto.ClientError)
-"""What `explained` knows."""
+"""The errors that `explained` handles."""
 
 _NO_SUCH = MISSING | {"NotFoundException", "NoSuchEntity"}
 _WHAT = {
@@ -31,7 +31,7 @@ _WHAT = {
 
 
 class Explained(msgspec.Struct, frozen=True):
-    """An error in three sentences; the last two may be empty."""
+    """An error as message, cause and remedy; the last two may be empty."""
 
     what: str
     why: str = ""
@@ -39,7 +39,7 @@ class Explained(msgspec.Struct, frozen=True):
 
 
 def explained(error: BaseException) -> Explained | None:
-    """Return what an error of botocore means; None for any other."""
+    """Return the explanation of a botocore error; None for any other."""
     match error:
         case boto.ClientError():
             return _refused(error)
@@ -49,25 +49,25 @@ def explained(error: BaseException) -> Explained | None:
 
 
 def _unreachable(error: boto.BotoCoreError) -> Explained:
-    """Return what to say where no answer came, or no request could be made."""
+    """Return the explanation if no answer came, or no request could be made."""
     text = str(error).rstrip(".")
     match error:
         case boto.NoCredentialsError() | boto.PartialCredentialsError() | boto.CredentialRetrievalError():
             return Explained(
-                "AWS cannot be asked: there are no usable credentials",
+                "AWS cannot be called: there are no usable credentials",
                 text,
                 "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the task a role",
             )
         case boto.NoRegionError():
             return Explained(
-                "AWS cannot be asked: no region is chosen", remedy="set AWS_REGION, for example to us-east-1"
+                "AWS cannot be called: no region is set", remedy="set AWS_REGION, for example to us-east-1"
             )
         case boto.ProfileNotFound():
             return Explained(
-                "AWS cannot be asked", text, "set AWS_PROFILE to a profile that `aws configure list-profiles` shows"
+                "AWS cannot be called", text, "set AWS_PROFILE to a profile that `aws configure list-profiles` shows"
             )
         case boto.TokenRetrievalError() | boto.SSOTokenLoadError() | boto.UnauthorizedSSOTokenError():
-            return Explained("AWS cannot be asked: the sign-in has run out", text, "run: aws sso login")
+            return Explained("AWS cannot be called: the sign-in has expired", text, "run: aws sso login")
         case boto.HTTPClientError() | boto.ConnectionError():
             chosen = sorted(name for name in os.environ if name.startswith("AWS_ENDPOINT_URL"))
             remedy = f"check {', '.join(chosen)}" if chosen else "check the network, the region, and the proxy settings"
@@ -75,26 +75,26 @@ def _unreachable(error: boto.BotoCoreError) -> Explained:
         case UnreadableAnswerError():
             return Explained("what answered is not AWS", text, FOREIGN_REMEDY)
         case boto.ParamValidationError():
-            return Explained("AWS would not take this request", text)
-    return Explained("AWS cannot be asked", text)
+            return Explained("AWS does not accept this request", text)
+    return Explained("AWS cannot be called", text)
 
 
 def _refused(error: boto.ClientError) -> Explained:
-    """Return what to say where AWS answered, but with an error."""
+    """Return the explanation if AWS answered with an error."""
     code = code_of(error)
     why = f"{code}: {str(error.response.get('Error', {}).get('Message') or 'no reason given').rstrip('.')}"
     call = error.operation_name
     if code in _NO_SUCH:
         return Explained(
-            f"what {call} asks for does not exist",
+            f"the resource of {call} does not exist",
             why,
             "run `scoring setup` to create it, or check the SCORING_ variable that names it, and the region",
         )
     if code in THROTTLES:
-        return Explained(f"AWS asks for less: {call}", why, "try again in a while, or raise the quota or capacity")
+        return Explained(f"AWS throttles {call}", why, "try again in a while, or raise the quota or capacity")
     kind, remedy = trouble_of(code, why)
     if code in EXPIRED_CREDENTIALS and kind is Trouble.CREDENTIALS:
-        return Explained("the AWS credentials have run out", why, remedy)
+        return Explained("the AWS credentials have expired", why, remedy)
     if code in DENIED and kind not in _WHAT:
         return Explained(f"AWS does not allow {call}", why, f"give this role or user a policy that allows {call}")
     return Explained(_WHAT.get(kind, f"{call} failed"), why, remedy)

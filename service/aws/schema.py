@@ -1,15 +1,15 @@
-"""A score's item in DynamoDB's JSON, read and written. Pure.
+"""A score's item in DynamoDB's JSON: reading and writing. Pure.
 
 | attribute | type | meaning |
 |---|---|---|
-| `UserId` (HASH), `PinpointProjectId` (RANGE) | S | whose |
-| `Score` | N | running total; where the project has rules, what they show |
-| `Revision` | N | +1 per committed change; absent where something else wrote the item |
-| `Applied` | B | marks: up to which record of each shard events are in the score (`scoring/marks.py`) |
+| `UserId` (HASH), `PinpointProjectId` (RANGE) | S | user and project |
+| `Score` | N | running total; in a project with rules, the score by the rules |
+| `Revision` | N | +1 per committed change; absent if another program wrote the item |
+| `Applied` | B | marks: up to which record each shard has been applied (`scoring/marks.py`) |
 | `UpdatedAt` | N | epoch milliseconds of the newest event in the score |
-| `State` | B | the sums that the score is a view of (`scoring/rules/state.py`), where the project has or had rules |
-| `AsOf` | N | the day, counted from 1970-01-01, that the score was viewed for; beside `State` |
-| `Tier` | S | the tier then, empty: none; beside `State` |
+| `State` | B | the sums that the score is computed from (`scoring/rules/state.py`), if the project has or had rules |
+| `AsOf` | N | the day, counted from 1970-01-01, for which the score was computed; with `State` |
+| `Tier` | S | the tier on that day, empty: none; with `State` |
 
 Version 0.1 wrote `Applied` as a map, shard tag -> last sequence number applied (24 bytes, big-endian). It is read, and
 becomes a Binary when the item is next written. Version 0.1 refuses an item with a Binary (`BAD_SCORE_ITEM`).
@@ -39,9 +39,9 @@ ATTRIBUTES = (*KEY_NAMES, "Score", "Revision", "Applied", "UpdatedAt", "State", 
 
 
 def state_of(item: Item) -> ScoreState | Rejected:
-    """Read a stored item; `Rejected` (`BAD_SCORE_ITEM`) where it cannot be a score.
+    """Read a stored item; `Rejected` (`BAD_SCORE_ITEM`) if it is not a valid score.
 
-    `UpdatedAt` decides nothing, so one that something else wrote in another form counts as unknown.
+    `UpdatedAt` decides nothing, so an invalid one counts as unknown.
     """
     score: Decimal | None = None
     if "Score" in item:
@@ -85,7 +85,7 @@ def _applied_of(value: Mapping[str, Any]) -> dict[str, Mark] | str:
             return "Applied is a map whose keys name no shards"
         if not isinstance(sequence, bytes) or len(sequence) != SEQUENCE_BYTES:
             return f"Applied is not a map of {SEQUENCE_BYTES}-byte sequence numbers"
-        applied[intern(tag)] = undated(sequence)  # kept for many users: one text of a shard serves all
+        applied[intern(tag)] = undated(sequence)  # one string per shard, shared by many users
     return applied
 
 
@@ -112,7 +112,7 @@ def _texts(table: str) -> _Texts:
     added = f'UPDATE "{table}" SET Score = Score + ? {to}'  # noqa: S608 - a table's name cannot be a parameter
     first = f'UPDATE "{table}" SET Score = ? {to}'  # noqa: S608 - likewise
     again = f'UPDATE "{table}" SET Revision = ? WHERE UserId = ? AND PinpointProjectId = ?'  # noqa: S608 - likewise
-    # PartiQL keeps the word STATE for itself
+    # STATE is a reserved word of PartiQL
     # (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/ReservedWords.html).
     view = f'UPDATE "{table}" SET Score = ? SET "State" = ? SET AsOf = ? SET Tier = ? {to}'  # noqa: S608 - likewise
     return _Texts(
@@ -135,9 +135,9 @@ def _texts(table: str) -> _Texts:
 
 
 def statement(table: str, change: Change) -> dict[str, Any]:
-    """Return the conditional PartiQL statement that makes a change.
+    """Return the conditional PartiQL statement for a change.
 
-    A score is added to, never set, so that increments of others survive; it is set where there is none.
+    The score is incremented, not set, so that increments by other programs are kept; it is set if there is none.
     """
     texts, folded = _texts(table), change.folded
     if folded.absorbed is not None:
@@ -160,7 +160,7 @@ def statement(table: str, change: Change) -> dict[str, Any]:
 
 
 def _view_statement(texts: _Texts, key: UserKey, before: ScoreState, after: ScoreState) -> dict[str, Any]:
-    """Return the statement that sets a score by rules, where the stored one is still the one that the rules saw."""
+    """Return the statement that sets a score by rules if the stored score is still the one that the rules used."""
     by_rules, score = after.by_rules, after.score
     if by_rules is None or score is None:
         raise ValueError("a score by rules without its state")

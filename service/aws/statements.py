@@ -1,6 +1,6 @@
-"""Conditional PartiQL statements, 25 to a call.
+"""Conditional PartiQL statements, 25 per call.
 
-A statement's own error comes back inside a successful answer, with one of the codes of
+A statement's own error is part of a successful answer, with one of the codes of
 https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchStatementError.html.
 """
 
@@ -31,27 +31,27 @@ _REFUSED = frozenset({"ItemCollectionSizeLimitExceeded", "ValidationError"})
 
 
 class Result(Enum):
-    """What became of a statement."""
+    """The outcome of a statement."""
 
     DONE = "done"
     LATER = "later"
-    """Not carried out; it may be later."""
+    """Not carried out; a retry may succeed."""
     CONDITION = "condition"
-    """Its condition does not hold. The error may bring the item that is there."""
+    """Its condition does not hold. The error may contain the existing item."""
     EXISTS = "exists"
-    """An INSERT found an item of the same key."""
+    """An INSERT found an item with the same key."""
     REFUSED = "refused"
-    """DynamoDB cannot store what the statement would write."""
+    """DynamoDB cannot store the resulting item."""
 
 
 def result_of(response: Mapping[str, Any], what: str, *, remedy: str, actions: str) -> Result:
-    """Return what became of a statement, from its part of the answer.
+    """Return the outcome of a statement from its part of the answer.
 
     Args:
         response: `Responses[i]` of `BatchExecuteStatement`.
-        what: The table, for people: `table userEngagementScore`.
-        remedy: What to do where the table does not exist.
-        actions: The IAM actions that the statements need, for people.
+        what: The table, for messages: `table userEngagementScore`.
+        remedy: What to do if the table does not exist.
+        actions: The IAM actions that the statements need, for messages.
 
     Raises:
         AwsSetupError: The table does not exist, or its use is not allowed.
@@ -81,14 +81,14 @@ def result_of(response: Mapping[str, Any], what: str, *, remedy: str, actions: s
 async def execute(
     client: AwsClient, table: str, statements: Mapping[K, Mapping[str, Any]], *, remedy: str, actions: str
 ) -> set[K]:
-    """Carry out any number of statements on different items of a table, each by itself.
+    """Run any number of statements on different items of a table, independently of each other.
 
     Args:
         client: DynamoDB.
         table: Its name.
-        statements: By a key of the caller's.
-        remedy: What to do where the table does not exist.
-        actions: The IAM actions that the statements need, for people.
+        statements: Statements by a key that the caller chooses.
+        remedy: What to do if the table does not exist.
+        actions: The IAM actions that the statements need, for messages.
 
     Returns:
         The keys of those whose condition does not hold.

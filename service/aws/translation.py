@@ -1,7 +1,7 @@
-"""What an AWS call's failure means to us: the only file that knows botocore's errors and their codes.
+"""Translates failures of AWS calls into our errors; the only file that knows botocore's errors and their codes.
 
-Every failure of a call becomes one of `service.runtime.errors`, whatever it is: what a worker does about each class is
-in deploy/decisions/0007-errors-by-who-must-act.md.
+Every failure of a call becomes one of `service.runtime.errors`. deploy/decisions/0007-errors-by-who-must-act.md
+describes what a worker does about each class.
 
 Sources: the common errors (https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/CommonErrors.html),
 DynamoDB's (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html), Kinesis's
@@ -49,7 +49,7 @@ THROTTLES = frozenset(
         "TooManyRequestsException",
     }
 )
-"""Codes that ask for less, with or without status 429."""
+"""Codes of throttling, with or without status 429."""
 
 _PASSING = frozenset(
     {
@@ -67,10 +67,10 @@ _PASSING = frozenset(
         "TransactionInProgressException",
     }
 )
-"""Codes of faults that pass by themselves: a stream or table in use is being created or changed."""
+"""Codes of temporary faults: a stream or table in use is being created or changed."""
 
 _LOOKUPS = frozenset({"GetEndpoint", "GetUserEndpoints"})
-"""Operations whose 404 (`NotFoundException`) is what was asked
+"""Operations whose 404 (`NotFoundException`) is an expected answer
 (https://docs.aws.amazon.com/pinpoint/latest/apireference/apps-application-id-endpoints-endpoint-id.html)."""
 
 DENIED: Final = frozenset(
@@ -83,11 +83,11 @@ DENIED: Final = frozenset(
         "UnauthorizedOperation",
     }
 )
-"""Codes that say that the policy does not allow the call; `ForbiddenException` is Pinpoint's
+"""Codes for a call that the policy does not allow; `ForbiddenException` is Pinpoint's
 (https://docs.aws.amazon.com/pinpoint/latest/apireference/apps-application-id-endpoints-endpoint-id.html)."""
 
 MISSING: Final = frozenset({"ResourceNotFound", "ResourceNotFoundException"})
-"""Codes that say that a table or stream does not exist."""
+"""Codes for a missing table or stream."""
 
 BAD_CREDENTIALS: Final = frozenset(
     {
@@ -102,19 +102,19 @@ BAD_CREDENTIALS: Final = frozenset(
         "UnrecognizedClientException",
     }
 )
-"""Codes that say: these credentials, or this signature, are not accepted. They may pass: credentials that are new, or
-were just renewed, are not known everywhere at once (https://github.com/boto/boto3/issues/509)."""
+"""Codes for credentials or signatures that are not accepted. They may be temporary: new or renewed credentials are not
+known everywhere at once (https://github.com/boto/boto3/issues/509)."""
 
 EXPIRED_CREDENTIALS: Final = frozenset({"ExpiredToken", "ExpiredTokenException"})
-"""Codes that say: these credentials have run out. A provider that renews them does so for the next call."""
+"""Codes for expired credentials. A provider that renews them does so for the next call."""
 
 _CLOCK = ("signature expired", "signature not yet current", "requestexpired", "requesttimetooskewed")
-"""What a refusal says, in lower case, where this machine's clock is wrong: a signature holds for five minutes
+"""Texts of refusals, in lower case, if this machine's clock is wrong: a signature is valid for five minutes
 (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html), and a request for 15
 (https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/CommonErrors.html)."""
 
 _KMS = ("kmsaccessdenied", "kmsdisabled", "kmsinvalidstate", "kmsnotfound", "kmsoptinrequired")
-"""How the codes begin, in lower case, with which Kinesis says that the stream's key cannot be used
+"""Beginnings of Kinesis's codes, in lower case, if the stream's key cannot be used
 (https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html)."""
 
 CLOCK_REMEDY: Final = "set this machine's clock (NTP); `scoring doctor` shows how far it is off"
@@ -148,7 +148,7 @@ _UNREACHABLE = (
 )
 
 _UNTRUSTED = (aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError)
-"""Causes of an `SSLError` that say: the other side's certificate is not trusted."""
+"""Causes of an `SSLError` if the other side's certificate is not trusted."""
 
 _CREDENTIALS = (
     boto.CredentialRetrievalError,
@@ -173,24 +173,24 @@ _TOO_MANY_REQUESTS = 429
 _SERVER_ERROR = 500
 
 _MAX_SAID = 300
-"""Characters kept of what the other side says: a proxy's page is as long as it likes."""
+"""Most characters kept of the other side's text: a proxy's page may be long."""
 
 
 class AwsSetupError(SetupError):
-    """Something of AWS must be created, allowed or configured by a person; the text says what, and how."""
+    """A person must create, allow or configure something in AWS; the text says what and how."""
 
 
 class UnreadableAnswerError(boto.BotoCoreError):  # type: ignore[misc] # botocore has no types
-    """An answer that says success, but is not what the service would send."""
+    """A successful answer that the service would not send."""
 
     fmt = "{size} bytes of {kind} instead of a JSON object"
 
 
 class Watch(Protocol):
-    """Who wants to know how calls go. Called from the event loop; must not raise."""
+    """Observer of AWS calls. Called from the event loop; must not raise."""
 
     def worked(self) -> None:
-        """Take note of a call that was answered, and understood."""
+        """Record a call that was answered as expected."""
         ...
 
     def trouble(self, error: TroubleError) -> None:
@@ -212,25 +212,25 @@ def watched(watch: Watch) -> Iterator[None]:
 
 
 def code_of(error: boto.ClientError) -> str:
-    """Return the error code that a response carries."""
+    """Return the error code of a response."""
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
 def item_of(error: boto.ClientError) -> Mapping[str, Mapping[str, Any]] | None:
-    """Return the item that failed a condition (`ReturnValuesOnConditionCheckFailure`); None: there is none."""
+    """Return the item that failed a condition (`ReturnValuesOnConditionCheckFailure`); None if there is none."""
     item: Mapping[str, Mapping[str, Any]] | None = error.response.get("Item")
     return item
 
 
 def is_condition_failure(error: boto.ClientError) -> bool:
-    """Return whether a conditional write found something else than it expected."""
+    """Return whether the condition of a write did not hold."""
     return code_of(error) == "ConditionalCheckFailedException"
 
 
 def outcome_of(status: int, code: str, operation: str = "") -> str:
-    """Return how a request went, as a metric label: `ok`, `absent`, `throttled` or `error`.
+    """Return the outcome of a request as a metric label: `ok`, `absent`, `throttled` or `error`.
 
-    A condition that did not hold is an answer, not an error; so is that an endpoint, or a user's, is not there.
+    A condition that does not hold is an answer, not an error; the same goes for a missing endpoint or user.
     """
     if not code or code == "ConditionalCheckFailedException":
         return "ok"
@@ -240,30 +240,30 @@ def outcome_of(status: int, code: str, operation: str = "") -> str:
 
 
 def note_trouble(error: TroubleError) -> None:
-    """Report trouble that no call fails by."""
+    """Report trouble that does not make a call fail."""
     watch = _watch.get()
     if watch is not None:
         watch.trouble(error)
 
 
 class translated:  # noqa: N801 # used like a function, in `with`
-    """Turn whatever goes wrong with the AWS calls inside, and with reading their answers, into our errors.
+    """Translate failures of the AWS calls inside, and of reading their answers, into our errors.
 
-    May be held around `await`. Reading the answer belongs inside, so that an unexpected answer is a fault of
+    May span `await`. Answers should be read inside, so that an unexpected answer is a fault of
     this call, not of the program.
 
     Args:
-        what: The resource called, for people: `table userEngagementScore`.
-        remedy: What to do when it does not exist.
-        shard: The shard asked about: then it is the shard that `ResourceNotFoundException` means.
-        expected: Codes of refusals that the caller deals with; these pass as botocore's `ClientError`.
+        what: The resource, for messages: `table userEngagementScore`.
+        remedy: What to do if it does not exist.
+        shard: The shard of the call; `ResourceNotFoundException` then means the shard.
+        expected: Codes that the caller handles; these are raised as botocore's `ClientError`.
 
     Raises:
         ClientError: A refusal with an expected code.
         TransientError: Throttled, timed out, refused, cut off, or failed on the other side.
-        TroubleError: Anything that is not foreseen, such as an answer that cannot be read; see `failure`.
-        IteratorExpiredError: An iterator too old.
-        RecordsTrimmedError: A position older than what the stream still holds.
+        TroubleError: Anything unexpected, such as an unreadable answer; see `failure`.
+        IteratorExpiredError: The iterator is too old.
+        RecordsTrimmedError: The position is older than anything the stream still has.
         ShardGoneError: `shard` is unknown.
         AwsSetupError: The resource does not exist, or its use is not allowed.
     """
@@ -307,9 +307,9 @@ class translated:  # noqa: N801 # used like a function, in `with`
 
 
 def failure(error: BaseException, what: str, remedy: str = "", shard: str = "") -> Exception | None:
-    """Return what a call's failure means to us; None where it is to be raised as it is.
+    """Return our error for a call's failure; None if the original is to be raised.
 
-    That is: where it is one of our errors already, a cancellation, or our own misuse of a call (a bug).
+    The original is raised if it is one of our errors already, a cancellation, or our own misuse of a call (a bug).
     """
     match error:
         case boto.ParamValidationError() | AssertionError():
@@ -334,7 +334,7 @@ def failure(error: BaseException, what: str, remedy: str = "", shard: str = "") 
 
 
 def _answer(error: boto.ClientError, what: str, remedy: str, shard: str) -> Exception:  # one per class
-    """Return what an error answer means."""
+    """Return our error for an error answer."""
     code = code_of(error)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     text = said(what, error)
@@ -358,7 +358,7 @@ def _answer(error: boto.ClientError, what: str, remedy: str, shard: str) -> Exce
 
 
 def trouble_of(code: str, text: str) -> tuple[Trouble, str]:
-    """Return what kind of trouble a refusal with this code and text is, and its remedy: all but the foreseen ones."""
+    """Return the kind of trouble and the remedy for a refusal that no caller expects."""
     lowered = f"{code}: {text}".lower()
     if any(sign in lowered for sign in _CLOCK):
         return Trouble.CLOCK, CLOCK_REMEDY
@@ -377,7 +377,7 @@ def trouble_of(code: str, text: str) -> tuple[Trouble, str]:
 
 
 def said(what: str, error: BaseException) -> str:
-    """Return what failed and an error's text in one line of bounded length."""
+    """Return the operation and an error's text in one line of bounded length."""
     text = " ".join(str(error).split())
     if not isinstance(error, boto.ClientError):
         text = f"{type(error).__name__}: {text}"

@@ -30,7 +30,7 @@ class ScoreTable:
     Args:
         client: DynamoDB.
         table: Its name.
-        metrics: Where the write units charged are counted.
+        metrics: Where the charged write units are counted.
     """
 
     def __init__(self, client: AwsClient, table: str, metrics: Metrics) -> None:
@@ -59,7 +59,7 @@ class ScoreTable:
         """Write changes of different users; see `ScoreStore.commit`.
 
         Raises:
-            ValueError: More than `MAX_COMMITS` changes, or two of one user: DynamoDB refuses such a call whole.
+            ValueError: More than `MAX_COMMITS` changes, or two of one user; DynamoDB would refuse the whole call.
             AwsSetupError: The table does not exist, or writing it is not allowed.
         """
         statements = {change.key: statement(self._table, change) for change in changes}
@@ -109,7 +109,7 @@ class ScoreTable:
             case Result.LATER:
                 return Throttled()
             case Result.REFUSED:
-                # The text may quote values: it stays out of the detail, which people read in listings.
+                # The text may quote values, so it is not part of the detail, which listings show.
                 code = response["Error"]["Code"]
                 return Rejected(Reason.SCORE_REFUSED, f"DynamoDB refused the score's item: {code}")
 
@@ -124,11 +124,11 @@ class ScoreTable:
                 yield key
 
     async def scan_states(self, after: UserKey | None = None) -> AsyncIterator[tuple[UserKey, ScoreState]]:
-        """Yield every item that can be a score; see `ScoreStore.scan_states`.
+        """Yield every valid score; see `ScoreStore.scan_states`.
 
-        Reads are eventually consistent, at half the price: a change too new to be seen is still in the stream.
-        Items that cannot be scores are skipped, and their number is logged. A page that does not come is asked for
-        again: a scan may take hours, and starting over would cost as much again.
+        Reads are eventually consistent, at half the price: a change that is too new to be seen is still in the stream.
+        Invalid items are skipped, and their number is logged. A page that fails is retried, because a scan may take
+        hours and starting over would cost as much again.
 
         Raises:
             TransientError: A page did not come in `MAX_ROUNDS` attempts.
@@ -153,7 +153,7 @@ def _key(key: UserKey) -> dict[str, dict[str, str]]:
 
 
 async def item_of(client: AwsClient, table: str, key: UserKey) -> Item | None:
-    """Return a score's item, read consistently; None where there is none.
+    """Return a score's item, read consistently; None if there is none.
 
     Raises:
         TransientError: AWS does not answer.
@@ -166,7 +166,7 @@ async def item_of(client: AwsClient, table: str, key: UserKey) -> Item | None:
 
 
 async def target_of(client: AwsClient, table: str) -> str:
-    """Return what tells a score table from all others: its name, and its id where that may be looked at.
+    """Return what identifies a score table: its name, and its id if reading it is permitted.
 
     A table that is restored, or deleted and created again, has another `TableId`
     (https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TableDescription.html).

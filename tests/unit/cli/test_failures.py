@@ -29,9 +29,9 @@ def said(error: BaseException) -> str:
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (refused("ResourceNotFoundException"), ["PutItem asks for does not exist", "scoring setup"]),
+        (refused("ResourceNotFoundException"), ["resource of PutItem does not exist", "scoring setup"]),
         (refused("AccessDeniedException"), ["does not allow PutItem", "policy"]),
-        (refused("ExpiredTokenException"), ["run out", "aws sso login"]),
+        (refused("ExpiredTokenException"), ["expired", "aws sso login"]),
         (refused("UnrecognizedClientException"), ["does not accept the credentials", "AWS_PROFILE"]),
         (refused("InvalidSignatureException", Message="Signature expired: 20261127T"), ["time of this machine", "NTP"]),
         (
@@ -39,7 +39,7 @@ def said(error: BaseException) -> str:
             ["encryption key", "enable the KMS"],
         ),
         (refused("KMSInvalidStateException"), ["encryption key", "enable the KMS"]),
-        (refused("ThrottlingException"), ["asks for less", "try again"]),
+        (refused("ThrottlingException"), ["throttles PutItem", "try again"]),
         (refused("ValidationException"), ["PutItem failed", "ValidationException: because"]),
         (aws.NoCredentialsError(), ["no usable credentials", "AWS_PROFILE", "AWS_ACCESS_KEY_ID"]),
         (aws.NoRegionError(), ["AWS_REGION"]),
