@@ -203,7 +203,7 @@ class Doctor:
                     findings = [_not_seen(lifetime, "dynamodb:DescribeTimeToLive", described)]
                     spec = TableSpec(spec.name, spec.keys, "", spec.recovery, spec.streamed)
             found = found_table(answer.found["Table"], ttl, None)
-        return findings + judge_table(spec, found)
+        return findings + judge_table(spec, found, compares_images=self._wanted.compares_images)
 
     async def _event_stream(self) -> AsyncIterator[Finding]:
         name = self._wanted.names.stream

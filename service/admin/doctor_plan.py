@@ -26,6 +26,10 @@ MAX_SKEW_S = 60.0
 MAX_PROJECTS = 20
 """Projects that are looked at where none is configured, and the definitions name them."""
 
+NEW_ONLY = "NEW_IMAGE"
+"""The view of a stream that does not show what an item was before
+(https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_StreamSpecification.html)."""
+
 SCORE_STREAM_HOURS = 24.0
 """What every DynamoDB stream keeps
 (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Streams.html)."""
@@ -42,6 +46,7 @@ class Wanted(msgspec.Struct, frozen=True):
         sinks: Names of the sinks in use, each with its options.
         lookups: Whether users of endpoints are looked up.
         lookups_per_s: Configured rate of these look-ups.
+        compares_images: Whether publishing compares a score with the one before.
     """
 
     names: Names
@@ -51,6 +56,7 @@ class Wanted(msgspec.Struct, frozen=True):
     sinks: tuple[tuple[str, msgspec.Struct], ...] = ()
     lookups: bool = False
     lookups_per_s: float = 10.0
+    compares_images: bool = False
 
     @property
     def looks_up(self) -> bool:
@@ -182,7 +188,7 @@ def judge(trial: Trial, code: str, message: str = "", remedy: str = "") -> Findi
     )
 
 
-def judge_table(spec: TableSpec, found: FoundTable | None) -> list[Finding]:
+def judge_table(spec: TableSpec, found: FoundTable | None, *, compares_images: bool = False) -> list[Finding]:
     """Return what is to say of a table's keys, stream and time to live."""
     subject = f"table {spec.name}"
     if found is None:
@@ -195,6 +201,10 @@ def judge_table(spec: TableSpec, found: FoundTable | None) -> list[Finding]:
     findings = [Finding(Verdict.OK, subject, f"has the keys {keys}")]
     if spec.streamed:
         findings.append(_view(subject, found.view))
+        if compares_images and found.view == NEW_ONLY:
+            detail = "its stream shows no old images: SCORING_PUBLISH_MIN_CHANGE has no effect"
+            remedy = "switch the stream off and on again with StreamViewType NEW_AND_OLD_IMAGES"
+            findings.append(Finding(Verdict.NOTE, subject, detail, remedy))
     if spec.ttl and found.ttl != spec.ttl:
         remedy = f"switch time to live on, attribute {spec.ttl} (`scoring setup` does)"
         findings.append(Finding(Verdict.NOTE, subject, "rows never expire", remedy))

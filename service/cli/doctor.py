@@ -39,6 +39,7 @@ def doctor(ctx: click.Context, *, as_json: bool) -> None:
         projects=settings.project_ids,
         sinks=tuple((name, settings.options_of(name)) for name in settings.sinks),
         lookups=settings.identity_lookup,
+        compares_images=settings.publish_min_change is not None,
         lookups_per_s=settings.identity_lookup_per_s,
     )
     findings = run_async(_examined(wanted, worker_calls(settings)))

@@ -105,4 +105,4 @@ class SourceBook:
             try:
                 await self.refresh()
             except TransientError as error:
-                _log.warning("sources.stale", why=str(error), remedy="none needed: read again shortly")
+                _log.warning("sources.refresh_failed", why=str(error), remedy="none needed: read again shortly")

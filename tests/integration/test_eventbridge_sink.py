@@ -56,6 +56,7 @@ def test_a_score_is_an_event_with_the_detail_of_the_schema(monkeypatch: pytest.M
                         "user": "ann",
                         "project": "shop",
                         "score": "12.5",
+                        "tier": None,
                         "revision": 3,
                         "updated": "2023-11-14T22:13:20.000Z",
                     },

@@ -5,7 +5,7 @@ entry's size is that of its source, type, detail and time. An entry here has les
 the longest ids is escaped, so ten stay below the limit without counting. EventBridge delivers at least once and in no
 order, so a receiver compares `revision`.
 
-`Tier Changed` has the shape that the schema says; it is sent once scores have tiers.
+`Tier Changed` has the shape that the schema says; it is not sent yet.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ def detail_of(change: ScoreChange) -> str:
         "user": change.key.user_id,
         "project": change.key.project_id,
         "score": msgspec.Raw(score.encode()),
+        "tier": change.tier or None,
         "revision": change.revision,
         "updated": iso(change.updated_ms) or None,
     }

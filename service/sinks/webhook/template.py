@@ -12,6 +12,7 @@ A text that begins with `$` is a placeholder, also as a key, and stands for the 
 | `$score_text` | the same as a text |
 | `$revision` | a whole number that grows with every change of the score |
 | `$updated` | arrival of the newest event in the score, ISO 8601; null where that is not known |
+| `$tier` | a text; null: in none |
 | `$attribute` | SCORING_WEBHOOK_ATTRIBUTE, `{project}` filled in |
 | `$index` | place in the batch, from "0" on, as a text |
 
@@ -39,7 +40,7 @@ MAX_FILE_BYTES = 64 * 1024
 MAX_DEPTH = 20
 
 _ITEM = frozenset(
-    {"$id", "$user", "$project", "$score", "$score_text", "$revision", "$updated", "$attribute", "$index"}
+    {"$id", "$user", "$project", "$score", "$score_text", "$revision", "$updated", "$tier", "$attribute", "$index"}
 )
 _BODY = frozenset({"$items", "$now"})
 
@@ -213,6 +214,7 @@ def item_bytes(template: Template, change: ScoreChange, index: int, attribute: s
         "$score_text": score,
         "$revision": change.revision,
         "$updated": iso(change.updated_ms) or None,
+        "$tier": change.tier or None,
         "$attribute": attribute.replace("{project}", change.key.project_id),
         "$index": str(index),
     }

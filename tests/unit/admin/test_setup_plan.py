@@ -3,7 +3,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from service.admin.doctor_plan import judge_retention
+from service.admin.doctor_plan import judge_retention, judge_table
 from service.admin.setup_plan import (
     FoundStream,
     FoundTable,
@@ -85,3 +85,11 @@ def test_leases_never_expire_and_every_table_has_its_own_name():
     specs = {spec.name: spec for spec in tables(names)}
     assert set(specs) == set(Names.__struct_fields__[1:-1]) | {"letters"}
     assert specs["leases"].ttl == ""
+
+
+def test_the_doctor_says_where_small_changes_cannot_be_left_out():
+    for view, notes in (("NEW_IMAGE", 1), ("NEW_AND_OLD_IMAGES", 0)):
+        found = msgspec.structs.replace(AS_WANTED, view=view)
+        told = judge_table(SCORES, found, compares_images=True)
+        assert sum("SCORING_PUBLISH_MIN_CHANGE" in each.detail for each in told) == notes
+        assert not any("MIN_CHANGE" in each.detail for each in judge_table(SCORES, found))

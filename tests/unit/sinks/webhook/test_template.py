@@ -52,6 +52,7 @@ def test_the_standard_message():
                     "user": "ann",
                     "project": "shop",
                     "score": 12.5,
+                    "tier": None,
                     "revision": 3,
                     "updated": "2023-11-14T22:13:20.000Z",
                 }
