@@ -13,13 +13,14 @@ from importlib import resources
 
 import msgspec
 
-from service.scoring.event import Details, Event, Reason, Rejected, Skipped
+from service.scoring.event import Event, Reason, Rejected, Skipped
 from service.sources import pinpoint
 from service.sources.decoding import MAX_RECORD_BYTES, JsonObject, decode_object
 from service.sources.framing import MAX_EVENTS, Empty, Fault, frames, is_notification
 from service.sources.load import load_sources
 from service.sources.mapping import Source
 from service.sources.outcomes import Outcome, RejectedEvent, SkippedEvent
+from service.sources.pinpoint_details import detailed
 from service.sources.plan import Context
 from service.sources.undecodable import disguise, wrapped_by_aws
 
@@ -182,8 +183,8 @@ class Registry:
                 project_id = decoded.project_id or self._context.default_project
                 if not project_id:
                     return RejectedEvent(Reason.NO_PROJECT, _NO_PROJECT, data, PINPOINT, index)
-                details = Details(top) if decoded.event_type in self._detailed else None
-                return msgspec.structs.replace(decoded, project_id=project_id, details=details, index=index)
+                event = msgspec.structs.replace(decoded, project_id=project_id, index=index)
+                return detailed(event, top) if event.event_type in self._detailed else event
             case Skipped():
                 return SkippedEvent(decoded.event_type, _PROBE, PINPOINT, index)
             case Rejected():

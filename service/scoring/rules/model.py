@@ -265,9 +265,9 @@ class RuleSet(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def wants_payload(self) -> frozenset[str]:
-        """Event types for which some rule reads the payload: only these need it decoded."""
+        """Event types for which some rule reads the payload, or what a Pinpoint event says of its message."""
         return frozenset(
             event_type
             for event_type, rules in self.by_type.items()
-            if any(rule.when or rule.amount is not None or rule.human for rule in rules)
+            if any(rule.when or rule.amount is not None or rule.human or rule.once is not None for rule in rules)
         )

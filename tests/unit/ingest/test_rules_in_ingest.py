@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
@@ -153,3 +154,47 @@ def test_what_is_stored_as_state_and_cannot_be_read_is_a_dead_letter():
     made.scores.items[UserKey("ann", P)] = msgspec.structs.replace(state, by_rules=broken)
     made.play(batch(body("click", "e", "ann"), first=9))
     assert [reason.value for reason in made.reasons()] == ["bad_score_item"]
+
+
+SAMPLES = Path(__file__).parents[2] / "samples" / "pinpoint-events.jsonl"
+
+
+def opened(
+    message: str = "m1", agent: str = "Mozilla/5.0 (X11; Linux x86_64)", after_s: int = 60, **odd: object
+) -> bytes:
+    """Return an open of the recorded form, of ann in the tests' project."""
+    lines = SAMPLES.read_text(encoding="utf-8").splitlines()
+    event = json.loads(next(line for line in lines if '"_email.open"' in line))
+    event["application"]["app_id"] = P
+    event["endpoint"] = {"User": {"UserId": "ann"}}
+    mail_event = event["facets"]["email_channel"]["mail_event"]
+    mail_event["mail"]["message_id"] = message
+    mail_event["mail"]["message_send_timestamp"] = event["arrival_timestamp"] - after_s * 1000
+    mail_event["open"]["user_agent"] = agent
+    return json.dumps({**event, **odd}).encode()
+
+
+MAIL = f"""\
+project: {P}
+rules:
+  - {{id: open, on: _email.open, points: 10, once: message, when: [human]}}
+  - {{id: campaign, on: _email.open, points: 1, once: campaign}}
+"""
+
+
+def test_pinpoint_opens_count_once_per_message_and_only_by_people():
+    made = setup(MAIL)
+    prefetched = opened("m3", agent="Mozilla/5.0"), opened("m4", after_s=1)
+    made.play(batch(opened(), opened(), opened("m2"), *prefetched))
+    assert stored(made).score == 21
+    assert (outcome(made, "repeat"), outcome(made, "machine")) == (5, 2)
+
+
+@pytest.mark.parametrize(
+    "odd", [{"facets": 7}, {"facets": {"email_channel": []}}, {"attributes": None}, {"facets": None}]
+)
+def test_a_pinpoint_event_with_odd_facets_counts_like_one_without(odd: dict[str, object]):
+    made = setup(MAIL)
+    made.play(batch(opened(**odd), opened(**odd)))
+    assert made.letters.letters == {}
+    assert stored(made).score in (20 + 1, 20 + 2, 10 + 2)
