@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from service.aws.clients import Clients
 from service.aws.tables.dead_letters import DeadLetterTable
+from service.aws.tables.definitions import DefinitionTable
 from service.aws.tables.former import FormerTable
 from service.aws.tables.identities import IdentityTable
 from service.aws.tables.scores import ScoreTable
-from service.aws.tables.sources import SourceTable
 from service.config.settings import Settings
 from service.ingest.commit import Committer
 from service.ingest.definition_book import CurrentDefinitions
@@ -87,8 +87,10 @@ async def ingest_maker(
     return make
 
 
-def own_sources(settings: Settings, aws: Clients, clock: Clock, metrics: Metrics) -> tuple[CurrentSources, SourceBook]:
+def own_sources(
+    settings: Settings, rows: DefinitionTable, clock: Clock, metrics: Metrics
+) -> tuple[CurrentSources, SourceBook]:
     """Return the sources in force, and what keeps the user's own among them fresh."""
     current = CurrentSources(default_project=settings.default_project)
-    table = SourceTable(aws.dynamodb, settings.definitions_table)
-    return current, SourceBook(table, current, clock, metrics, refresh_s=settings.definitions_refresh_s)
+    # Within two readings, counting that of the table.
+    return current, SourceBook(rows, current, clock, metrics, refresh_s=settings.definitions_refresh_s)

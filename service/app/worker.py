@@ -246,15 +246,16 @@ class Worker:
     async def _wire_ingest(self, aws: Clients, worker: str, budget: ByteBudget, identities: IdentityTable) -> None:
         structlog.contextvars.bind_contextvars(pipeline=INGEST)
         settings, metrics, clock = self._settings, self.metrics, self._clock
+        rows = DefinitionTable(aws.dynamodb, settings.definitions_table)
         definitions = CurrentDefinitions(
-            DefinitionTable(aws.dynamodb, settings.definitions_table),
+            rows,
             clock,
             metrics,
             refresh_s=settings.definitions_refresh_s,
         )
         undefined = UndefinedTypes(UndefinedTable(aws.dynamodb, settings.identities_table), clock, metrics)
         retention = Retention(settings.marks_kept_hours * HOUR_MS or None)
-        sources, source_book = own_sources(settings, aws, clock, metrics)
+        sources, source_book = own_sources(settings, rows, clock, metrics)
         make_ingest = await ingest_maker(
             settings, aws, identities, definitions, sources, undefined, clock, metrics, self._rng, retention
         )
@@ -281,9 +282,9 @@ class Worker:
                 self._patiently("score table", lambda: target_of(aws.dynamodb, settings.scores_table))
             )
             group.create_task(self._patiently("definitions", definitions.refresh))
-            group.create_task(self._patiently("sources", source_book.refresh))
         self._parts.background |= {"definitions": definitions.run, "undefined types": undefined.run}
         self._parts.background["sweep"] = self._sweeper(aws, definitions).run
+        source_book.refresh()  # the definitions have been read, and the sources with them
         self._parts.background["sources"] = source_book.run
         self._parts.background["retention"] = lambda: watch_retention(read_retention, keeps, clock)
         self._parts.coordinators[INGEST] = Coordinator(

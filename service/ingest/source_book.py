@@ -1,4 +1,4 @@
-"""The sources in force, kept fresh: one read of the user's own every few seconds, none per event."""
+"""The sources in force, kept fresh: the user's own are read with the definitions, every few seconds."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from service.runtime.errors import TransientError
 from service.sources.registry import Registry
 from service.sources.stored import OwnSources
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from service.ingest.stores import SourceStore
+    from service.ingest.stores import SourceRows
     from service.observability.metrics import Metrics
     from service.runtime.clock import Clock
     from service.sources.stored import SourceRow
@@ -56,18 +55,18 @@ class CurrentSources:
 
 
 class SourceBook:
-    """Reads the user's sources again and again.
+    """Takes over the user's sources again and again.
 
     Args:
-        store: Where they are kept.
+        store: What reads them.
         current: What is kept fresh.
         clock: Time.
         metrics: What is in force.
-        refresh_s: Seconds between reads.
+        refresh_s: Seconds between two looks.
     """
 
     def __init__(
-        self, store: SourceStore, current: CurrentSources, clock: Clock, metrics: Metrics, *, refresh_s: float = 5.0
+        self, store: SourceRows, current: CurrentSources, clock: Clock, metrics: Metrics, *, refresh_s: float = 5.0
     ) -> None:
         self._store = store
         self._current = current
@@ -76,13 +75,9 @@ class SourceBook:
         self._refresh_s = refresh_s
         self._reported: frozenset[tuple[str, str]] = frozenset()
 
-    async def refresh(self) -> None:
-        """Read the sources once.
-
-        Raises:
-            TransientError: They cannot be read now; the last ones stay in force.
-        """
-        self._current.update(await self._store.load())
+    def refresh(self) -> None:
+        """Take over the sources that the last reading of the table found."""
+        self._current.update(self._store.sources())
         own = self._current.own
         faulty = frozenset((each.name, each.why) for each in own.faulty)
         for each in own.faulty:
@@ -99,10 +94,7 @@ class SourceBook:
         self._metrics.sources_malformed.set(len(faulty))
 
     async def run(self) -> None:
-        """Refresh until cancelled; a failed read is reported and tried again."""
+        """Refresh until cancelled."""
         while True:
             await self._clock.sleep(self._refresh_s)
-            try:
-                await self.refresh()
-            except TransientError as error:
-                _log.warning("sources.refresh_failed", why=str(error), remedy="none needed: read again shortly")
+            self.refresh()

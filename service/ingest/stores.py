@@ -258,11 +258,11 @@ class DefinitionSource(Protocol):
         ...
 
 
-class SourceStore(Protocol):
-    """Where a user's own sources are kept."""
+class SourceRows(Protocol):
+    """The rows of a user's own sources, read together with the definitions."""
 
-    async def load(self) -> Sequence[SourceRow]:
-        """Return every row, in no order."""
+    def sources(self) -> Sequence[SourceRow]:
+        """Return every row that the last reading found, in no order."""
         ...
 
 

@@ -29,8 +29,7 @@ ADAPTERS: dict[str, tuple[str, tuple[type, ...]]] = {
     "LeaseTable": ("leases", (shard_ports.LeaseStore, shard_ports.Membership)),
     "PipelineTable": ("leases", (publish_ports.PipelineStore,)),
     "ScoreTable": ("scores", (pipeline_ports.ScoreStore,)),
-    "SourceTable": ("definitions", (pipeline_ports.SourceStore,)),
-    "DefinitionTable": ("definitions", (pipeline_ports.DefinitionSource,)),
+    "DefinitionTable": ("definitions", (pipeline_ports.DefinitionSource, pipeline_ports.SourceRows)),
     "IdentityRows": ("identities", (RowStore,)),
     "FormerTable": ("identities", (pipeline_ports.FormerUsers,)),
     "UndefinedTable": ("identities", (pipeline_ports.UndefinedStore,)),
@@ -39,7 +38,7 @@ ADAPTERS: dict[str, tuple[str, tuple[type, ...]]] = {
 """Class -> the resource it works on, and the ports through which a worker reaches it. Sinks say themselves what they
 need (`SinkType.actions`); `sink_actions` finds what their folders call."""
 
-NOT_IN_A_WORKER = {"KinesisWriter", "RulesTable", "Redriver", "Setup", "Doctor", "TakenOver"}
+NOT_IN_A_WORKER = {"KinesisWriter", "RulesTable", "SourceTable", "Redriver", "Setup", "Doctor", "TakenOver"}
 """Classes that only commands use, with the operator's permissions."""
 
 TOOLS = {"ItemReader"}

@@ -16,6 +16,10 @@ from service.aws.translation import translated
 from service.scoring.change import number_of, whole_of
 from service.scoring.definitions import RESERVED, RULES_TYPE, Definition, Malformed, points_fault
 from service.scoring.rules.stored import RulesRow
+from service.sources.stored import SourceRow
+
+SOURCE_PREFIX = f"{RESERVED}source:"
+"""What the `EventType` of a row with a source begins with."""
 
 REMEDY = "run `scoring setup`, or set SCORING_DEFINITIONS_TABLE"
 
@@ -27,6 +31,7 @@ class DefinitionTable:
         self._client = client
         self._table = table
         self._what = f"table {table}"
+        self._sources: Sequence[SourceRow] = ()
 
     async def load(self, *, consistent: bool = False) -> Sequence[Definition | Malformed | RulesRow]:
         """Return every row, those with rules included; see `DefinitionSource.load`.
@@ -36,12 +41,17 @@ class DefinitionTable:
                 4 KB), and a change is in force one refresh later at worst.
         """
         read = pages(self._client.scan, self._what, remedy=REMEDY, TableName=self._table, ConsistentRead=consistent)
+        items = [item async for page in read for item in page]
+        self._sources = [source_of(item) for item in items if is_source(item)]
         return [
             rules_of(item) if is_rules(item) else definition_of(item)
-            async for page in read
-            for item in page
+            for item in items
             if is_rules(item) or not is_reserved(item)
         ]
+
+    def sources(self) -> Sequence[SourceRow]:
+        """Return the rows of own sources that the last `load` came across: they cost no call of their own."""
+        return self._sources
 
     async def definitions(self) -> list[Definition | Malformed]:
         """Return every definition, as just written."""
@@ -120,3 +130,14 @@ def rules_of(item: Item) -> RulesRow | Malformed:
         return Malformed(RULES_TYPE, project_id, "Version is missing or not a whole number from 1")
     history = item.get("History", {}).get("B", b"")
     return RulesRow(project_id, version, text, bytes(history) if isinstance(history, bytes | bytearray) else b"")
+
+
+def is_source(item: Item) -> bool:
+    """Return whether a row holds a source of a user's own."""
+    return str(item["EventType"]["S"]).startswith(SOURCE_PREFIX)
+
+
+def source_of(item: Item) -> SourceRow:
+    """Read a row with a source; what something else has written over it is a text that holds no source."""
+    name = item["EventType"]["S"].removeprefix(SOURCE_PREFIX)
+    return SourceRow(name, item.get("Source", {}).get("S", ""), whole_of(item.get("Position", {})) or 0)

@@ -1,4 +1,4 @@
-"""Rows of the definition table that hold a user's own sources: `SourceStore`, and the writing side for commands.
+"""Rows of the definition table that hold a user's own sources, for commands; workers read them with the definitions.
 
 | attribute | |
 |---|---|
@@ -13,22 +13,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from service.aws.calls import Item, pages
+from service.aws.calls import pages
 from service.aws.clients import AwsClient
-from service.aws.tables.definitions import REMEDY
+from service.aws.tables.definitions import REMEDY, SOURCE_PREFIX, source_of
 from service.aws.translation import translated
-from service.scoring.change import whole_of
-from service.scoring.definitions import RESERVED
 from service.sources.stored import SourceRow
-
-PREFIX = f"{RESERVED}source:"
-"""What `EventType` begins with."""
 
 _RANGE = "*"
 
 
 class SourceTable:
-    """`SourceStore` on DynamoDB, and changes to single rows."""
+    """Own sources in the definition table."""
 
     def __init__(self, client: AwsClient, table: str) -> None:
         self._client = client
@@ -36,7 +31,7 @@ class SourceTable:
         self._what = f"table {table}"
 
     async def load(self, *, consistent: bool = False) -> Sequence[SourceRow]:
-        """Return every source; see `SourceStore.load`.
+        """Return every source, in no order.
 
         Args:
             consistent: Whether what was just written must be in it.
@@ -48,9 +43,9 @@ class SourceTable:
             TableName=self._table,
             ConsistentRead=consistent,
             FilterExpression="begins_with(EventType, :prefix)",
-            ExpressionAttributeValues={":prefix": {"S": PREFIX}},
+            ExpressionAttributeValues={":prefix": {"S": SOURCE_PREFIX}},
         )
-        return [_row_of(item) async for page in read for item in page]
+        return [source_of(item) async for page in read for item in page]
 
     async def put(self, row: SourceRow) -> bool:
         """Write a source over whatever its name held; return whether it held one."""
@@ -71,10 +66,4 @@ class SourceTable:
 
 
 def _key(name: str) -> dict[str, Any]:
-    return {"EventType": {"S": f"{PREFIX}{name}"}, "PinpointProjectId": {"S": _RANGE}}
-
-
-def _row_of(item: Item) -> SourceRow:
-    """Read a row; what something else has written over it is a text that holds no source."""
-    name = item["EventType"]["S"].removeprefix(PREFIX)
-    return SourceRow(name, item.get("Source", {}).get("S", ""), whole_of(item.get("Position", {})) or 0)
+    return {"EventType": {"S": f"{SOURCE_PREFIX}{name}"}, "PinpointProjectId": {"S": _RANGE}}

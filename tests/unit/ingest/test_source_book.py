@@ -9,7 +9,6 @@ from structlog.testing import capture_logs
 
 from service.ingest.source_book import CurrentSources, SourceBook
 from service.observability.metrics import Metrics
-from service.runtime.errors import TransientError
 from service.scoring.event import Event
 from service.sources.stored import SourceRow
 from tests.fakes.aio import VirtualClock, run
@@ -21,19 +20,16 @@ ORDER = b'{"type":"order","u":"ann"}'
 class Store:
     def __init__(self) -> None:
         self.rows: list[SourceRow] = []
-        self.fault: Exception | None = None
 
-    async def load(self) -> Sequence[SourceRow]:
-        if self.fault is not None:
-            raise self.fault
+    def sources(self) -> Sequence[SourceRow]:
         return self.rows
 
 
-def test_a_source_is_in_force_at_the_next_reading_that_works():
+def test_a_source_is_in_force_at_the_next_look():
     async def main() -> None:
         store, current, clock, metrics = Store(), CurrentSources(default_project="p"), VirtualClock(), Metrics()
         book = SourceBook(store, current, clock, metrics)
-        await book.refresh()
+        book.refresh()
         assert not isinstance(current.registry.read(ORDER)[0], Event)
         store.rows.append(SHOP)
         running = asyncio.create_task(book.run())
@@ -42,9 +38,6 @@ def test_a_source_is_in_force_at_the_next_reading_that_works():
         assert isinstance(event, Event)
         assert (event.source, event.user_id, event.project_id) == ("shop", "ann", "p")
         registry = current.registry
-        store.fault = TransientError("throttled")
-        await clock.sleep(6)
-        store.fault = None
         await clock.sleep(6)
         running.cancel()
         assert current.registry is registry  # nothing has changed, so nothing is made again
@@ -58,8 +51,8 @@ def test_a_faulty_source_is_reported_once_and_counted():
         book = SourceBook(store, current, VirtualClock(), metrics)
         store.rows = [SHOP, SourceRow("worse", "sources: 5")]
         with capture_logs() as logs:
-            await book.refresh()
-            await book.refresh()
+            book.refresh()
+            book.refresh()
         value = metrics.registry.get_sample_value
         assert (value("scoring_sources"), value("scoring_sources_malformed")) == (1, 1)
         return [dict(line) for line in logs]
