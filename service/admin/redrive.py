@@ -37,6 +37,9 @@ MAX_LETTERS = 10_000
 CONCURRENT = 8
 """Letters in progress at once."""
 
+CONFLICTS = 5
+"""Times that a score is written again while somebody else writes it first."""
+
 
 class Outcome(StrEnum):
     """The outcome of a letter."""
@@ -208,20 +211,22 @@ class Redriver:
         letter_id, key = stored.letter.letter_id, score_key(stored.letter.payload)
         if key is None:
             return Result(letter_id, Outcome.UNREADABLE)
-        state = (await self._scores.load([key]))[key]
-        if isinstance(state, Rejected):
-            return Result(letter_id, Outcome.REFUSED, state.detail)
-        if state.score is None:
-            return Result(letter_id, Outcome.NO_SCORE)
-        match (await self._scores.restate({key: state}))[0]:
-            case Committed():
-                return Result(letter_id, Outcome.REDRIVEN, f"revision {state.revision + 1}")
-            case Conflict():
-                return Result(letter_id, Outcome.REDRIVEN, "the score has changed meanwhile, which publishes it too")
-            case Throttled():
-                return Result(letter_id, Outcome.REFUSED, "the score table throttles")
-            case Rejected() as refused:
-                return Result(letter_id, Outcome.REFUSED, refused.detail)
+        for _ in range(CONFLICTS):
+            state = (await self._scores.load([key]))[key]
+            if isinstance(state, Rejected):
+                return Result(letter_id, Outcome.REFUSED, state.detail)
+            if state.score is None:
+                return Result(letter_id, Outcome.NO_SCORE)
+            match (await self._scores.restate({key: state}))[0]:
+                case Committed():
+                    return Result(letter_id, Outcome.REDRIVEN, f"revision {state.revision + 1}")
+                case Conflict():
+                    continue  # that change may be too small to be published (SCORING_PUBLISH_MIN_CHANGE)
+                case Throttled():
+                    return Result(letter_id, Outcome.REFUSED, "the score table throttles")
+                case Rejected() as refused:
+                    return Result(letter_id, Outcome.REFUSED, refused.detail)
+        return Result(letter_id, Outcome.REFUSED, "the score keeps changing: try again")
 
 
 def score_key(payload: bytes) -> UserKey | None:

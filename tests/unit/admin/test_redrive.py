@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
 from service.admin.redrive import CONCURRENT, Account, Outcome, Redriver, Result, score_key
 from service.aws.tables.dead_letters import StoredLetter
-from service.ingest.stores import DeadLetter
+from service.ingest.stores import COMMITTED, Conflict, DeadLetter
 from service.scoring.event import Reason
-from service.scoring.fold import UserKey
+from service.scoring.fold import Origin, ScoreState, UserKey
 from service.sources.registry import Registry
 
 COUNT = 3 * CONCURRENT
@@ -132,3 +134,26 @@ def test_stopping_takes_up_no_more_letters():
 )
 def test_a_publish_letter_names_a_score(payload: bytes, key: UserKey | None):
     assert score_key(payload) == key
+
+
+class BusyScores:
+    """A score that somebody else writes first, a few times."""
+
+    def __init__(self, conflicts: int) -> None:
+        self.conflicts = conflicts
+
+    async def load(self, keys: list[UserKey]) -> dict[UserKey, ScoreState]:
+        return {key: ScoreState(Origin.OURS, Decimal(5), 7 - self.conflicts, {}, 0) for key in keys}
+
+    async def restate(self, _: dict[UserKey, ScoreState]) -> list[object]:
+        self.conflicts -= 1
+        return [COMMITTED if self.conflicts < 0 else Conflict(None)]
+
+
+@pytest.mark.parametrize(("conflicts", "outcome"), [(0, Outcome.REDRIVEN), (4, Outcome.REDRIVEN), (9, Outcome.REFUSED)])
+def test_a_score_is_written_again_though_somebody_else_is_first(conflicts: int, outcome: Outcome):
+    redriver = Redriver.__new__(Redriver)
+    redriver._scores = BusyScores(conflicts)
+    payload = b'{"user": "ann", "project": "p", "score": "5", "revision": 1}'
+    letter = msgspec.structs.replace(stored(1), letter=msgspec.structs.replace(stored(1).letter, payload=payload))
+    assert asyncio.run(redriver._publish(letter)).outcome is outcome
