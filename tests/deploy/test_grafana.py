@@ -6,6 +6,7 @@ import re
 from itertools import combinations, pairwise
 from pathlib import Path
 
+import promql_parser
 import pytest
 
 from service.observability.metrics import Metrics
@@ -21,8 +22,9 @@ from tests.deploy.files import (
     panels,
     queries,
     read_yaml,
+    rules,
 )
-from tests.deploy.promql import faults, series
+from tests.deploy.promql import faults, series, walk
 
 SCHEMA_VERSION = 41
 """The classic dashboard model's last version, which the pinned Grafana 12 reads as it is."""
@@ -128,6 +130,29 @@ def test_a_metric_of_the_catalogue_is_set_by_somebody(name: str):
         "".join(re.findall(r"\n    def set_\w+\(.*?(?=\n    def |\Z)", catalogue.read_text("utf-8"), re.DOTALL))
     )
     assert any(re.search(rf"\.{name}\b", text) for text in code)
+
+
+UNSHOWN = {"scoring_checkpoints": "their age, which is shown, says more than their number"}
+"""Metrics of ours that no dashboard shows, and why."""
+
+
+def test_every_metric_of_ours_is_on_a_dashboard_or_has_a_reason_not_to_be():
+    ours = {family.name for family in Metrics().registry.collect() if family.name.startswith("scoring_")}
+    asked = {
+        series.name
+        for _, expression in queries()
+        for series in walk(promql_parser.parse(filled_in(expression)))
+        if isinstance(series, promql_parser.VectorSelector)
+    }
+    recorded = {rule["record"]: rule["expr"] for rule in rules() if "record" in rule}
+    asked |= {
+        series.name
+        for name in asked & recorded.keys()
+        for series in walk(promql_parser.parse(recorded[name]))
+        if isinstance(series, promql_parser.VectorSelector)
+    }
+    shown = {re.sub(r"_(total|bucket|sum|count|info)$", "", name) for name in asked} | asked
+    assert ours - shown == UNSHOWN.keys()
 
 
 def test_provisioning_points_at_what_the_compose_file_mounts_and_runs():
