@@ -43,9 +43,13 @@ async def ingest_maker(
     metrics: Metrics,
     rng: random.Random,
     retention: Retention,
+    share: Callable[[], float],
 ) -> MakeIngest:
-    """Return the constructor of a stream's consumer; parts that all streams share are constructed once, here."""
-    parts = Parts(aws.client, identities, clock, metrics, rng, aws.on_close, CALL_TIMEOUT_S)
+    """Return the constructor of a stream's consumer; parts that all streams share are constructed once, here.
+
+    `share` returns this worker's part of the rates that all workers keep together, from 0 to 1.
+    """
+    parts = Parts(aws.client, identities, clock, metrics, rng, aws.on_close, CALL_TIMEOUT_S, share)
     resolver = IdentityResolver(
         identities,
         FormerTable(aws.dynamodb, settings.identities_table),

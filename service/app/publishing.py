@@ -29,6 +29,7 @@ from service.runtime.clock import Clock
 from service.sinks.port import Parts
 from service.sinks.registry import SINKS
 from service.stream.coordinator import Coordinator, Opened
+from service.stream.leases.share import FleetShare
 from service.stream.settings import HOURS_48_MS, MIB, ShardSettings
 from service.stream.tail.budget import ByteBudget
 
@@ -85,8 +86,9 @@ async def make_publishing(
         metrics: The catalogue.
         rng: For jitter.
     """
+    share = FleetShare(clock.monotonic)
     scores = ScoreTable(aws.dynamodb, settings.scores_table, metrics)
-    parts = Parts(aws.client, identities, clock, metrics, rng, aws.on_close, CALL_TIMEOUT_S)
+    parts = Parts(aws.client, identities, clock, metrics, rng, aws.on_close, CALL_TIMEOUT_S, share)
     sinks = [await SINKS[name].make(settings.options_of(name), parts) for name in settings.sinks]
     publisher = Publisher(
         sinks,
@@ -130,6 +132,7 @@ async def make_publishing(
             rng=rng,
             metrics=metrics,
             budget=budget,
+            share=share,
             on_trimmed=lambda shard_id: reconciler.owe(f"changes of shard {shard_id} were lost"),
         )
 

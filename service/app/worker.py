@@ -53,6 +53,7 @@ from service.runtime.errors import SetupError, TransientError, Trouble
 from service.scoring.marks import HOUR_MS
 from service.scoring.rules.stored import FORMAT as RULES_FORMAT
 from service.stream.coordinator import Coordinator, Opened
+from service.stream.leases.share import FleetShare
 from service.stream.settings import MIB, ShardSettings
 from service.stream.tail.budget import ByteBudget
 
@@ -254,10 +255,11 @@ class Worker:
             refresh_s=settings.definitions_refresh_s,
         )
         undefined = UndefinedTypes(UndefinedTable(aws.dynamodb, settings.identities_table), clock, metrics)
+        share = FleetShare(clock.monotonic)
         retention = Retention(settings.marks_kept_hours * HOUR_MS or None)
         sources, source_book = own_sources(settings, rows, clock, metrics)
         make_ingest = await ingest_maker(
-            settings, aws, identities, definitions, sources, undefined, clock, metrics, self._rng, retention
+            settings, aws, identities, definitions, sources, undefined, clock, metrics, self._rng, retention, share
         )
 
         async def open_stream() -> Opened[bytes, PreparedEvents]:
@@ -297,6 +299,7 @@ class Worker:
             metrics=metrics,
             budget=budget,
             start=settings.start,
+            share=share,
             target=looking.result(),
             reopen=open_stream,
         )

@@ -175,7 +175,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = True
     identity_lookup_per_s: Annotated[
-        float, About("`GetEndpoint` calls per second; AWS's default quota is 10.", gt=0, le=10_000)
+        float,
+        About("`GetEndpoint` calls per second, of all workers together; AWS's default quota is 10.", gt=0, le=10_000),
     ] = 10.0
     identity_lookup_wait_s: Annotated[
         float,

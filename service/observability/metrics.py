@@ -272,6 +272,11 @@ class Metrics:
             "pipeline",
         )
         self.members = self._gauge("members", "Workers alive, as the leader sees them. Leader only.", "pipeline")
+        self.fleet_share = self._gauge(
+            "fleet_share",
+            "Part of the rates of all workers together that this worker takes, 0 to 1.",
+            "pipeline",
+        )
         self.leading = self._gauge("leading", "1 if this worker is the leader.", "pipeline")
         self.lease_events = self._counter(
             "lease_events",

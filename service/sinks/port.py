@@ -34,6 +34,11 @@ class MakeClient(Protocol):
         ...
 
 
+def whole() -> float:
+    """Return the share of a process that shares with nobody."""
+    return 1.0
+
+
 class Parts(msgspec.Struct, frozen=True):
     """What a sink is made from, beside its options.
 
@@ -45,6 +50,7 @@ class Parts(msgspec.Struct, frozen=True):
         rng: For jitter.
         on_close: Registers what is to be awaited when the worker's clients are closed.
         request_timeout_s: Longest time of a request, in seconds: no request may take effect later than that.
+        share: Returns this worker's part of the configured rates, from 0 to 1: they are those of all workers together.
     """
 
     client: MakeClient
@@ -54,6 +60,7 @@ class Parts(msgspec.Struct, frozen=True):
     rng: random.Random
     on_close: Callable[[Callable[[], Awaitable[None]]], object]
     request_timeout_s: float
+    share: Callable[[], float] = whole
 
 
 class Fault(msgspec.Struct, frozen=True):

@@ -21,6 +21,7 @@ from service.runtime.errors import TransientError
 from service.stream.identity import Identity
 from service.stream.leases.context import LeaseContext
 from service.stream.leases.session import End, Session
+from service.stream.leases.share import FleetShare
 from service.stream.ports import Consumer, LeaseStore, Membership, ShardSource
 from service.stream.position import TRIM_HORIZON, Position
 from service.stream.settings import ShardSettings
@@ -75,6 +76,7 @@ class Coordinator(Generic[P, T]):
         budget: Shared by all coordinators of the process.
         start: Where a stream never read before starts: `TRIM_HORIZON`, `LATEST`, or an `AT_TIMESTAMP` position. A
             stream that replaces the one being read starts at `TRIM_HORIZON`: all of it is new.
+        share: Kept up to date: this worker's part of rates that all workers of the pipeline keep together.
         target: What the consumer writes to (see `target.py`); empty where that does not matter.
         reopen: Opens the stream that has replaced the one being read (see `identity.py`). May raise
             `TransientError`.
@@ -94,6 +96,7 @@ class Coordinator(Generic[P, T]):
         metrics: Metrics,
         budget: ByteBudget,
         start: Position = TRIM_HORIZON,
+        share: FleetShare | None = None,
         target: str = "",
         reopen: Callable[[], Awaitable[Opened[P, T]]] | None = None,
         on_trimmed: Callable[[str], Awaitable[None]] = _ignore,
@@ -107,6 +110,7 @@ class Coordinator(Generic[P, T]):
         self._rng = rng
         self._metrics = metrics
         self._budget = budget
+        self._share = share or FleetShare(clock.monotonic)
         self._target = target
         self._reopen = reopen
         self._on_trimmed = on_trimmed
@@ -129,6 +133,7 @@ class Coordinator(Generic[P, T]):
             clock=self._clock,
             metrics=self._metrics,
             identity=identity,
+            share=self._share,
             target=self._target,
         )
         reading = Reading(
@@ -248,9 +253,11 @@ class Coordinator(Generic[P, T]):
 
     async def _set_gauges(self) -> None:
         metrics, pipeline, clock = self._metrics, self._pipeline, self._clock
+        share = metrics.fleet_share.labels(pipeline)
         buffered, unreadable = metrics.buffered_bytes.labels(pipeline), metrics.unreadable_shards.labels(pipeline)
         while True:
             tails = self._session.tails
+            share.set(self._share())
             buffered.set(sum(tail.in_hand for tail in tails.values()))
             unreadable.set(sum(tail.unreadable for tail in tails.values()))
             worst: dict[str, float] = {}

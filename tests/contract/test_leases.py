@@ -22,7 +22,7 @@ SHARD = "shardId-000000000000"
 CHECKPOINT = "49590338271490256608559692538361571095921575989136588898"
 FREE = Lease(SHARD, TRIM_HORIZON)
 STREAM = StreamId("events", "arn:aws:kinesis:us-east-1:000000000000:stream/events", "tag1")
-LEADERSHIP = Leadership("ann.1", 1, TRIM_HORIZON)
+LEADERSHIP = Leadership("ann.1", 1, TRIM_HORIZON, sharing=b"four")
 
 Table = LeaseTable | fakes.FakeLeases
 

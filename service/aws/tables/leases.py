@@ -176,6 +176,8 @@ class LeaseTable:
             "discovered": {"BOOL": new.discovered},
             "plans": _number(new.plans),
         }
+        if new.sharing is not None:
+            item["sharing"] = {"B": new.sharing}
         if new.target:
             item["target"] = {"S": new.target}
         refused, current = await self._put(item, condition, values)
@@ -317,6 +319,7 @@ def _leadership(item: Item) -> Leadership:
         discovered=item["discovered"]["BOOL"],
         plans=_int(item, "plans"),
         target=item.get("target", {}).get("S", ""),
+        sharing=item.get("sharing", {}).get("B"),
     )
 
 

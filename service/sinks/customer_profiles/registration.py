@@ -55,7 +55,8 @@ class CustomerProfilesSettings(msgspec.Struct, frozen=True, kw_only=True):
         About("Whether a user without a profile gets one. `off`: the score goes to the domain's dead-letter queue."),
     ] = False
     customer_profiles_per_s: Annotated[
-        float, About("`BatchPutProfileObject` calls per second, ten scores each.", gt=0, le=10_000)
+        float,
+        About("`BatchPutProfileObject` calls per second, ten scores each, of all workers together.", gt=0, le=10_000),
     ] = 10.0
 
 
@@ -63,7 +64,9 @@ async def _sink(options: CustomerProfilesSettings, parts: Parts) -> Sink:
     from service.sinks.customer_profiles.sink import CustomerProfilesSink  # noqa: PLC0415 # slow to import
 
     client = await parts.client(SERVICE, attempts=1)
-    return CustomerProfilesSink(client, options, parts.clock, parts.metrics, request_timeout_s=parts.request_timeout_s)
+    return CustomerProfilesSink(
+        client, options, parts.clock, parts.metrics, request_timeout_s=parts.request_timeout_s, share=parts.share
+    )
 
 
 def check(options: CustomerProfilesSettings) -> Sequence[Fault]:

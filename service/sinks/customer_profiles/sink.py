@@ -8,7 +8,7 @@ older one may come late (deploy/decisions/0003).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -25,6 +25,7 @@ from service.scoring.change import ScoreChange
 from service.scoring.event import Reason, Rejected
 from service.sinks.customer_profiles.objects import MAX_ACCOUNT, MAX_ITEMS, NAME, filled, profile_object
 from service.sinks.customer_profiles.registration import CustomerProfilesSettings
+from service.sinks.port import whole
 from service.sinks.ratelimit import RateLimit
 
 log = structlog.get_logger(__name__)
@@ -48,6 +49,7 @@ class CustomerProfilesSink:
         clock: Time.
         metrics: The catalogue.
         request_timeout_s: Longest time of a call.
+        share: Returns this worker's part of the rate, from 0 to 1.
     """
 
     name = "customer-profiles"
@@ -62,12 +64,13 @@ class CustomerProfilesSink:
         metrics: Metrics,
         *,
         request_timeout_s: float = 15.0,
+        share: Callable[[], float] = whole,
     ) -> None:
         self._client = client
         self._options = options
         self._clock = clock
         self._timeout_s = request_timeout_s
-        self._limit = RateLimit(self.name, "batch_put_profile_object", options.customer_profiles_per_s, metrics)
+        self._limit = RateLimit(self.name, "batch_put_profile_object", options.customer_profiles_per_s, metrics, share)
         self._missing: RecentCache[str, float] = RecentCache(1000, lambda name, _: len(name))
 
     async def publish(self, changes: Sequence[ScoreChange]) -> Sequence[Outcome]:

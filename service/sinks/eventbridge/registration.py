@@ -37,16 +37,16 @@ class EventBridgeSettings(msgspec.Struct, frozen=True, kw_only=True):
             ),
         ),
     ] = "engagement-scoring"
-    eventbridge_per_s: Annotated[float, About("`PutEvents` calls per second, ten scores each.", gt=0, le=10_000)] = (
-        100.0
-    )
+    eventbridge_per_s: Annotated[
+        float, About("`PutEvents` calls per second, ten scores each, of all workers together.", gt=0, le=10_000)
+    ] = 100.0
 
 
 async def _sink(options: EventBridgeSettings, parts: Parts) -> Sink:
     from service.sinks.eventbridge.sink import EventBridgeSink  # noqa: PLC0415 # slow to import
 
     client = await parts.client(SERVICE, attempts=1)
-    return EventBridgeSink(client, options, parts.metrics, request_timeout_s=parts.request_timeout_s)
+    return EventBridgeSink(client, options, parts.metrics, request_timeout_s=parts.request_timeout_s, share=parts.share)
 
 
 def trials(options: EventBridgeSettings, _: Sequence[str]) -> Sequence[Sequence[Trial]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -17,6 +17,7 @@ from service.scoring.change import ScoreChange
 from service.scoring.event import Reason, Rejected
 from service.sinks.eventbridge.events import AGAIN, MAX_ENTRIES, SETTING, entry_of
 from service.sinks.eventbridge.registration import EventBridgeSettings
+from service.sinks.port import whole
 from service.sinks.ratelimit import RateLimit
 
 Outcome = SinkOutcome | TransientError
@@ -32,6 +33,7 @@ class EventBridgeSink:
         options: Bus, source and rate.
         metrics: The catalogue.
         request_timeout_s: Longest time of a call.
+        share: Returns this worker's part of the rate, from 0 to 1.
     """
 
     name = "eventbridge"
@@ -39,12 +41,18 @@ class EventBridgeSink:
     ordering = Ordering.VERSIONED  # EventBridge keeps no order: a receiver has to compare revisions anyway
 
     def __init__(
-        self, client: AwsClient, options: EventBridgeSettings, metrics: Metrics, *, request_timeout_s: float = 15.0
+        self,
+        client: AwsClient,
+        options: EventBridgeSettings,
+        metrics: Metrics,
+        *,
+        request_timeout_s: float = 15.0,
+        share: Callable[[], float] = whole,
     ) -> None:
         self._client = client
         self._options = options
         self._timeout_s = request_timeout_s
-        self._limit = RateLimit(self.name, "put_events", options.eventbridge_per_s, metrics)
+        self._limit = RateLimit(self.name, "put_events", options.eventbridge_per_s, metrics, share)
 
     async def publish(self, changes: Sequence[ScoreChange]) -> Sequence[Outcome]:
         """Send the events; one outcome for each.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from botocore.exceptions import ClientError
 
@@ -12,6 +13,7 @@ from service.ingest.stores import AliasKey
 from service.observability.metrics import Metrics
 from service.runtime.clock import Clock
 from service.sinks.pinpoint.projects import Projects
+from service.sinks.port import whole
 from service.sinks.ratelimit import RateLimit
 
 REQUEST_TIMEOUT_S = 15.0
@@ -26,11 +28,20 @@ class PinpointLookup:
         client: Pinpoint.
         clock: Time.
         metrics: The catalogue.
-        per_second: Calls per second; 10 is the default quota
+        per_second: Calls per second, of all workers together; 10 is the default quota
             (https://docs.aws.amazon.com/pinpoint/latest/developerguide/quotas.html).
+        share: Returns this worker's part of the rate, from 0 to 1.
     """
 
-    def __init__(self, client: AwsClient, clock: Clock, metrics: Metrics, *, per_second: float = 10.0) -> None:
+    def __init__(
+        self,
+        client: AwsClient,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        per_second: float = 10.0,
+        share: Callable[[], float] = whole,
+    ) -> None:
         self._client = client
         self._projects = Projects(
             client,
@@ -38,7 +49,7 @@ class PinpointLookup:
             consequence="no user is looked up in this project; its events that need one go to the dead letters",
             remedy="correct the project id that senders use, or create the project; then redrive the letters",
         )
-        self._limit = RateLimit("pinpoint", "get_endpoint", per_second, metrics)
+        self._limit = RateLimit("pinpoint", "get_endpoint", per_second, metrics, share)
 
     async def user_of(self, key: AliasKey) -> str | None:
         """Return the user of an endpoint; empty where it has none.

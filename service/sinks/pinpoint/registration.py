@@ -39,10 +39,18 @@ class PinpointSettings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = ""
     pinpoint_update_batch_per_s: Annotated[
-        float, About("`UpdateEndpointsBatch` calls per second; AWS's default quota is 2.", gt=0, le=10_000)
+        float,
+        About(
+            "`UpdateEndpointsBatch` calls per second, of all workers together; AWS's default quota is 2.",
+            gt=0,
+            le=10_000,
+        ),
     ] = 2.0
     pinpoint_get_user_per_s: Annotated[
-        float, About("`GetUserEndpoints` calls per second; AWS's default quota is 300.", gt=0, le=10_000)
+        float,
+        About(
+            "`GetUserEndpoints` calls per second, of all workers together; AWS's default quota is 300.", gt=0, le=10_000
+        ),
     ] = 200.0
     pinpoint_endpoint_max_age_s: Annotated[
         float,
@@ -83,13 +91,15 @@ async def _sink(options: PinpointSettings, parts: Parts) -> Sink:
                 request_timeout_s=parts.request_timeout_s,
             ),
         ),
+        parts.share,
     )
 
 
 async def _lookup(per_second: float, parts: Parts) -> EndpointLookup:
     from service.sinks.pinpoint.lookup import PinpointLookup  # noqa: PLC0415 # slow to import
 
-    return PinpointLookup(await parts.client("pinpoint"), parts.clock, parts.metrics, per_second=per_second)
+    client = await parts.client("pinpoint")
+    return PinpointLookup(client, parts.clock, parts.metrics, per_second=per_second, share=parts.share)
 
 
 def _trial(project: str, operation: str, method: str, **params: object) -> Trial:

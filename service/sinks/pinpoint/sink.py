@@ -18,7 +18,7 @@ endpoint looked up first.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from sys import getsizeof
 from typing import Any
@@ -48,6 +48,7 @@ from service.scoring.fold import UserKey
 from service.sinks.pinpoint.directory import DirectoryOptions, Target, Targets
 from service.sinks.pinpoint.endpoints import batch_items
 from service.sinks.pinpoint.projects import Projects
+from service.sinks.port import whole
 from service.sinks.ratelimit import RateLimit
 
 MAX_ITEMS = 100
@@ -69,8 +70,8 @@ class PinpointOptions(msgspec.Struct, frozen=True):
         attribute: User attribute that gets the score, as a list of one string.
         metric: Metric of every endpoint of the user that gets it too, as a number; empty: none. Segments compare
             attributes as strings only.
-        updates_per_s: `UpdateEndpointsBatch` calls per second.
-        lookups_per_s: `GetUserEndpoints` calls per second.
+        updates_per_s: `UpdateEndpointsBatch` calls per second, of all workers together.
+        lookups_per_s: `GetUserEndpoints` calls per second, of all workers together.
         recheck_falling: Whether a score below the last one written here has its endpoint looked up again.
         directory: How long an endpoint is trusted.
     """
@@ -92,6 +93,7 @@ class PinpointSink:
         clock: Time.
         metrics: The catalogue.
         options: How scores are written.
+        share: Returns this worker's part of the rates, from 0 to 1.
     """
 
     name = "pinpoint"
@@ -105,11 +107,12 @@ class PinpointSink:
         clock: Clock,
         metrics: Metrics,
         options: PinpointOptions | None = None,
+        share: Callable[[], float] = whole,
     ) -> None:
         self._options = options = options or PinpointOptions()
         self._client = client
-        self._updates = RateLimit(self.name, "update_endpoints_batch", options.updates_per_s, metrics)
-        lookups = RateLimit(self.name, "get_user_endpoints", options.lookups_per_s, metrics)
+        self._updates = RateLimit(self.name, "update_endpoints_batch", options.updates_per_s, metrics, share)
+        lookups = RateLimit(self.name, "get_user_endpoints", options.lookups_per_s, metrics, share)
         self._projects = Projects(
             client,
             clock,

@@ -53,7 +53,7 @@ class WebhookSettings(msgspec.Struct, frozen=True, kw_only=True):
     webhook_batch_max: Annotated[
         int, About("Most people in a request; a format may have a lower limit of its own.", ge=1, le=100)
     ] = 100
-    webhook_per_s: Annotated[float, About("Requests per second.", gt=0, le=10_000)] = 50.0
+    webhook_per_s: Annotated[float, About("Requests per second, of all workers together.", gt=0, le=10_000)] = 50.0
     webhook_timeout_s: Annotated[float, About("Longest time of a request.", ge=0.1, le=15)] = 10.0
     webhook_ca_file: Annotated[
         str, About("PEM file of the authorities that the receiver's certificate may come from. Empty: the system's.")

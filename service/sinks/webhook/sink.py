@@ -64,7 +64,7 @@ def open_sink(options: WebhookSettings, parts: Parts) -> WebhookSink:
     timeout_s = min(options.webhook_timeout_s, parts.request_timeout_s)
     client = WebhookClient(options.webhook_url, timeout_s=timeout_s, ca_file=options.webhook_ca_file)
     parts.on_close(client.close)
-    limit = RateLimit("webhook", "requests", options.webhook_per_s, parts.metrics)
+    limit = RateLimit("webhook", "requests", options.webhook_per_s, parts.metrics, parts.share)
     return WebhookSink(client, template, options, limit, parts.clock)
 
 

@@ -9,6 +9,7 @@ import msgspec
 from service.observability.metrics import Metrics
 from service.runtime.clock import Clock
 from service.stream.identity import Identity
+from service.stream.leases.share import FleetShare
 from service.stream.ports import LeaseStore, Membership, ShardSource
 from service.stream.settings import ShardSettings
 
@@ -25,6 +26,7 @@ class LeaseContext(msgspec.Struct, frozen=True):
         clock: Its monotonic time must be the event loop's.
         metrics: The catalogue.
         identity: Whether the stream is still the one that the leases are about.
+        share: This worker's part of the rates that all keep together.
         target: What the consumer writes to (see `target.py`); empty where that does not matter.
     """
 
@@ -36,4 +38,5 @@ class LeaseContext(msgspec.Struct, frozen=True):
     clock: Clock
     metrics: Metrics
     identity: Identity
+    share: FleetShare
     target: str = ""

@@ -7,6 +7,7 @@ workers never both believe that they lead: see `certain`.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 import msgspec
 import structlog
@@ -15,6 +16,7 @@ from service.runtime.concurrency import set_within
 from service.stream.leases.context import LeaseContext
 from service.stream.leases.lease import Leadership
 from service.stream.leases.liveness import LeaderWatch
+from service.stream.leases.share import tags_of
 from service.stream.leases.target import other
 from service.stream.position import LATEST, Position, at_timestamp
 
@@ -99,20 +101,20 @@ class Election:
         """Bid no more: this worker leaves."""
         self._withdrawn = True
 
-    async def look(self) -> Look | None:
-        """Look at the row, unless withdrawn. For followers. May raise `TransientError`."""
-        if self._withdrawn:
-            return None
+    async def look(self) -> Look:
+        """Look at the row; see it as not vacant once withdrawn. For followers. May raise `TransientError`."""
         context, clock = self._context, self._context.clock
         asked_at = clock.monotonic()
         row = await context.membership.leadership()
+        context.share.saw(row, asked_at)
         self.follows = self.follows or (row is not None and bool(row.leader))
         new_plan = row is not None and row.plans != self._plans_seen
         if row is not None:
             self._plans_seen = row.plans
         return Look(
             row=row,
-            vacant=self._watch.vacant(row, asked_at, clock.monotonic()) or self._names_me(row),
+            vacant=(self._watch.vacant(row, asked_at, clock.monotonic()) or self._names_me(row))
+            and not self._withdrawn,
             new_plan=new_plan,
         )
 
@@ -125,10 +127,12 @@ class Election:
         context, clock = self._context, self._context.clock
         if row is None:
             initial = at_timestamp(clock.wall_ms()) if self._start == LATEST else self._start
-            new = Leadership(leader=self._worker, counter=1, initial=initial, target=context.target)
+            new = Leadership(leader=self._worker, counter=1, initial=initial, target=context.target, sharing=b"")
         else:
             target = row.target or context.target
-            new = msgspec.structs.replace(row, leader=self._worker, counter=row.counter + 1, target=target)
+            new = msgspec.structs.replace(
+                row, leader=self._worker, counter=row.counter + 1, target=target, sharing=row.sharing or b""
+            )
         sent_at = clock.monotonic()
         if not await context.membership.lead(row, new):
             return None
@@ -163,6 +167,7 @@ class Election:
             self._row = self._with_news(new)
             self._compare_targets(new)
             self._until = max(self._until, sent_at + context.settings.lease_duration)
+            context.share.saw(new, sent_at)
         return True
 
     async def until_next_turn(self, last_beat: float) -> None:
@@ -190,6 +195,13 @@ class Election:
         """Count a plan that changed another worker's assignment, and renew at once so that the others see it."""
         if self._row is not None:
             self._row = msgspec.structs.replace(self._row, plans=self._row.plans + 1)
+            self._renew_now.set()
+
+    def share_rates(self, workers: Iterable[str]) -> None:
+        """Have these workers share the rates; where others have to learn of it, renew at once."""
+        sharing = tags_of(workers)
+        if self._row is not None and sharing != self._row.sharing:
+            self._row = msgspec.structs.replace(self._row, sharing=sharing)
             self._renew_now.set()
 
     def discovered(self) -> None:
@@ -245,5 +257,8 @@ class Election:
         """Return the row as written, with what has happened here since."""
         row = self.row
         return msgspec.structs.replace(
-            written, discovered=written.discovered or row.discovered, plans=max(written.plans, row.plans)
+            written,
+            discovered=written.discovered or row.discovered,
+            plans=max(written.plans, row.plans),
+            sharing=row.sharing,
         )

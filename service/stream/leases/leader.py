@@ -182,6 +182,7 @@ class Leader:
         await for_each(decision.remove, remove, concurrency)
         await for_each(decision.assign, assign, concurrency)
         self.plans += 1
+        self._election.share_rates(decision.sharing)
         if any(member.worker != self._worker for member in decision.assign):
             self._election.count_plan()
         return next((member for member in decision.assign if member.worker == self._worker), None)

@@ -134,6 +134,7 @@ class Leadership(msgspec.Struct, frozen=True):
         initial: Position at which the shards of the first discovery start.
         discovered: Whether that first discovery is complete.
         target: What the leases' positions belong to (see `target.py`); empty where no leader has said so yet.
+        sharing: The workers that share rates, as in `share.py`; None where the leader is of version 0.1.
         plans: Counts the plans that changed what somebody is to hold: who sees it change asks at once what that is.
     """
 
@@ -143,6 +144,7 @@ class Leadership(msgspec.Struct, frozen=True):
     discovered: bool = False
     plans: int = 0
     target: str = ""
+    sharing: bytes | None = None
 
 
 class Snapshot(msgspec.Struct, frozen=True):

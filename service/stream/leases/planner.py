@@ -53,12 +53,14 @@ class Decision(msgspec.Struct, frozen=True):
     Attributes:
         remove: Dead workers whose rows are to be removed.
         assign: Rows of the workers whose assignment changes.
+        sharing: The workers that share rates: all that have a row, but for those whose row is to be removed.
         leases: Number of leases by state, for metrics.
         alive: Number of living workers.
     """
 
     remove: tuple[str, ...]
     assign: tuple[Member, ...]
+    sharing: frozenset[str]
     leases: Mapping[str, int]
     alive: int
 
@@ -119,6 +121,7 @@ class Planner:
         return Decision(
             remove=tuple(worker for worker in dead if worker in members),
             assign=done.assign,
+            sharing=frozenset(members.difference(dead)),
             leases=_by_state(rows, active),
             alive=len(alive),
         )

@@ -40,6 +40,9 @@ EAGER_S = 3.0
 LOOKS_PER_S = 100
 """Leases that are not free yet are looked at so often at most, all of a worker's together: it may await thousands."""
 
+SETTLE_BEATS = 3
+"""Heartbeats within which every worker has read a longer list of those that share rates, or takes nothing."""
+
 GIVE_AWAY_TIMEOUT = 2.0
 """Seconds a leaving leader gives its last plan, the one that names its successors."""
 
@@ -125,6 +128,7 @@ class Session:
 
     async def run(self) -> End:
         """Live; return how it ended."""
+        self._context.share.begin(self.worker, self.deadline, SETTLE_BEATS * self._context.settings.beat_interval)
         await self._join()
         if self._stop.is_set() and self._until == float("-inf"):
             await self._say_goodbye()
@@ -199,7 +203,8 @@ class Session:
         if election.leading:
             if not await election.renew():
                 raise _TakenForDeadError
-        elif (look := await election.look()) is not None:
+        else:
+            look = await election.look()
             if look.new_plan:
                 self._beat_now.set()
             if look.vacant and (won := await election.bid(look.row)) is not None:
@@ -365,6 +370,7 @@ class Session:
     async def _say_goodbye(self) -> None:
         """Remove this worker's row, then step down, so that a successor no longer sees it."""
         context, backoff = self._context, self._backoff()
+        context.share.end()
 
         async def remove() -> None:
             await context.membership.remove(self.worker)
