@@ -15,6 +15,7 @@ from service.admin.doctor_plan import (
     judge,
     judge_clock,
     judge_definitions,
+    judge_fleet,
     judge_rates,
     judge_retention,
     judge_shards,
@@ -26,13 +27,14 @@ from service.admin.doctor_plan import (
 from service.admin.setup import found_table
 from service.admin.setup_plan import FoundTable, TableSpec, tables
 from service.aws.ask import Answer, ask
+from service.aws.calls import pages
 from service.aws.clients import Clients
 from service.aws.endpoints import is_aws
 from service.aws.fast.codec import OPERATIONS
 from service.aws.streams import silence
 from service.aws.streams.dynamodb_streams import DynamoDbStreamSource, stream_id
 from service.aws.streams.kinesis import named, tag_of
-from service.aws.tables.leases import LEADER
+from service.aws.tables.leases import LEADER, fleets
 from service.aws.translation import DENIED, MISSING
 from service.queries.streams import INGEST
 from service.runtime.errors import TransientError, Trouble, TroubleError
@@ -99,6 +101,8 @@ class Doctor:
             yield finding
         async for finding in self._every_sink():
             yield finding
+        for finding in await self._fleet():
+            yield finding
         if self._wanted.ingests:
             async for finding in self._event_stream():
                 yield finding
@@ -112,7 +116,7 @@ class Doctor:
             finding, answer = await self._try(trial)
             yield finding
             if trial.operation == "scan" and trial.params["TableName"] == definitions and answer:
-                defined = await self._defined(answer)
+                defined = await self._defined()
                 for finding in judge_definitions(definitions, defined, self._projects):
                     yield finding
                 self._projects = self._projects or sorted(defined)[:MAX_PROJECTS]
@@ -148,17 +152,12 @@ class Doctor:
                 code, message = fault.get("Code", "unknown"), fault.get("Message", "")
         return judge(trial, code, message, remedy), answer.found if not code else None
 
-    async def _defined(self, page: Mapping[str, Any]) -> Mapping[str, int]:
-        """Return how many definitions each project has; `page` is the first page of the table."""
+    async def _defined(self) -> Mapping[str, int]:
+        """Return how many definitions each project has."""
+        table = self._wanted.names.definitions
         found: Counter[str] = Counter()
-        answer: Mapping[str, Any] | None = page
-        while answer is not None:
-            found.update(item["PinpointProjectId"]["S"] for item in answer["Items"])
-            start = answer.get("LastEvaluatedKey")
-            if not start:
-                break
-            params = {"TableName": self._wanted.names.definitions, "ExclusiveStartKey": start}
-            answer = await self._look("dynamodb", "scan", params)
+        async for page in pages(self._clients["dynamodb"].scan, f"table {table}", TableName=table):
+            found.update(item["PinpointProjectId"]["S"] for item in page)
         return found
 
     async def _every_sink(self) -> AsyncIterator[Finding]:
@@ -260,6 +259,17 @@ class Doctor:
             if page is not None:
                 worst = max(worst or 0.0, page.get("MillisBehindLatest", 0) / 1000)
         return worst
+
+    async def _fleet(self) -> list[Finding]:
+        """Compare the workers there are with the rates that they keep together; nothing where the rows are not there.
+
+        That the lease table cannot be read is reported with its permissions.
+        """
+        try:
+            found = await fleets(self._clients["dynamodb"], self._wanted.names.leases)
+        except TransientError:
+            return []
+        return [judge_fleet(pipeline, fleet) for pipeline, fleet in sorted(found.items())]
 
     async def _shard_quota(self) -> Finding:
         limits = await self._call("kinesis", "describe_limits", {})

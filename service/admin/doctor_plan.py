@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from service.admin.setup_plan import RETENTION_H, VIEWS_IN_USE, FoundTable, Names, TableSpec
+from service.aws.tables.leases import Fleet
 from service.aws.translation import DENIED, MISSING
 from service.sinks.registry import LOOKUP, SINKS
 from service.sinks.trials import PROBE, Finding, Trial, Verdict
@@ -291,6 +292,21 @@ def judge_shards(open_shards: int, limit: int) -> Finding:
     return Finding(Verdict.OK, "Kinesis quota", detail)
 
 
+def judge_fleet(pipeline: str, fleet: Fleet) -> Finding:
+    """Return how the workers of a pipeline keep to the configured rates, which are those of all of them together."""
+    subject = f"rates of {pipeline}"
+    workers = f"{fleet.workers} worker{'s' if fleet.workers > 1 else ''}"
+    if fleet.share or fleet.workers == 1:
+        return Finding(Verdict.OK, subject, f"shared by {workers}")
+    return Finding(
+        Verdict.NOTE,
+        subject,
+        f"{workers} and a leader of version 0.1: each calls at the full rate, together {fleet.workers} times as often "
+        "as is configured",
+        "update every worker",
+    )
+
+
 def judge_rates(wanted: Wanted) -> list[Finding]:
     """Return a note for each configured rate above the quota that an account has by default."""
     rates = [
@@ -301,7 +317,7 @@ def judge_rates(wanted: Wanted) -> list[Finding]:
         Finding(
             Verdict.NOTE,
             rate.subject,
-            f"{rate.configured:g}/s is configured, {rate.quota:g}/s is the default quota",
+            f"{rate.configured:g}/s is configured for all workers together, {rate.quota:g}/s is the default quota",
             f"make sure that the account's quota was raised, or lower {rate.variable}",
         )
         for rate in rates

@@ -339,6 +339,34 @@ def test_positions_of_a_table_that_was_restored_are_broken(
     assert ("position reset" in found.remedy) == (verdict is Verdict.BROKEN)
 
 
+def test_workers_that_share_the_rates_are_counted(examine: Examine, call: Call, names: Names):
+    def row(name: str, **attributes: dict[str, Any]) -> None:
+        call(
+            "dynamodb", "put_item", TableName=names.leases, Item={"leaseKey": {"S": f"publish:tag:{name}"}} | attributes
+        )
+
+    def of_rates() -> list[Finding]:
+        return [finding for finding in examine(ingests=False) if finding.subject == "rates of publish"]
+
+    assert of_rates() == []
+    row("member:a", beats={"N": "1"})
+    row("member:b", beats={"N": "1"})
+    leader = {
+        "leaseOwner": {"S": "a"},
+        "leaseCounter": {"N": "1"},
+        "initialPosition": {"S": "TRIM_HORIZON"},
+        "discovered": {"BOOL": True},
+    }
+    row("leader:", **leader, sharing={"B": b"12345678"})
+    (found,) = of_rates()
+    assert (found.verdict, found.detail) == (Verdict.OK, "shared by 2 workers")
+    row("leader:", **leader)
+    (found,) = of_rates()
+    assert found.verdict is Verdict.NOTE
+    assert "2 times as often" in found.detail
+    assert found.remedy == "update every worker"
+
+
 def test_quotas_in_sight_are_noted():
     assert judge_shards(499, 500).verdict is Verdict.NOTE
     assert judge_shards(4, 500).verdict is Verdict.OK

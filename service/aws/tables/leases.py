@@ -276,6 +276,40 @@ async def snapshot_of_all(client: AwsClient, table: str, pipeline: str) -> Snaps
     return Snapshot(tuple(leases), tuple(members), None)
 
 
+class Fleet(msgspec.Struct, frozen=True):
+    """The workers of a pipeline, whatever stream each reads.
+
+    Attributes:
+        workers: How many have a row.
+        share: Whether they share rates: whether every leader lists those that do.
+    """
+
+    workers: int = 0
+    share: bool = True
+
+
+async def fleets(client: AwsClient, table: str) -> Mapping[str, Fleet]:
+    """Return the workers of each pipeline that has any.
+
+    Raises:
+        AwsSetupError: There is no such table, or it may not be read.
+        TransientError: Not now.
+    """
+    found: dict[str, Fleet] = {}
+    what = f"table {table}"
+    async for page in pages(client.scan, what, remedy=SETUP, TableName=table):
+        with translated(what):
+            for item in page:
+                pipeline, _, rest = item["leaseKey"]["S"].partition(":")
+                name = rest.partition(":")[2]
+                fleet = found.get(pipeline, Fleet())
+                if name.startswith(_MEMBER):
+                    found[pipeline] = Fleet(fleet.workers + 1, fleet.share)
+                elif name == LEADER and _leadership(item).leader and _leadership(item).sharing is None:
+                    found[pipeline] = Fleet(fleet.workers, share=False)
+    return {pipeline: fleet for pipeline, fleet in found.items() if fleet.workers}
+
+
 def _condition(owner: str, counter: int) -> tuple[str, dict[str, Any]]:
     if owner:
         return _UNCHANGED, {":counter": _number(counter), ":owner": {"S": owner}}
