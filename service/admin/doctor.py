@@ -218,18 +218,24 @@ class Doctor:
         yield finding
         if summary is None or listed is None:
             return
-        shard = which | {"ShardId": listed["Shards"][-1]["ShardId"], "ShardIteratorType": "LATEST"}
-        finding, made = await self._try(trial("GetShardIterator", "get_shard_iterator", shard))
-        yield finding
-        if made is not None:
-            iterator = {"ShardIterator": made["ShardIterator"], "Limit": 1}
-            finding, _ = await self._try(trial("GetRecords", "get_records", iterator))
+        for finding in await self._read(trial, which | {"ShardId": listed["Shards"][-1]["ShardId"]}):
             yield finding
         described = summary["StreamDescriptionSummary"]
         for finding in await self._target(described):
             yield finding
         yield judge_retention(subject, described["RetentionPeriodHours"], await self._lag_s(which))
         yield await self._shard_quota()
+
+    async def _read(
+        self, trial: Callable[[str, str, Mapping[str, Any]], Trial], shard: Mapping[str, str]
+    ) -> list[Finding]:
+        """Try to read the newest records of a shard."""
+        start = {**shard, "ShardIteratorType": "LATEST"}
+        finding, made = await self._try(trial("GetShardIterator", "get_shard_iterator", start))
+        if made is None:
+            return [finding]
+        iterator = {"ShardIterator": made["ShardIterator"], "Limit": 1}
+        return [finding, (await self._try(trial("GetRecords", "get_records", iterator)))[0]]
 
     async def _target(self, described: Mapping[str, Any]) -> list[Finding]:
         """Compare the score table in use with the one that the positions in the stream belong to."""
@@ -292,12 +298,7 @@ class Doctor:
         shards = described["StreamDescription"].get("Shards", []) if described else []
         if not shards:
             return
-        shard = {"StreamArn": arn, "ShardId": shards[-1]["ShardId"], "ShardIteratorType": "LATEST"}
-        finding, made = await self._try(trial("GetShardIterator", "get_shard_iterator", shard))
-        yield finding
-        if made is not None:
-            page = {"ShardIterator": made["ShardIterator"], "Limit": 1}
-            finding, _ = await self._try(trial("GetRecords", "get_records", page))
+        for finding in await self._read(trial, {"StreamArn": arn, "ShardId": shards[-1]["ShardId"]}):
             yield finding
         if not is_aws(self._clients["dynamodbstreams"].meta.endpoint_url):
             yield await self._silence(table, arn)
