@@ -26,6 +26,8 @@ from prometheus_client import (
     ProcessCollector,
 )
 
+from service.runtime.errors import Trouble
+
 T = TypeVar("T")
 
 LATENCY_BUCKETS = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
@@ -45,6 +47,7 @@ _WELL_FORMED = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,99}")
 
 RULE_OUTCOMES = ("duplicate", "repeat", "capped", "late", "evicted", "odd_amount", "machine")
 PIPELINES = ("ingest", "publish")
+READ_FAILURES = ("throttled", "expired", "trimmed", "gone", "trouble", "unanswered")
 LEASE_EVENTS = ("taken", "seized", "released", "handed_over", "lost", "finished")
 
 SCORE_BANDS = (0, 10, 50, 100, 250, 500, 1000)
@@ -124,6 +127,11 @@ class Metrics:
         self.streams_replaced = self._counter(
             "streams_replaced", "Times a stream was deleted and created again under its name.", "pipeline"
         )
+        for pipeline in PIPELINES:  # initialized with 0: an increase shows the first of each, too
+            self.records_trimmed.labels(pipeline)
+            self.streams_replaced.labels(pipeline)
+            for kind in READ_FAILURES:
+                self.read_failures.labels(pipeline, kind)
         self.retention = self._gauge("retention_seconds", "How long the stream keeps records.", "pipeline")
 
     def _scoring(self) -> None:
@@ -313,6 +321,8 @@ class Metrics:
             "credentials, encryption, missing, permission, refused.",
             "kind",
         )
+        for kind in Trouble:
+            self.aws_trouble.labels(kind.value)
         self.aws_retries = self._counter("aws_retries", "Requests sent again.", "service", "operation")
         self.loop_lag = self._histogram("event_loop_lag_seconds", "How late the event loop ran a timer.", CALL_BUCKETS)
         self.heartbeat = self._gauge(

@@ -42,6 +42,7 @@ RATE = 60
 DATA_TIMEOUT_S = 120.0
 """Every panel must have data by then; measured: 15 seconds on two cores."""
 ASK_EVERY_S = 1.0
+WITHOUT_DATA = {"operations / Definitions / C": "the project of the test has no rules"}
 
 
 class Prometheus:
@@ -132,6 +133,8 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
 
 def test_every_query_of_every_panel_has_data_under_traffic(prometheus: Prometheus):
     missing = {name: filled_in(query, interval="15s", time_range="2m") for name, query in queries()}
+    assert missing.keys() >= WITHOUT_DATA.keys()
+    missing = {name: query for name, query in missing.items() if name not in WITHOUT_DATA}
     deadline = time.monotonic() + DATA_TIMEOUT_S
     while missing and time.monotonic() < deadline:
         missing = {name: query for name, query in missing.items() if not prometheus.has_data(query)}
