@@ -128,8 +128,8 @@ class Metrics:
             "streams_replaced", "Times a stream was deleted and created again under its name.", "pipeline"
         )
         for pipeline in PIPELINES:  # initialized with 0: an increase shows the first of each, too
-            self.records_trimmed.labels(pipeline)
-            self.streams_replaced.labels(pipeline)
+            for metric in (self.records_trimmed, self.streams_replaced):
+                metric.labels(pipeline)
             for kind in READ_FAILURES:
                 self.read_failures.labels(pipeline, kind)
         self.retention = self._gauge("retention_seconds", "How long the stream keeps records.", "pipeline")
@@ -280,11 +280,7 @@ class Metrics:
             "pipeline",
         )
         self.members = self._gauge("members", "Workers alive, as the leader sees them. Leader only.", "pipeline")
-        self.fleet_share = self._gauge(
-            "fleet_share",
-            "Part of the rates of all workers together that this worker takes, 0 to 1.",
-            "pipeline",
-        )
+        self.fleet_share = self._gauge("fleet_share", "Part of the fleet's rates that this worker takes.", "pipeline")
         self.leading = self._gauge("leading", "1 if this worker is the leader.", "pipeline")
         self.lease_events = self._counter(
             "lease_events",

@@ -349,14 +349,10 @@ def test_workers_that_share_the_rates_are_counted(examine: Examine, call: Call, 
         return [finding for finding in examine(ingests=False) if finding.subject == "rates of publish"]
 
     assert of_rates() == []
-    row("member:a", beats={"N": "1"})
-    row("member:b", beats={"N": "1"})
-    leader = {
-        "leaseOwner": {"S": "a"},
-        "leaseCounter": {"N": "1"},
-        "initialPosition": {"S": "TRIM_HORIZON"},
-        "discovered": {"BOOL": True},
-    }
+    for member in ("member:a", "member:b"):
+        row(member, beats={"N": "1"})
+    leader = {"leaseOwner": {"S": "a"}, "leaseCounter": {"N": "1"}, "initialPosition": {"S": "LATEST"}}
+    leader["discovered"] = {"BOOL": True}
     row("leader:", **leader, sharing={"B": b"12345678"})
     (found,) = of_rates()
     assert (found.verdict, found.detail) == (Verdict.OK, "shared by 2 workers")
