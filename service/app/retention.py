@@ -17,17 +17,22 @@ log = structlog.get_logger(__name__)
 
 
 async def watch_retention(
-    read: Callable[[], Awaitable[float]], report: Callable[[float, float], None], clock: Clock
+    read: Callable[[], Awaitable[float]],
+    report: Callable[[float, float], None],
+    clock: Clock,
+    *,
+    every_s: float = EVERY_S,
 ) -> None:
-    """Read a stream's retention every `EVERY_S` and report it, until cancelled; opening the stream reports it first.
+    """Read a stream's retention every `every_s` and report it, until cancelled; opening the stream reports it first.
 
     Args:
         read: Returns how many seconds the stream keeps records now.
         report: Called with that, and with the monotonic second before the read.
         clock: Time.
+        every_s: Seconds between two reads.
     """
     while True:
-        await clock.sleep(EVERY_S)
+        await clock.sleep(every_s)
         asked_at = clock.monotonic()
         try:
             report(await read(), asked_at)

@@ -17,6 +17,7 @@ from service.scoring.fold import UserKey
 from service.stream.position import TRIM_HORIZON, sequence_of
 from tests.fakes.aio import VirtualClock
 from tests.simulation.events import FOREIGN, PROJECT, TOGGLED, versioned
+from tests.simulation.forgetting import old_marks, retention_change
 from tests.simulation.network import CALL_TIMEOUT, SINKS, Rates, Wire
 from tests.simulation.reshards import expiry, merge, new_shards, roll_over, split, stale_list
 from tests.simulation.stores import ScorePort, now
@@ -250,10 +251,27 @@ async def rewind(world: SimWorld) -> None:
     table.put(new)
 
 
+async def read_all_again(world: SimWorld) -> None:
+    """Everybody dies, and an operator has everything read again that the event stream still holds."""
+    if world.plan.latest or not _all_may_crash(world):
+        return
+
+    def reset() -> None:
+        table = world.leases["ingest"]
+        for row in [row for row in table.leases.values() if not row.finished]:
+            new = msgspec.structs.replace(row, checkpoint=TRIM_HORIZON, counter=row.counter + 1)
+            world.witness.operator_wrote.add(("ingest", world.events.place(row.shard_id), new.counter))
+            table.put(new)
+
+    await _power_failure(world, reset)
+
+
 async def clock_jump(world: SimWorld) -> None:
     """The wall clock of a worker jumps."""
     if world.workers:
         worker = world.rng.choice(world.workers)
+        if world.forgetting.old_marks:
+            return  # a clock that is behind dates such marks too early: a day is promised, and may be used up
         ahead = -1 if world.plan.latest else world.rng.choice([-1, 1])
         worker.clock.skew_ms += ahead * world.rng.choice([500, 5_000, 3_600_000])
 
@@ -357,6 +375,9 @@ ACTIONS: dict[str, tuple[int, Action]] = {
     "roll-over": (3, roll_over),
     "new shards": (1, new_shards),
     "retention": (1, retention),
+    "retention change": (0, retention_change),
+    "marks of 0.1": (0, old_marks),
+    "read all again": (0, read_all_again),
     "stream made again": (2, recreate),
     "trimmed changes": (2, trim),
     "stream off and on": (2, switch),

@@ -124,6 +124,14 @@ class Witness:
         for records in self.sent.values():
             self.lost.update((record.shard_id, record.sequence) for record in records if not self._durable(record))
 
+    def expired(self, shard_id: str, last: str) -> None:
+        """The event stream has forgotten records: what does not count yet may never do."""
+        self.lost.update(
+            (record.shard_id, record.sequence)
+            for record in self.sent[shard_id]
+            if int(record.sequence) <= int(last) and not self._durable(record)
+        )
+
     def _check_passed(self, pipeline: str, shard_id: str, passed: int | None) -> None:
         if pipeline == "ingest":
             records = self.sent[shard_id]

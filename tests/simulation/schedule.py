@@ -74,13 +74,13 @@ def draw(rng: random.Random, options: Options) -> Schedule:
     actions: list[tuple[float, Action]] = []
     for _ in range(rng.randint(2, 14)):
         name = rng.choices(names, weights)[0]
-        actions.append((rng.uniform(0.5, seconds), _counted(name)))
+        actions.append((rng.uniform(0.5, seconds), counted(name)))
     if generations:
-        actions += [(seconds * share, _counted("new shards")) for share in (0.1, 0.3, 0.5, 0.7)]
-        actions += [(seconds * share, _counted("retention")) for share in (0.45, 0.6, 0.75, 0.9)]
+        actions += [(seconds * share, counted("new shards")) for share in (0.1, 0.3, 0.5, 0.7)]
+        actions += [(seconds * share, counted("retention")) for share in (0.45, 0.6, 0.75, 0.9)]
     if options.also:
         # In the first half: events come after it, and nobody is paused for ever before it.
-        actions.append((random.Random(seconds).uniform(0.2, 0.6) * seconds, _counted(options.also)))
+        actions.append((random.Random(seconds).uniform(0.2, 0.6) * seconds, counted(options.also)))
     return Schedule(
         workers=rng.randint(1, 3),
         events=rng.randint(40, 220),
@@ -96,7 +96,7 @@ def draw(rng: random.Random, options: Options) -> Schedule:
     )
 
 
-def _counted(name: str) -> Action:
+def counted(name: str) -> Action:
     act = ACTIONS[name][1]
 
     async def action(world: SimWorld) -> None:

@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from service.app.retention import watch_retention
 from service.ingest.commit import Committer
 from service.ingest.definition_book import CurrentDefinitions
 from service.ingest.identify import IdentityResolver, IdentitySettings
@@ -33,6 +35,7 @@ from tests.fakes.aio import VirtualClock
 from tests.fakes.leases import FakeLeases
 from tests.fakes.pipeline import FakePipeline
 from tests.simulation import hands
+from tests.simulation.forgetting import DAY_S, EVERY_S, HOUR_S
 from tests.simulation.network import CALL_TIMEOUT, Port, Wire
 from tests.simulation.stores import (
     DefinitionPort,
@@ -143,6 +146,8 @@ class SimWorker:
         self.clock = VirtualClock(self.wire)  # all a clock asks of a gate is `sleep`
         # With a clock that is ahead, the first leader notes a LATEST that is still to come, and skips events.
         self.clock.skew_ms = self.rng.randint(-500, 0 if world.plan.latest else 500)
+        if world.forgetting.clocks_behind_s:
+            self.clock.skew_ms = -round(world.forgetting.clocks_behind_s * 1000)
         self.resumed_at = float("-inf")
         self._world = world
         self._metrics = metrics
@@ -185,6 +190,7 @@ class SimWorker:
         self.reconciler, self.coordinators = reconciler, (ingesting, self.follower)
         async with asyncio.TaskGroup() as group:
             beside = [group.create_task(each.run()) for each in (definitions, publisher, reconciler)]
+            beside.append(group.create_task(self._watch()))
             reading = [group.create_task(each.run()) for each in self.coordinators]
             beside.append(group.create_task(self._drain_when_told()))
             await asyncio.wait(reading)
@@ -212,10 +218,19 @@ class SimWorker:
         committer = Committer(scores, clock, metrics, AdaptiveLimit(), cache_entries=tuning.cache, rng=self.rng)
         port, lease_port = Port(wire, "ingest stream"), Port(wire, "leases")
 
+        keeps = world.forgetting
+        retention = Retention(trusted_s=DAY_S / 2, lowered_after_s=HOUR_S)
+
+        async def read_retention() -> float:
+            return await port.call(lambda: keeps.retention_s)
+
+        asked_at = clock.monotonic()
+        retention.saw(await self._patiently(read_retention), asked_at)
+        self._watch = partial(watch_retention, read_retention, retention.saw, clock, every_s=EVERY_S)
+
         async def open_events() -> Opened[Any, Any]:
             incarnation = await self._patiently(lambda: port.call(lambda: world.events.incarnation))
             source = SimSource(world.events, EVENTS, port, incarnation)
-            retention = Retention()
             ingest = Ingest(
                 CurrentSources(), definitions, resolver, committer, letters, clock, metrics, retention=retention
             )

@@ -24,11 +24,12 @@ from tests.fakes.aio import EPOCH_MS, VirtualLoop
 from tests.fakes.dead_letters import MemoryDeadLetters
 from tests.fakes.pipeline import PipelineRow
 from tests.simulation.events import FOREIGN, NOBODYS, PROJECT, Sent, first_definitions, payload, siblings
+from tests.simulation.forgetting import Forgetting, small_hours
 from tests.simulation.hands import SHARE, Hands
 from tests.simulation.network import CALL_TIMEOUT, SINKS, Ether
 from tests.simulation.oracle import Problems, Witness
 from tests.simulation.ruled import Ruled
-from tests.simulation.schedule import Options, draw
+from tests.simulation.schedule import Options, counted, draw
 from tests.simulation.sim_worker import SimWorker, tuning
 from tests.simulation.stores import SimScores, now, score_stream_arn
 from tests.simulation.streams import EVENTS, SimLeaseTable, SimStream
@@ -104,6 +105,9 @@ class SimWorld:
         self.metrics = metrics
         self.options = options
         self.plan = draw(rng, options)
+        self.forgetting = Forgetting(seed, self.plan.seconds, latest=self.plan.latest)
+        self.plan.feed_s = max(self.plan.feed_s, self.forgetting.feed_s)
+        self.plan.actions += [(moment, counted(name)) for moment, name in self.forgetting.actions]
         self.ether = Ether(
             self.plan.rates,
             late_sink=self.plan.late_sink,
@@ -148,7 +152,8 @@ class SimWorld:
         self._people()
 
     def _stream(self, name: str, shards: int, sequence: int) -> SimStream:
-        return SimStream(name, shards, sequence, self.ether, self.witness, random.Random(f"{self.seed} {name}"))
+        rng = random.Random(f"{self.seed} {name}")
+        return SimStream(name, shards, sequence, self.ether, self.witness, rng, forgetting=self.forgetting)
 
     def switch_on(self) -> None:
         """Give the score table a stream: its first, or another one."""
@@ -319,6 +324,7 @@ class SimWorld:
                 if done and shard.records and row is not None:
                     last = shard.records[-1].sequence
                     done = row.checkpoint == last or int(last) <= self.witness.trimmed.get(shard.shard_id, -1)
+                    done = done or (name == "ingest" and shard.trimmed_to == len(shard.records))
                 if not done:
                     found.append(("undrained", f"{name} {shard.shard_id}: {row}"))
         if self.hands is not None:
@@ -363,7 +369,7 @@ def simulate(seed: int, metrics: Metrics, options: Options, *, verbose: bool = F
         world = SimWorld(seed, metrics, options, verbose=verbose)
         drained_s = 0.0
         try:
-            with mock.patch.object(reconcile, "CHUNK", RECONCILE_CHUNK):
+            with mock.patch.object(reconcile, "CHUNK", RECONCILE_CHUNK), small_hours():
                 async with asyncio.timeout(MAX_VIRTUAL_S):
                     drained_s = await world.run()
         except TimeoutError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import zlib
 from collections.abc import Callable
@@ -11,8 +12,10 @@ from service.ingest.marks import shard_tag
 from service.runtime.errors import TransientError
 from service.stream.leases.lease import Lease
 from service.stream.ports import Page, Shard, StreamId
+from tests.fakes.aio import EPOCH_MS
 from tests.fakes.leases import LeaseTable
 from tests.fakes.source import FakeShard, FakeSource, FakeStream, incarnation_of
+from tests.simulation.forgetting import Forgetting
 from tests.simulation.network import Ether, Port
 from tests.simulation.oracle import Witness
 
@@ -44,8 +47,10 @@ class SimStream(FakeStream):
         rng: random.Random,
         *,
         first: int = 0,
+        forgetting: Forgetting | None = None,
     ) -> None:
         self._witness = witness
+        self._forgetting = forgetting
         super().__init__(shards, dynamodb=pipeline == "publish", iterator_life=60.0, first=first)
         self._sequence = sequence
         self.pipeline = pipeline
@@ -64,6 +69,24 @@ class SimStream(FakeStream):
             tag = shard_tag(incarnation_of(EVENTS, self.incarnation), shard.shard_id)
             self._witness.starts[tag] = int(shard.starting)
         return shard
+
+    def error_ms(self, shard_id: str) -> int:
+        return self._forgetting.error_ms(shard_id) if self._forgetting else 0
+
+    def expire(self) -> None:
+        """Forget what is older than the retention; what does not count by now may never do."""
+        if self._forgetting is None or not self._forgetting.short:
+            return
+        now_s = asyncio.get_running_loop().time()
+        for shard in self.shards.values():
+            oldest_ms = EPOCH_MS + (now_s - self._forgetting.retention_s) * 1000 + self.error_ms(shard.shard_id)
+            at = shard.trimmed_to
+            while at < len(shard.records) and shard.records[at].arrival_ms < oldest_ms:
+                at += 1
+            if at > shard.trimmed_to:
+                self._ether.faults["expired records"] += at - shard.trimmed_to
+                self._witness.expired(self.place(shard.shard_id), shard.records[at - 1].sequence)
+                shard.trimmed_to = at
 
     def changed(self) -> None:
         """Remember how the stream was listed until now."""
@@ -130,9 +153,11 @@ class SimStream(FakeStream):
         return now
 
     def iterator(self, shard_id: str, position: str) -> str:
+        self.expire()
         return self._counted(lambda: super(SimStream, self).iterator(shard_id, position))
 
     def fetch(self, iterator: str, limit: int) -> Page[Any]:
+        self.expire()
         shard_id = iterator.split("|", maxsplit=1)[0]
         if not self._ether.healed and self._rng.random() < 0.05:
             limit = 0
