@@ -97,7 +97,8 @@ def test_a_wrong_configuration_is_a_usage_error():
 
 def test_a_missing_table_is_named_with_the_remedy(cli: Cli, names: dict[str, str]):
     result = cli("scores", "get", "ann", code=1)
-    assert f"table {names['SCORING_SCORES_TABLE']} does not exist" in result.stderr
+    # Whether a project has rules is asked first.
+    assert f"table {names['SCORING_DEFINITIONS_TABLE']} does not exist" in result.stderr
     assert "scoring setup" in result.stderr
     assert "Traceback" not in result.stderr
 
