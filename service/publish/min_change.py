@@ -1,8 +1,8 @@
 """Which changes of a score are too small to be published. Pure, and without a memory.
 
-A score is published where it comes into another step of a ladder: steps of a number of points, or each a number of per cent
-above the one before. So a sink always holds a score of the step that the score is in, whichever worker reads the
-change, and its score is off by less than a step. What has no score before, what is written again on purpose (the same
+A score is published when it enters another step of a ladder. Steps have a fixed number of points, or each is a fixed
+percentage above the one before. So a sink always holds a score of the current step, whichever worker reads the change,
+and its score is off by less than a step. What has no score before, what is written again on purpose (the same
 score under another revision, deploy/decisions/0003), and a change of the tier are always published.
 """
 
