@@ -31,15 +31,17 @@ from service.aws.calls import pages
 from service.aws.clients import Clients
 from service.aws.endpoints import is_aws
 from service.aws.fast.codec import OPERATIONS
+from service.aws.schema import DEFINITION_KEYS
 from service.aws.streams import silence
 from service.aws.streams.dynamodb_streams import DynamoDbStreamSource, stream_id
 from service.aws.streams.kinesis import named, tag_of
-from service.aws.tables.leases import LEADER, fleets
+from service.aws.tables.leases import LeaseTable, fleets, snapshot_of_all
 from service.aws.translation import DENIED, MISSING
 from service.queries.streams import INGEST
 from service.runtime.errors import TransientError, Trouble, TroubleError
 from service.sinks.registry import SINKS
 from service.sinks.trials import Finding, Trial, Verdict
+from service.stream.ports import StreamId
 
 MAX_LAGS = 20
 """Most shards whose lag is read; each costs one of the shard's five reads per second."""
@@ -157,7 +159,7 @@ class Doctor:
         table = self._wanted.names.definitions
         found: Counter[str] = Counter()
         async for page in pages(self._clients["dynamodb"].scan, f"table {table}", TableName=table):
-            found.update(item["PinpointProjectId"]["S"] for item in page)
+            found.update(item[DEFINITION_KEYS[1]]["S"] for item in page)
         return found
 
     async def _every_sink(self) -> AsyncIterator[Finding]:
@@ -240,24 +242,27 @@ class Doctor:
     async def _target(self, described: Mapping[str, Any]) -> list[Finding]:
         """Compare the score table in use with the one that the positions in the stream belong to."""
         names = self._wanted.names
-        key = {"leaseKey": {"S": f"{INGEST}:{tag_of(described)}:{LEADER}"}}
-        row = await self._look("dynamodb", "get_item", {"TableName": names.leases, "Key": key})
+        stream = StreamId(described["StreamName"], described["StreamARN"], tag_of(described))
+        try:
+            row = await LeaseTable(self._clients["dynamodb"], names.leases, INGEST, stream).leadership()
+        except TransientError:
+            return []  # reported with the permissions
         answer = await self._look("dynamodb", "describe_table", {"TableName": names.scores})
-        before = (row or {}).get("Item", {}).get("target", {}).get("S", "")
         made = answer["Table"].get("TableId", "") if answer else ""
-        return judge_target(names.leases, before, f"{names.scores} {made}".rstrip())
+        return judge_target(names.leases, row.target if row else "", f"{names.scores} {made}".rstrip())
 
     async def _lag_s(self, which: Mapping[str, str]) -> float | None:
         """Return the largest lag of the first `MAX_LAGS` leases; None if no lease can be read."""
-        rows = await self._look("dynamodb", "scan", {"TableName": self._wanted.names.leases})
+        try:
+            leases = (await snapshot_of_all(self._clients["dynamodb"], self._wanted.names.leases, INGEST)).leases
+        except TransientError:
+            return None  # reported with the permissions
         worst: float | None = None
-        for row in (rows or {}).get("Items", [])[:MAX_LAGS]:
-            kind, _, rest = row["leaseKey"]["S"].partition(":")
-            checkpoint = row.get("checkpoint", {}).get("S", "")
-            if kind != "ingest" or not checkpoint.isdecimal():
+        for lease in leases[:MAX_LAGS]:
+            if not lease.checkpoint.isdecimal():
                 continue
-            start = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": checkpoint}
-            shard = {"ShardId": rest.rpartition(":")[2]}
+            start = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": lease.checkpoint}
+            shard = {"ShardId": lease.shard_id}
             made = await self._look("kinesis", "get_shard_iterator", dict(which) | start | shard)
             if made is None:
                 continue

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from service.admin.setup_plan import RETENTION_H, VIEWS_IN_USE, FoundTable, Names, TableSpec
+from service.aws.schema import IDENTITY_KEYS, KEY_NAMES, LEASE_KEYS, key_item
 from service.aws.tables.leases import Fleet
 from service.aws.translation import DENIED, MISSING
 from service.sinks.registry import LOOKUP, SINKS
@@ -95,11 +96,11 @@ def _statement(verb: str, table: str, text: str, keys: Sequence[str], *proves: s
 def trials(wanted: Wanted) -> list[Trial]:
     """Return the calls that need nothing but names; those on shards follow from what they answer."""
     names = wanted.names
-    both = {"Id": {"S": PROBE}, "PinpointProjectId": {"S": PROBE}}
-    user = {"UserId": {"S": PROBE}, "PinpointProjectId": {"S": PROBE}}
+    both = key_item(IDENTITY_KEYS, (PROBE, PROBE))
+    user = key_item(KEY_NAMES, (PROBE, PROBE))
     get = {"Keys": [user], "ConsistentRead": True}
     condition = {"ConditionExpression": "attribute_exists(leaseKey)"}
-    lease = {"leaseKey": {"S": PROBE}}
+    lease = key_item(LEASE_KEYS, (PROBE,))
     failed = "ConditionalCheckFailedException"
     tried = [
         _dynamodb("Scan", "scan", names.leases, Limit=1),

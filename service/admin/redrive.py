@@ -20,6 +20,7 @@ from enum import StrEnum
 import msgspec
 
 from service.aws.clients import AwsClient
+from service.aws.schema import KEY_NAMES
 from service.aws.streams.kinesis import record_at
 from service.aws.streams.writer import InvalidRecordError, KinesisWriter, Put
 from service.aws.tables.dead_letters import NEW, REDRIVING, DeadLetterTable, StoredLetter
@@ -235,6 +236,6 @@ def score_key(payload: bytes) -> UserKey | None:
         scored = msgspec.json.decode(payload, type=_Scored)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    user = scored.user or scored.keys.get("UserId", {}).get("S", "")
-    project = scored.project or scored.keys.get("PinpointProjectId", {}).get("S", "")
+    user = scored.user or scored.keys.get(KEY_NAMES[0], {}).get("S", "")
+    project = scored.project or scored.keys.get(KEY_NAMES[1], {}).get("S", "")
     return UserKey(user, project) if user and project else None

@@ -28,6 +28,7 @@ from service.admin.setup_plan import (
 from service.aws.ask import ask
 from service.aws.calls import pages
 from service.aws.clients import AwsClient
+from service.aws.schema import DEFINITION_KEYS
 from service.aws.streams.kinesis import named
 from service.aws.translation import MISSING
 from service.runtime.errors import TransientError
@@ -201,11 +202,11 @@ class Setup:
             f"table {self._names.definitions}",
             TableName=self._names.definitions,
             ConsistentRead=True,
-            FilterExpression="PinpointProjectId = :project",
+            FilterExpression=f"{DEFINITION_KEYS[1]} = :project",
             ExpressionAttributeValues={":project": {"S": project}},
-            ProjectionExpression="EventType",
+            ProjectionExpression=DEFINITION_KEYS[0],
         )
-        return [item["EventType"]["S"] async for page in found for item in page]
+        return [item[DEFINITION_KEYS[0]]["S"] async for page in found for item in page]
 
 
 def found_table(

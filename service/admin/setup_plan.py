@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from service.aws.schema import DEFINITION_KEYS, EXPIRES, IDENTITY_KEYS, KEY_NAMES, LEASE_KEYS, LETTER_KEYS
 from service.aws.tables.definitions import definition_item
 from service.scoring.definitions import DEFAULT_POINTS, Definition
 from service.sinks.setup import Wanted
@@ -121,11 +122,11 @@ class Step(msgspec.Struct, frozen=True):
 def tables(names: Names) -> list[TableSpec]:
     """Return the tables as they should be."""
     return [
-        TableSpec(names.scores, ("UserId", "PinpointProjectId"), recovery=True, streamed=True),
-        TableSpec(names.definitions, ("EventType", "PinpointProjectId"), recovery=True),
-        TableSpec(names.identities, ("Id", "PinpointProjectId"), ttl="ExpiresAt", recovery=True),
-        TableSpec(names.leases, ("leaseKey",)),
-        TableSpec(names.dead_letters, ("Origin", "Id"), ttl="ExpiresAt"),
+        TableSpec(names.scores, KEY_NAMES, recovery=True, streamed=True),
+        TableSpec(names.definitions, DEFINITION_KEYS, recovery=True),
+        TableSpec(names.identities, IDENTITY_KEYS, ttl=EXPIRES, recovery=True),
+        TableSpec(names.leases, LEASE_KEYS),
+        TableSpec(names.dead_letters, LETTER_KEYS, ttl=EXPIRES),
     ]
 
 

@@ -1,4 +1,6 @@
-"""A score's item in DynamoDB's JSON: reading and writing. Pure.
+"""The keys of all tables; a score's item in DynamoDB's JSON: reading and writing. Pure.
+
+The other attributes of each table are in its file in `tables/`, and only there. The score table:
 
 | attribute | type | meaning |
 |---|---|---|
@@ -33,9 +35,35 @@ from service.scoring.fold import ByRules, Origin, ScoreState, UserKey
 from service.scoring.marks import SEQUENCE_BYTES, Mark, MarksFormatError, pack_marks, undated, unpack_marks
 
 KEY_NAMES = ("UserId", "PinpointProjectId")
+"""Hash and range key of the score table."""
+
+DEFINITION_KEYS = ("EventType", "PinpointProjectId")
+IDENTITY_KEYS = ("Id", "PinpointProjectId")
+LEASE_KEYS = ("leaseKey",)
+LETTER_KEYS = ("Origin", "Id")
+"""Hash key of the other tables, and their range key if they have one; all keys are strings."""
+
+EXPIRES = "ExpiresAt"
+"""The attribute with the time to live, epoch seconds, in the tables whose items expire."""
+
 _LONGEST_TAG = 200
 """Characters; a shard id has at most 128 (https://docs.aws.amazon.com/kinesis/latest/APIReference/API_Shard.html)."""
 ATTRIBUTES = (*KEY_NAMES, "Score", "Revision", "Applied", "UpdatedAt", "State", "AsOf", "Tier")
+
+
+def key_item(names: Sequence[str], values: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the key attributes of an item."""
+    return {name: {"S": value} for name, value in zip(names, values, strict=True)}
+
+
+def user_key_of(item: Item) -> UserKey:
+    """Return whose score an item of the score table is."""
+    return UserKey(*(item[name]["S"] for name in KEY_NAMES))
+
+
+def updated_ms_of(item: Item) -> int:
+    """Return when the newest event in a score arrived, epoch milliseconds; 0 if it is not known."""
+    return whole_of(item.get("UpdatedAt", {})) or 0
 
 
 def state_of(item: Item) -> ScoreState | Rejected:
@@ -64,7 +92,7 @@ def state_of(item: Item) -> ScoreState | Rejected:
             return Rejected(Reason.BAD_SCORE_ITEM, "State is not a binary")
         day, tier = whole_of(item.get("AsOf", {})) or 0, item.get("Tier", {}).get("S", "")
         by_rules = ByRules(state, day, intern(tier) if type(tier) is str else "")
-    return ScoreState(origin, score, revision, applied, whole_of(item.get("UpdatedAt", {})) or 0, by_rules)
+    return ScoreState(origin, score, revision, applied, updated_ms_of(item), by_rules)
 
 
 def _applied_of(value: Mapping[str, Any]) -> dict[str, Mark] | str:

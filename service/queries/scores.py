@@ -9,7 +9,7 @@ import msgspec
 
 from service.aws.calls import Item, pages
 from service.aws.clients import AwsClient
-from service.aws.schema import state_of
+from service.aws.schema import KEY_NAMES, state_of, user_key_of
 from service.scoring.event import Rejected
 from service.scoring.fold import Origin
 from service.scoring.marks import by_shard, shown
@@ -72,9 +72,9 @@ async def scores_of(
         TransientError: AWS does not answer.
         AwsSetupError: The table does not exist, or reading it is not permitted.
     """
-    condition, values = "UserId = :user", {":user": {"S": user_id}}
+    condition, values = f"{KEY_NAMES[0]} = :user", {":user": {"S": user_id}}
     if project_id:
-        condition, values = f"{condition} AND PinpointProjectId = :project", {**values, ":project": {"S": project_id}}
+        condition, values = f"{condition} AND {KEY_NAMES[1]} = :project", {**values, ":project": {"S": project_id}}
     read = pages(
         client.query,
         f"table {table}",
@@ -88,21 +88,21 @@ async def scores_of(
 
 def stored_score(item: Item, rules: Mapping[str, RuleSet], day: int) -> StoredScore:
     """Read an item of the score table, and look at it through the rules of its project on a day."""
-    user_id, project_id = item["UserId"]["S"], item["PinpointProjectId"]["S"]
+    key = user_key_of(item)
     state = state_of(item)
     if isinstance(state, Rejected):
-        return StoredScore(user_id, project_id, fault=state.detail)
+        return StoredScore(key.user_id, key.project_id, fault=state.detail)
     now, tier_now = None, ""
-    if project_id in rules:
+    if key.project_id in rules:
         try:
             person = person_of(state)
         except StateFormatError as error:
-            return StoredScore(user_id, project_id, fault=f"State cannot be used: {error}")
+            return StoredScore(key.user_id, key.project_id, fault=f"State cannot be used: {error}")
         tier = state.by_rules.tier if state.by_rules is not None else ""
-        now, tier_now = score_of(rules[project_id], person, tier, state.updated_ms, day)
+        now, tier_now = score_of(rules[key.project_id], person, tier, state.updated_ms, day)
     return StoredScore(
-        user_id,
-        project_id,
+        key.user_id,
+        key.project_id,
         state.score,
         state.revision if state.origin is Origin.OURS else None,
         state.updated_ms,

@@ -71,7 +71,6 @@ Examine = Callable[..., list[Finding]]
 
 @pytest.fixture
 def call(aws_clients: Clients, run: Run) -> Call:
-    """Makes one call: client, method, parameters."""
     return lambda service, method, **params: run(getattr(getattr(aws_clients, service), method)(**params))
 
 
@@ -314,6 +313,7 @@ def test_the_lag_is_read_behind_the_checkpoints(examine: Examine, call: Call, na
         Item={
             "leaseKey": {"S": f"ingest:tag:{put['ShardId']}"},
             "checkpoint": {"S": put["SequenceNumber"]},
+            "leaseCounter": {"N": "1"},
         },
     )
     (found,) = [finding for finding in examine() if "keeps" in finding.detail and names.stream in finding.subject]
@@ -332,7 +332,8 @@ def test_positions_of_a_table_that_was_restored_are_broken(
     made = call("dynamodb", "describe_table", TableName=names.scores)["Table"]["TableId"]
     summary = call("kinesis", "describe_stream_summary", StreamName=names.stream)["StreamDescriptionSummary"]
     tag = tag_of(summary)
-    row = {"leaseKey": {"S": f"ingest:{tag}:leader:"}, "target": {"S": before.format(scores=names.scores, id=made)}}
+    row = {"leaseKey": {"S": f"ingest:{tag}:leader:"}, "leaseCounter": {"N": "1"}, "discovered": {"BOOL": True}}
+    row |= {"initialPosition": {"S": "LATEST"}, "target": {"S": before.format(scores=names.scores, id=made)}}
     call("dynamodb", "put_item", TableName=names.leases, Item=row)
     (found,) = [finding for finding in examine() if finding.subject == subject]
     assert found.verdict is verdict
@@ -349,18 +350,15 @@ def test_workers_that_share_the_rates_are_counted(examine: Examine, call: Call, 
         return [finding for finding in examine(ingests=False) if finding.subject == "rates of publish"]
 
     assert of_rates() == []
-    for member in ("member:a", "member:b"):
-        row(member, beats={"N": "1"})
-    leader = {"leaseOwner": {"S": "a"}, "leaseCounter": {"N": "1"}, "initialPosition": {"S": "LATEST"}}
-    leader["discovered"] = {"BOOL": True}
+    row("member:a", beats={"N": "1"})
+    row("member:b", beats={"N": "1"})
+    leader = {"leaseOwner": {"S": "a"}, "leaseCounter": {"N": "1"}, "discovered": {"BOOL": True}}
+    leader["initialPosition"] = {"S": "LATEST"}
     row("leader:", **leader, sharing={"B": b"12345678"})
     (found,) = of_rates()
     assert (found.verdict, found.detail) == (Verdict.OK, "shared by 2 workers")
     row("leader:", **leader)
-    (found,) = of_rates()
-    assert found.verdict is Verdict.NOTE
-    assert "2 times as often" in found.detail
-    assert found.remedy == "update every worker"
+    assert [(found.verdict, found.remedy) for found in of_rates()] == [(Verdict.NOTE, "update every worker")]
 
 
 def test_quotas_in_sight_are_noted():

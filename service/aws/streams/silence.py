@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from service.aws.clients import AwsClient
+from service.aws.schema import updated_ms_of
 from service.aws.streams.dynamodb_streams import DynamoDbStreamSource
 from service.aws.translation import translated
 from service.runtime.errors import IteratorExpiredError, RecordsTrimmedError, ShardGoneError
-from service.scoring.change import whole_of
 from service.stream.position import TRIM_HORIZON
 
 SETTLE_MS = 30_000
@@ -37,7 +37,7 @@ REMEDY = (
 
 def changed_lately(items: Iterable[Mapping[str, Any]], now_ms: int) -> bool:
     """Return whether any of these scores changed so that its change must be in the stream at `now_ms`."""
-    ages = (now_ms - (whole_of(item.get("UpdatedAt", {})) or 0) for item in items)
+    ages = (now_ms - updated_ms_of(item) for item in items)
     return any(SETTLE_MS <= age <= KEPT_MS for age in ages)
 
 

@@ -31,6 +31,7 @@ from botocore.exceptions import ClientError
 
 from service.aws.calls import Item, each, pages
 from service.aws.clients import AwsClient
+from service.aws.schema import EXPIRES, LETTER_KEYS, key_item
 from service.aws.statements import execute
 from service.aws.translation import is_condition_failure, translated
 from service.ingest.letters import split_letter_id
@@ -50,8 +51,7 @@ the event loop."""
 _THREAD_BYTES = 64 * 1024  # compressing more than this would hold up the event loop by milliseconds
 _DAY_S = 86_400
 _ATTRIBUTES = (
-    "Origin",
-    "Id",
+    *LETTER_KEYS,
     "Stage",
     "Reason",
     "Detail",
@@ -65,7 +65,7 @@ _ATTRIBUTES = (
     "State",
     "StateAt",
     "RedrivenTo",
-    "ExpiresAt",
+    EXPIRES,
 )
 _REMEDY = "run `scoring setup`, or set SCORING_DEAD_LETTERS_TABLE"
 
@@ -147,7 +147,7 @@ class DeadLetterTable:
         if kept:
             item["Payload"] = {"B": payload}
         if self._ttl_days:
-            item["ExpiresAt"] = {"N": str(int(now_s + self._ttl_days * _DAY_S))}
+            item[EXPIRES] = {"N": str(int(now_s + self._ttl_days * _DAY_S))}
         return item
 
     async def _insert(self, items: Sequence[Item]) -> None:
@@ -244,8 +244,7 @@ class DeadLetterTable:
 
 
 def _key(letter_id: str) -> dict[str, dict[str, Any]]:
-    origin, rest = split_letter_id(letter_id)
-    return {"Origin": {"S": origin}, "Id": {"S": rest}}
+    return key_item(LETTER_KEYS, split_letter_id(letter_id))
 
 
 async def _compressed(payload: bytes) -> bytes:
@@ -301,6 +300,6 @@ def _stored(item: Item) -> StoredLetter:
         payload_kept=item["PayloadKept"]["BOOL"],
         state=item["State"]["S"],
         state_ms=int(item["StateAt"]["N"]),
-        expires_s=int(item["ExpiresAt"]["N"]) if "ExpiresAt" in item else 0,
+        expires_s=int(item[EXPIRES]["N"]) if EXPIRES in item else 0,
         redriven_to=item.get("RedrivenTo", {}).get("S", ""),
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 from service.aws.calls import Item, pages
 from service.aws.clients import AwsClient
+from service.aws.schema import DEFINITION_KEYS, key_item
 from service.aws.translation import translated
 from service.scoring.change import number_of, whole_of
 from service.scoring.definitions import RESERVED, RULES_TYPE, Definition, Malformed, points_fault
@@ -83,7 +84,7 @@ class DefinitionTable:
         with translated(self._what, remedy=REMEDY):
             answer = await self._client.delete_item(
                 TableName=self._table,
-                Key={"EventType": {"S": event_type}, "PinpointProjectId": {"S": project_id}},
+                Key=key_item(DEFINITION_KEYS, (event_type, project_id)),
                 ReturnValues="ALL_OLD",
             )
         return bool(answer.get("Attributes"))
@@ -91,21 +92,20 @@ class DefinitionTable:
 
 def is_reserved(item: Item) -> bool:
     """Return whether a row is something else than a definition, such as a project's rules."""
-    return str(item["EventType"]["S"]).startswith(RESERVED)
+    return str(item[DEFINITION_KEYS[0]]["S"]).startswith(RESERVED)
 
 
 def definition_item(definition: Definition) -> dict[str, dict[str, str]]:
     """Return a definition as its row."""
     return {
-        "EventType": {"S": definition.event_type},
-        "PinpointProjectId": {"S": definition.project_id},
+        **key_item(DEFINITION_KEYS, (definition.event_type, definition.project_id)),
         "ScoreOffset": {"N": format(definition.points, "f")},
     }
 
 
 def definition_of(item: Item) -> Definition | Malformed:
     """Read a row; its keys are strings, because the table says so."""
-    event_type, project_id = item["EventType"]["S"], item["PinpointProjectId"]["S"]
+    event_type, project_id = (item[name]["S"] for name in DEFINITION_KEYS)
     if "ScoreOffset" not in item:
         return Malformed(event_type, project_id, "ScoreOffset is missing")
     points = number_of(item["ScoreOffset"])
@@ -117,12 +117,12 @@ def definition_of(item: Item) -> Definition | Malformed:
 
 def is_rules(item: Item) -> bool:
     """Return whether a row of the definition table holds rules."""
-    return bool(item["EventType"]["S"] == RULES_TYPE)
+    return bool(item[DEFINITION_KEYS[0]]["S"] == RULES_TYPE)
 
 
 def rules_of(item: Item) -> RulesRow | Malformed:
     """Read a row that holds rules; what is inside `Rules` is not looked at."""
-    project_id = item["PinpointProjectId"]["S"]
+    project_id = item[DEFINITION_KEYS[1]]["S"]
     text, version = item.get("Rules", {}).get("S"), whole_of(item.get("Version", {}))
     if not isinstance(text, str):
         return Malformed(RULES_TYPE, project_id, "Rules is missing or not a text")

@@ -21,13 +21,13 @@ import structlog
 
 from service.aws.calls import Item, ItemReader, Key, batch_put
 from service.aws.clients import AwsClient
+from service.aws.schema import EXPIRES, IDENTITY_KEYS, key_item
 from service.ingest.ownership import Former
 from service.ingest.stores import AliasKey
 
 KEPT_DAYS = 400
 """How long a row outlives its last change: longer than any stream keeps what might be read again (365 days)."""
 
-_KEY_NAMES = ("Id", "PinpointProjectId")
 _DAY_S = 86_400
 
 log = structlog.get_logger(__name__)
@@ -48,7 +48,7 @@ class FormerTable:
         self._client = client
         self._table = table
         self._wall_s = wall_s
-        self._rows = ItemReader(client, table, _KEY_NAMES, (*_KEY_NAMES, "Former"))
+        self._rows = ItemReader(client, table, IDENTITY_KEYS, (*IDENTITY_KEYS, "Former"))
 
     async def find(self, keys: Sequence[AliasKey]) -> Mapping[AliasKey, Sequence[Former]]:
         """Return the former users; see `FormerUsers.find`."""
@@ -66,12 +66,11 @@ class FormerTable:
         rows = {_row(key): users for key, users in former.items()}
         items = [
             {
-                "Id": {"S": name},
-                "PinpointProjectId": {"S": project_id},
+                **key_item(IDENTITY_KEYS, row),
                 "Former": {"S": msgspec.json.encode(list(users)).decode()},
-                "ExpiresAt": expiry,
+                EXPIRES: expiry,
             }
-            for (name, project_id), users in rows.items()
+            for row, users in rows.items()
         ]
         await batch_put(self._client, self._table, items)
 

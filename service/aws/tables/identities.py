@@ -30,16 +30,16 @@ from typing import Any
 
 from service.aws.calls import Item, ItemReader
 from service.aws.clients import AwsClient
+from service.aws.schema import EXPIRES, IDENTITY_KEYS
 from service.aws.statements import execute
 from service.aws.translation import translated
 from service.ingest.identity_rows import Row, RowKey, Write
 from service.ingest.identity_store import CACHED, DEFAULT_TTL_DAYS, IdentityStore
 
-_KEY_NAMES = ("Id", "PinpointProjectId")
 _FIELDS = (
-    "UserId", "EndpointId", "EndpointStatus", "Channel", "CheckedAt", "OtherEndpoints", "Named", "ExpiresAt", "Stamp",
+    "UserId", "EndpointId", "EndpointStatus", "Channel", "CheckedAt", "OtherEndpoints", "Named", EXPIRES, "Stamp",
 )  # fmt: skip
-_ATTRIBUTES = (*_KEY_NAMES, *_FIELDS)
+_ATTRIBUTES = (*IDENTITY_KEYS, *_FIELDS)
 _REMEDY = "run `scoring setup`, or set SCORING_IDENTITIES_TABLE"
 
 
@@ -57,7 +57,7 @@ class IdentityRows:
     def __init__(self, client: AwsClient, table: str) -> None:
         self._client = client
         self._table = table
-        self._reader = ItemReader(client, table, _KEY_NAMES, _ATTRIBUTES)
+        self._reader = ItemReader(client, table, IDENTITY_KEYS, _ATTRIBUTES)
 
     async def read(self, keys: Collection[RowKey]) -> Mapping[RowKey, Row]:
         """Return the rows that exist; see `RowStore.read`."""
@@ -114,7 +114,7 @@ def _row_of(item: Item) -> Row:
         if "OtherEndpoints" in item
         else (),
         named=item["Named"]["BOOL"] if "Named" in item else False,
-        expires_s=int(item["ExpiresAt"]["N"]) if "ExpiresAt" in item else 0,
+        expires_s=int(item[EXPIRES]["N"]) if EXPIRES in item else 0,
     )
 
 
@@ -129,7 +129,7 @@ def _attributes(key: RowKey, row: Row, before: Row | None) -> dict[str, Mapping[
         "Stamp": {"S": row.stamp},
     }
     if row.expires_s:
-        values["ExpiresAt"] = {"N": str(row.expires_s)}
+        values[EXPIRES] = {"N": str(row.expires_s)}
     if row.others or (before is not None and before.others):
         values["OtherEndpoints"] = {"M": {endpoint_id: {"S": status} for endpoint_id, status in row.others}}
     return values
@@ -142,19 +142,19 @@ def _statement(table: str, key: RowKey, write: Write) -> Mapping[str, Any]:
     if write.before is None:
         return {"Statement": _insertion(table, tuple(values)), "Parameters": [*keys, *parameters]}
     stamp = write.before.stamp
-    text = _update(table, tuple(values), with_stamp=bool(stamp), forever="ExpiresAt" not in values)
+    text = _update(table, tuple(values), with_stamp=bool(stamp), forever=EXPIRES not in values)
     return {"Statement": text, "Parameters": [*parameters, *keys, *([{"S": stamp}] if stamp else [])]}
 
 
 @lru_cache(64)
 def _insertion(table: str, names: tuple[str, ...]) -> str:
-    pairs = ", ".join(f"'{name}': ?" for name in (*_KEY_NAMES, *names))
+    pairs = ", ".join(f"'{name}': ?" for name in (*IDENTITY_KEYS, *names))
     return f'INSERT INTO "{table}" VALUE {{{pairs}}}'
 
 
 @lru_cache(64)
 def _update(table: str, names: tuple[str, ...], *, with_stamp: bool, forever: bool) -> str:
-    changes = " ".join(f"SET {name} = ?" for name in names) + (" REMOVE ExpiresAt" if forever else "")
-    where = " AND ".join(f"{name} = ?" for name in _KEY_NAMES)
+    changes = " ".join(f"SET {name} = ?" for name in names) + (f" REMOVE {EXPIRES}" if forever else "")
+    where = " AND ".join(f"{name} = ?" for name in IDENTITY_KEYS)
     # A table's name cannot be a parameter.
     return f'UPDATE "{table}" {changes} WHERE {where} AND Stamp {"= ?" if with_stamp else "IS MISSING"}'

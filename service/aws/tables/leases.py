@@ -26,6 +26,7 @@ from botocore.exceptions import ClientError
 
 from service.aws.calls import SETUP, Item, pages
 from service.aws.clients import AwsClient
+from service.aws.schema import LEASE_KEYS, key_item
 from service.aws.translation import is_condition_failure, item_of, translated
 from service.stream.leases.lease import Assigned, Leadership, Lease, Member, Snapshot
 from service.stream.ports import StreamId
@@ -73,7 +74,7 @@ class LeaseTable:
         ):
             with translated(self._what):
                 for item in page:
-                    name = item["leaseKey"]["S"].removeprefix(self._prefix)
+                    name = item[LEASE_KEYS[0]]["S"].removeprefix(self._prefix)
                     if name == LEADER:
                         leadership = _leadership(item)
                     elif name.startswith(_MEMBER):
@@ -185,7 +186,7 @@ class LeaseTable:
         return not refused or (current is not None and _leadership(current) == new)
 
     def _key(self, name: str) -> dict[str, dict[str, Any]]:
-        return {"leaseKey": {"S": self._prefix + name}}
+        return key_item(LEASE_KEYS, (self._prefix + name,))
 
     def _lease_item(self, lease: Lease) -> dict[str, dict[str, Any]]:
         item = {
@@ -265,7 +266,7 @@ async def snapshot_of_all(client: AwsClient, table: str, pipeline: str) -> Snaps
     async for page in pages(client.scan, what, remedy=SETUP, TableName=table, ConsistentRead=True):
         with translated(what):
             for item in page:
-                of, _, rest = item["leaseKey"]["S"].partition(":")
+                of, _, rest = item[LEASE_KEYS[0]]["S"].partition(":")
                 name = rest.partition(":")[2]
                 if of != pipeline or name == LEADER:
                     continue
@@ -300,7 +301,7 @@ async def fleets(client: AwsClient, table: str) -> Mapping[str, Fleet]:
     async for page in pages(client.scan, what, remedy=SETUP, TableName=table):
         with translated(what):
             for item in page:
-                pipeline, _, rest = item["leaseKey"]["S"].partition(":")
+                pipeline, _, rest = item[LEASE_KEYS[0]]["S"].partition(":")
                 name = rest.partition(":")[2]
                 fleet = found.get(pipeline, Fleet())
                 if name.startswith(_MEMBER):

@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError
 
 from service.aws.calls import Item
 from service.aws.clients import AwsClient
+from service.aws.schema import LEASE_KEYS, key_item
 from service.aws.translation import is_condition_failure, translated
 from service.publish.pipeline import PipelineState
 from service.scoring.fold import UserKey
@@ -29,7 +30,7 @@ class PipelineTable:
     def __init__(self, client: AwsClient, table: str, pipeline: str, scores_table: str) -> None:
         self._client = client
         self._table = table
-        self._key = {"leaseKey": {"S": f"{pipeline}:state:{scores_table}"}}
+        self._key = key_item(LEASE_KEYS, (f"{pipeline}:state:{scores_table}",))
         self._what = f"table {table}"
 
     async def load(self) -> PipelineState | None:

@@ -18,6 +18,7 @@ from botocore.exceptions import ClientError
 
 from service.aws.calls import pages
 from service.aws.clients import AwsClient
+from service.aws.schema import DEFINITION_KEYS, key_item
 from service.aws.tables.definitions import REMEDY, is_rules, rules_of
 from service.aws.translation import is_condition_failure, translated
 from service.scoring.definitions import RULES_TYPE, Malformed
@@ -50,7 +51,7 @@ class RulesTable:
             TransientError: Not now; it may have been written.
         """
         request: dict[str, Any] = {
-            "ConditionExpression": "attribute_not_exists(EventType)"
+            "ConditionExpression": f"attribute_not_exists({DEFINITION_KEYS[0]})"
             if row.version == 1
             else "#version = :before OR (#version = :this AND #rules = :rules)"
         }
@@ -75,8 +76,7 @@ class RulesTable:
 def rules_item(row: RulesRow) -> dict[str, dict[str, Any]]:
     """Return rules as their row."""
     return {
-        "EventType": {"S": RULES_TYPE},
-        "PinpointProjectId": {"S": row.project_id},
+        **key_item(DEFINITION_KEYS, (RULES_TYPE, row.project_id)),
         "Rules": {"S": row.text},
         "Version": {"N": str(row.version)},
         "History": {"B": row.history},

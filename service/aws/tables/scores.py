@@ -10,7 +10,7 @@ import structlog
 from service.aws.calls import MAX_ROUNDS, Item, ItemReader, pages
 from service.aws.clients import AwsClient
 from service.aws.fast.gather import Gatherer
-from service.aws.schema import ATTRIBUTES, KEY_NAMES, restatement, state_of, statement
+from service.aws.schema import ATTRIBUTES, KEY_NAMES, key_item, restatement, state_of, statement, user_key_of
 from service.aws.statements import Result, result_of
 from service.aws.translation import AwsSetupError, translated
 from service.ingest.stores import COMMITTED, MAX_COMMITS, Change, Conflict, Outcome, Throttled
@@ -135,7 +135,7 @@ class ScoreTable:
         """
         start: dict[str, Any] = {}
         if after is not None:
-            start = {"ExclusiveStartKey": _key(after)}
+            start = {"ExclusiveStartKey": key_item(KEY_NAMES, (after.user_id, after.project_id))}
         unusable = 0
         async for page in pages(self._client.scan, self._what, attempts=MAX_ROUNDS, TableName=self._table, **start):
             for item in page:
@@ -143,13 +143,9 @@ class ScoreTable:
                 if isinstance(state, Rejected):
                     unusable += 1
                 else:
-                    yield UserKey(*(item[name]["S"] for name in KEY_NAMES)), state
+                    yield user_key_of(item), state
         if unusable:
             _log.warning("score_items.rejected", table=self._table, count=unusable)
-
-
-def _key(key: UserKey) -> dict[str, dict[str, str]]:
-    return {name: {"S": value} for name, value in zip(KEY_NAMES, (key.user_id, key.project_id), strict=True)}
 
 
 async def item_of(client: AwsClient, table: str, key: UserKey) -> Item | None:
@@ -159,8 +155,10 @@ async def item_of(client: AwsClient, table: str, key: UserKey) -> Item | None:
         TransientError: AWS does not answer.
         AwsSetupError: There is no such table, or it may not be read.
     """
-    with translated(f"table {table}", remedy="run `scoring setup`, or set SCORING_SCORES_TABLE"):
-        answer = await client.get_item(TableName=table, Key=_key(key), ConsistentRead=True)
+    with translated(f"table {table}", remedy=_REMEDY):
+        answer = await client.get_item(
+            TableName=table, Key=key_item(KEY_NAMES, (key.user_id, key.project_id)), ConsistentRead=True
+        )
     item: Item | None = answer.get("Item")
     return item
 

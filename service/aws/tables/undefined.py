@@ -13,6 +13,7 @@ import msgspec
 
 from service.aws.calls import ItemReader, batch_put
 from service.aws.clients import AwsClient
+from service.aws.schema import EXPIRES, IDENTITY_KEYS, key_item
 from service.ingest.stores import ProjectType, Undefined
 from service.ingest.undefined import merged
 
@@ -38,7 +39,7 @@ class UndefinedTable:
         self._client = client
         self._table = table
         self._wall_s = wall_s
-        self._items = ItemReader(client, table, ("Id", "PinpointProjectId"), ("Id", "PinpointProjectId", "Types"))
+        self._items = ItemReader(client, table, IDENTITY_KEYS, (*IDENTITY_KEYS, "Types"))
 
     async def load(self) -> Sequence[Undefined]:
         """Return every type counted, the most frequent first.
@@ -54,9 +55,8 @@ class UndefinedTable:
         now_s = self._wall_s()
         kept = merged(await self.load(), types.values(), oldest_ms=int((now_s - KEPT_DAYS * _DAY_S) * 1000))
         item = {
-            "Id": {"S": _KEY[0]},
-            "PinpointProjectId": {"S": _KEY[1]},
+            **key_item(IDENTITY_KEYS, _KEY),
             "Types": {"S": msgspec.json.encode(kept).decode()},
-            "ExpiresAt": {"N": str(int(now_s + KEPT_DAYS * _DAY_S))},
+            EXPIRES: {"N": str(int(now_s + KEPT_DAYS * _DAY_S))},
         }
         await batch_put(self._client, self._table, [item])
