@@ -22,7 +22,7 @@ def unordered_publishing() -> Iterator[None]:
     original = outbox.Outbox.offer
 
     def offer(self: outbox.Outbox, change: Any, ticket: outbox.Ticket) -> outbox.Offered:  # noqa: ANN401 - a patch
-        self._told.drop(change.key)
+        self._published.drop(change.key)
         return original(self, change, ticket)
 
     unequal = mock.patch.object(outbox, "supersedes", return_value=True)

@@ -34,7 +34,7 @@ SHOWN_BY = {
     "a loss after a failure goes unnoticed": {"unpublished"},
     "a loss is known to one worker only": {"unpublished"},
     "a reconciliation counts as done too early": {"unpublished"},
-    "a replaced stream goes unnoticed": {"over"},
+    "a replaced stream goes unnoticed": {"over", "under", "order"},
     "a replaced stream goes unnoticed by readers": {"over"},
     "the first stream for ever": {"unpublished", "undrained"},
     "another stream and nothing reconciled": {"unpublished"},
