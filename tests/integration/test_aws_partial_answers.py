@@ -52,7 +52,7 @@ def test_unprocessed_keys_and_items_are_asked_again(server: Server, connect: Con
     first, second = AliasKey("1", "p"), AliasKey("2", "p")
 
     def row(key: AliasKey) -> dict[str, Any]:
-        return {"Id": {"S": f"endpoint#{key.endpoint_id}"}, "PinpointProjectId": {"S": "p"}}
+        return {"Id": {"S": f"endpoint#{key.value}"}, "PinpointProjectId": {"S": "p"}}
 
     server.answer(
         {
@@ -64,7 +64,7 @@ def test_unprocessed_keys_and_items_are_asked_again(server: Server, connect: Con
     assert run(table.find([first, second])) == {first: "a", second: "b"}
     assert server.asked[1]["RequestItems"]["ids"]["Keys"] == [row(second)]
     server.asked.clear()
-    rows = [{"Id": {"S": f"former#{key.endpoint_id}"}, "PinpointProjectId": {"S": "p"}} for key in (first, second)]
+    rows = [{"Id": {"S": f"former#{key.value}"}, "PinpointProjectId": {"S": "p"}} for key in (first, second)]
     server.answer({"UnprocessedItems": {"ids": [{"PutRequest": {"Item": rows[1]}}]}})
     server.answer({"UnprocessedItems": {}})
     run(FormerTable(connect().dynamodb, "ids", wall_s=lambda: 0.0).keep({first: (), second: ()}))

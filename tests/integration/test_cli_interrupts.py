@@ -112,12 +112,13 @@ class Letters:
 
     COUNT = 3 * CONCURRENT
 
-    def __init__(self, table: DeadLetterTable, run: Run, environment: dict[str, str]) -> None:
+    def __init__(self, table: DeadLetterTable, definitions: str, run: Run, environment: dict[str, str]) -> None:
         self._table = table
         self._run = run
         self.environment = {
             **{name: value for name, value in environment.items() if name != "AWS_ENDPOINT_URL_KINESIS"},
             "SCORING_DEAD_LETTERS_TABLE": table._table,
+            "SCORING_DEFINITIONS_TABLE": definitions,
         }
         run(table.put([self._letter(number) for number in range(self.COUNT)]))
 
@@ -136,7 +137,8 @@ class Letters:
 
 @pytest.fixture
 def letters(aws_environment: dict[str, str], aws_clients: Aws, run: Run, make_table: Callable[[str], str]) -> Letters:
-    return Letters(DeadLetterTable(aws_clients.dynamodb, make_table("dead_letters")), run, aws_environment)
+    table = DeadLetterTable(aws_clients.dynamodb, make_table("dead_letters"))
+    return Letters(table, make_table("definitions"), run, aws_environment)
 
 
 def test_ctrl_c_during_redrive_leaves_no_letter_half_way(kinesis: GatedKinesis, letters: Letters):

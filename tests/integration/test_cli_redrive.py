@@ -39,13 +39,22 @@ def letters(aws_clients: Aws, make_table: Callable[[str], str]) -> DeadLetterTab
 
 
 @pytest.fixture
-def cli(aws_environment: dict[str, str], proxy: LossyProxy, stream: str, letters: DeadLetterTable) -> Cli:
+def cli(
+    aws_environment: dict[str, str],
+    proxy: LossyProxy,
+    stream: str,
+    letters: DeadLetterTable,
+    make_table: Callable[[str], str],
+) -> Cli:
+    definitions = make_table("definitions")
+
     def invoke(*args: str, code: int = 0) -> Result:
         environment = {
             **aws_environment,
             "AWS_ENDPOINT_URL_KINESIS": proxy.url,
             "SCORING_STREAM": stream,
             "SCORING_DEAD_LETTERS_TABLE": letters._table,
+            "SCORING_DEFINITIONS_TABLE": definitions,
         }
         result = CliRunner().invoke(scoring, args, env=environment)
         assert result.exit_code == code, result.output
