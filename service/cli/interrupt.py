@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections.abc import Iterator
@@ -55,6 +56,8 @@ class Interrupt:
     def _caught(self, _signal: int, _frame: FrameType | None) -> None:
         if self.asked or self._idle:
             self.asked = True
+            # Where the signal hits a task in the middle of a step, asyncio logs the exception as never retrieved.
+            logging.getLogger("asyncio").disabled = True
             raise KeyboardInterrupt
         self.asked = True
         note(f"stopping after {self._what}; press Ctrl-C again to end at once")

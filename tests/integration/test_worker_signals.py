@@ -123,7 +123,8 @@ def test_a_drain_takes_no_longer_than_it_may_though_the_sink_hangs(
 ):
     pinpoint.fail("GetUserEndpoints", times=100, delay_s=60)
     log_path = tmp_path / "worker.log"
-    with worker({**environment, "SCORING_DRAIN_TIMEOUT_S": "2"}, log_path) as child:
+    environment |= {"SCORING_SINKS": "pinpoint", "SCORING_DRAIN_TIMEOUT_S": "2"}
+    with worker(environment, log_path) as child:
         scoring(environment, "send", "-", text=json.dumps(SENT))
         child.wait_until(lambda: asks_its_sink(log_path), timeout_s=BOUND_S, what="a score was on its way")
         os.kill(child.pid, signal.SIGTERM)
