@@ -233,7 +233,7 @@ class Committer:
         """Return what the table says; see above for when it must be the newest."""
         cheap = [key for key in keys if key not in unknown]
         states = dict(await self._store.load(cheap, consistent=False)) if cheap else {}
-        sure = [*unknown.intersection(keys), *(key for key, state in states.items() if isinstance(state, Rejected))]
+        sure = [key for key in keys if key in unknown or isinstance(states.get(key), Rejected)]
         if sure:
             states.update(await self._store.load(sure))
             unknown.difference_update(sure)
