@@ -88,7 +88,7 @@ class AwsSettings(msgspec.Struct, frozen=True):
 
 
 class Clients(msgspec.Struct, frozen=True):
-    """One client for each API in use, and one without retries for what tries again by itself, and sooner.
+    """One client per API, and one without retries for callers that have a shorter back-off of their own.
 
     botocore's first retry waits up to 1 s, the second up to 2 s.
 

@@ -187,7 +187,7 @@ def may_come_later() -> bool:
 
 
 def profile_region() -> str | None:
-    """Return the region of the profile in use; None if it has none, or there is no such profile."""
+    """Return the region of the current profile; None if the profile has no region or does not exist."""
     try:
         return Session().get_config_variable("region") or None
     except ProfileNotFound:

@@ -63,7 +63,7 @@ class DynamoDbStreamSource:
 
         Raises:
             TransientError: AWS does not answer.
-            AwsSetupError: There is no such table, it has no stream, or one without the new image.
+            AwsSetupError: The table does not exist, has no stream, or has a stream without new images.
         """
         return cls(streams, stream_id(table, await ScoreTableStreams(dynamodb, streams, table).latest()))
 
@@ -129,7 +129,7 @@ class ScoreTableStreams:
 
         Raises:
             TransientError: AWS does not answer.
-            AwsSetupError: There is no such table, it has no stream, or one without the new image.
+            AwsSetupError: The table does not exist, has no stream, or has a stream without new images.
         """
         table = self._table
         with translated(f"table {table}", remedy="run `scoring setup`, or set SCORING_SCORES_TABLE"):
